@@ -1,0 +1,1 @@
+//! Keys, states, rotation and the registry of volumes: a pure state machine.

@@ -1,0 +1,1 @@
+//! Cryptographic primitives of kmsd and kmsfs: AEAD, XTS, SIV, KDF, key types in locked memory.

@@ -1,0 +1,1 @@
+//! kmsctl: the administrator's tool for kmsd and kmsfs.

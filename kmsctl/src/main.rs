@@ -1,0 +1,4 @@
+//! The `kmsctl` program.
+
+/// Starts the program.
+fn main() {}

@@ -1,0 +1,4 @@
+//! The `kmsd` program.
+
+/// Starts the program.
+fn main() {}

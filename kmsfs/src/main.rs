@@ -1,0 +1,4 @@
+//! The `kmsfs` program.
+
+/// Starts the program.
+fn main() {}
