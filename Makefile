@@ -1,0 +1,51 @@
+# kmsd, kmsfs, kmsctl. Every target works on a bare Debian 12 with Rust, git and make: what else a
+# target needs from Debian is installed by `scripts/deps.sh`, which says what it installs.
+
+PREFIX     ?= /usr
+DESTDIR    ?=
+UNITDIR    ?= /lib/systemd/system
+CARGO      ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo demo-down test test-full bench lint fmt install deps
+
+help:
+	@echo "make demo        try it: swtpm, kmsd and an encrypted directory under ./demo"
+	@echo "make demo-down   remove every trace of the demo"
+	@echo "make test        all tests (root: real mounts, swtpm, one boot of systemd)"
+	@echo "make test-full   the same with longer file system exercises"
+	@echo "make bench       speed beside gocryptfs"
+	@echo "make lint        rustfmt, clippy and cargo-deny"
+	@echo "make install     programs, units and documents below \$$(DESTDIR)\$$(PREFIX)"
+	@echo "make deps        Debian packages for all of the above"
+
+demo:
+	@scripts/demo.sh up
+
+demo-down:
+	@scripts/demo.sh down
+
+test:
+	@scripts/test.sh
+
+test-full:
+	@KMS_TESTS_FULL=1 scripts/test.sh
+
+bench:
+	@scripts/deps.sh build bench
+	@bench/run
+
+lint:
+	@scripts/deps.sh build
+	@scripts/lint.sh
+
+fmt:
+	$(CARGO) fmt --all
+
+deps:
+	@scripts/deps.sh build demo test bench
+
+install:
+	@scripts/deps.sh build
+	$(CARGO) build --release --locked -p kmsd -p kmsfs -p kmsctl
+	@scripts/install.sh "$(TARGET_DIR)/release" "$(DESTDIR)" "$(PREFIX)" "$(UNITDIR)"

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a task needs and this machine lacks, and says which.
+# usage: scripts/deps.sh build|demo|test|bench ...
+set -euo pipefail
+
+declare -A GROUPS_OF=(
+    # libtss2-dev brings the TCTI modules for /dev/tpmrm0 and swtpm with it.
+    [build]="gcc libc6-dev pkg-config libtss2-dev"
+    [demo]="swtpm fuse3"
+    # procps: pgrep for the host helper. bsdutils: script(1), the terminal systemd-nspawn wants.
+    [test]="swtpm fuse3 attr acl procps bsdutils systemd systemd-container python3 python3-venv"
+    [bench]="fuse3 gocryptfs fio"
+)
+
+if [ $# -eq 0 ]; then
+    echo "usage: $0 ${!GROUPS_OF[*]}" >&2
+    exit 2
+fi
+if ! command -v dpkg-query >/dev/null; then
+    echo "This is not a Debian system: install the counterparts of these yourself:" >&2
+    for group in "$@"; do echo "  $group: ${GROUPS_OF[$group]}" >&2; done
+    exit 0
+fi
+
+missing=()
+for group in "$@"; do
+    for package in ${GROUPS_OF[$group]}; do
+        status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+        [ "$status" = installed ] || missing+=("$package")
+    done
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=()
+elif command -v sudo >/dev/null; then
+    as_root=(sudo)
+else
+    echo "Debian packages are missing and neither root nor sudo is at hand. As root, run:" >&2
+    echo "  apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 1
+fi
+
+echo "Installing Debian packages that are missing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+install=("${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}")
+# Package lists may be absent or stale: refresh them only when the first attempt fails.
+if ! "${install[@]}" >/dev/null 2>&1; then
+    "${as_root[@]}" apt-get update -q >/dev/null
+    "${install[@]}" >/dev/null || {
+        echo "apt-get could not install: ${missing[*]} (its messages are above)" >&2
+        exit 1
+    }
+fi

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs programs, units and documents. Called by `make install`.
+# usage: scripts/install.sh BINARIES DESTDIR PREFIX UNITDIR
+set -euo pipefail
+cd "$(dirname "$0")/.."
+binaries=$1 destdir=$2 prefix=$3 unitdir=$4
+
+for program in kmsd kmsfs kmsctl; do
+    install -D -m 0755 "$binaries/$program" "$destdir$prefix/bin/$program"
+done
+for unit in systemd/*.service systemd/*.socket; do
+    install -D -m 0644 "$unit" "$destdir$unitdir/$(basename "$unit")"
+    # The units name /usr/bin; another prefix needs its own path in them.
+    [ "$prefix" = /usr ] || sed -i "s#/usr/bin/kms#$prefix/bin/kms#g" "$destdir$unitdir/$(basename "$unit")"
+done
+for document in README.md CHANGELOG.md LICENSE docs/*.md; do
+    install -D -m 0644 "$document" "$destdir$prefix/share/doc/kmsd/$(basename "$document")"
+done

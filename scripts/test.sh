@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
+# as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
+# usage: scripts/test.sh [suite ...]      suites: unit provider e2e fs systemd
+# KMS_TESTS_REQUIRE=fuse,tpm,systemd  fail instead of skipping
+# KMS_TESTS_FULL=1                    longer file system exercises
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/deps.sh build test
+# shellcheck disable=SC2206
+suites=(${*:-unit provider e2e fs systemd})
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+
+# $1 name, $2 limit in seconds, rest: the command. Keeps going after a failure: the sum tells.
+status=0
+run() {
+    local name=$1 limit=$2 start=$SECONDS result=ok
+    shift 2
+    echo "=== $name: $*"
+    timeout --kill-after=30 "$limit" "$@" 2>&1 | tee "$log/$name" || result=FAILED
+    if [ "$result" = FAILED ]; then status=1; fi
+    printf '%-10s %-7s %4d s\n' "$name" "$result" $((SECONDS - start)) >>"$log/times"
+}
+
+start=$SECONDS
+echo "=== build"
+cargo build --workspace --bins --locked
+cargo test --workspace --no-run --locked
+printf '%-10s %-7s %4d s\n' build ok $((SECONDS - start)) >"$log/times"
+
+for suite in "${suites[@]}"; do
+    case $suite in
+    unit) run unit 1500 cargo test --workspace --exclude kms-tests --locked ;;
+    # The second provider is a compile-time choice: the same tests once more over it.
+    provider) run provider 900 cargo test -p kms-crypto --features rustcrypto --locked ;;
+    e2e | fs | systemd)
+        # Built beforehand and found here, so that the limit is for the tests alone.
+        run "$suite" 1500 cargo test -p kms-tests --test "$suite" --locked ;;
+    *) echo "no such suite: $suite" >&2; exit 2 ;;
+    esac
+done
+
+echo
+echo "suite      result     time"
+cat "$log/times"
+# libtest's closing lines: "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
+awk '/^test result: / {
+         for (i = 2; i <= NF; i++) {
+             if ($i ~ /^passed/) passed += $(i - 1)
+             if ($i ~ /^failed/) failed += $(i - 1)
+             if ($i ~ /^ignored/) ignored += $(i - 1)
+         }
+     }
+     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' \
+    $(for s in "${suites[@]}"; do echo "$log/$s"; done)
+exit $status
