@@ -189,9 +189,22 @@ impl MountOptions {
             ("log", Some(path)) => self.log = Some(PathBuf::from(path)),
             // What fstab and mount(8) add for themselves, and what is always on.
             (
-                "" | "defaults" | "default_permissions" | "auto" | "noauto" | "user" | "nouser"
-                | "users" | "owner" | "group" | "nofail" | "_netdev" | "lazytime" | "nolazytime"
-                | "diratime" | "nodiratime",
+                ""
+                | "defaults"
+                | "default_permissions"
+                | "auto"
+                | "noauto"
+                | "user"
+                | "nouser"
+                | "users"
+                | "owner"
+                | "group"
+                | "nofail"
+                | "_netdev"
+                | "lazytime"
+                | "nolazytime"
+                | "diratime"
+                | "nodiratime",
                 None,
             ) => {}
             (name, _) if name.starts_with("x-") || name.starts_with("comment") => {}
@@ -286,10 +299,7 @@ mod tests {
 
     #[test]
     fn unknown_options_and_bad_values_are_refused() {
-        assert_eq!(
-            parse(&["rwx"]),
-            Err(OptionError::Unknown("rwx".to_owned()))
-        );
+        assert_eq!(parse(&["rwx"]), Err(OptionError::Unknown("rwx".to_owned())));
         assert_eq!(
             parse(&["ro=1"]),
             Err(OptionError::Unknown("ro=1".to_owned()))
@@ -316,9 +326,20 @@ mod tests {
 
     #[test]
     fn mount_helper_form() {
-        let words = |list: &[&str]| list.iter().map(Into::into).collect::<Vec<std::ffi::OsString>>();
+        let words = |list: &[&str]| {
+            list.iter()
+                .map(Into::into)
+                .collect::<Vec<std::ffi::OsString>>()
+        };
         assert_eq!(
-            from_mount_helper(words(&["/sbin/mount.kmsfs", "/l", "/m", "-n", "-o", "rw,ro"])),
+            from_mount_helper(words(&[
+                "/sbin/mount.kmsfs",
+                "/l",
+                "/m",
+                "-n",
+                "-o",
+                "rw,ro"
+            ])),
             words(&["kmsfs", "mount", "/l", "/m", "-o", "rw,ro"])
         );
         assert_eq!(

@@ -14,10 +14,10 @@
     reason = "a helper that cannot do its work is a failed test, and should say so where it happens"
 )]
 
+pub mod host;
 pub mod process;
 pub mod programs;
 pub mod require;
 pub mod swtpm;
-
 pub mod tree;
 pub mod wait;
