@@ -1,1 +1,50 @@
-//! Wire types, error codes and client of the kmsd API (AWS KMS JSON 1.1).
+//! The kmsd API on the wire: AWS KMS JSON 1.1 (`TrentService.*`) and kmsd's own operations (`KmsdLocal.*`).
+//!
+//! This crate turns bytes into [`Request`]s and [`Response`]s into bytes, and nothing else: it opens no
+//! file, reads no clock and knows nothing of the daemon. With the feature `client` it also holds a
+//! blocking [`client::Client`] that talks to kmsd over its Unix socket.
+//!
+//! ```
+//! use kms_api::{ErrorCode, Request};
+//! let request = Request::decode("TrentService.DescribeKey", br#"{"KeyId":"alias/demo"}"#).unwrap();
+//! assert_eq!(request.operation(), "DescribeKey");
+//! let error = Request::decode("TrentService.DescribeKey", b"{}").unwrap_err();
+//! assert_eq!(error.code, ErrorCode::Validation);
+//! ```
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+pub mod blob;
+pub mod caller;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod enums;
+pub mod error;
+pub mod id;
+pub mod local;
+mod members;
+pub mod operation;
+pub mod request;
+pub mod response;
+pub mod timestamp;
+
+pub use blob::Blob;
+pub use caller::{Caller, CallerRole};
+pub use enums::*;
+pub use error::{ApiError, ErrorCode};
+pub use id::ResourceId;
+pub use local::*;
+pub use operation::{Request, Response};
+pub use request::*;
+pub use response::*;
+pub use timestamp::Timestamp;
+
+/// Target prefix of the AWS KMS operations in `X-Amz-Target`.
+pub const AWS_PREFIX: &str = "TrentService";
+/// Target prefix of kmsd's own operations in `X-Amz-Target`.
+pub const LOCAL_PREFIX: &str = "KmsdLocal";
+/// Content type of requests and responses.
+pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+/// Largest request body kmsd accepts, in bytes.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;

@@ -1,0 +1,431 @@
+//! Reads the members of a request body, with AWS's rules for what is wrong with them.
+//!
+//! A member of the wrong JSON type ends decoding with `SerializationException`. A missing member or one
+//! that breaks a constraint is collected, and all of them are reported together in AWS's words:
+//! `2 validation errors detected: Value null at 'keyId' failed to satisfy constraint: …; Value …`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use zeroize::Zeroize;
+
+use crate::blob::Blob;
+use crate::enums::WireEnum;
+use crate::error::{ApiError, ErrorCode};
+use crate::id::ResourceId;
+use crate::request::Tag;
+
+/// Longest value repeated in an error text, in characters.
+const MAX_ECHO: usize = 256;
+
+/// A pattern: its name in AWS's notation, and what every character must fulfil.
+type Pattern = (&'static str, fn(char) -> bool);
+
+/// Constraints on a text: length in characters, and a pattern with its name in AWS's notation.
+#[derive(Clone, Copy)]
+pub(crate) struct Text {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+    pub(crate) pattern: Option<Pattern>,
+}
+
+impl Text {
+    /// A text of `min` to `max` characters.
+    pub(crate) const fn len(min: usize, max: usize) -> Self {
+        Self {
+            min,
+            max,
+            pattern: None,
+        }
+    }
+
+    /// The same, of characters for which `test` holds; `name` is the pattern as AWS prints it.
+    pub(crate) const fn matching(self, name: &'static str, test: fn(char) -> bool) -> Self {
+        Self {
+            pattern: Some((name, test)),
+            ..self
+        }
+    }
+}
+
+/// A request that can be read from its members.
+pub(crate) trait FromMembers: Sized {
+    /// Reads every member; constraint failures are left in `members` for [`Members::finish`].
+    fn from_members(members: &mut Members) -> Result<Self, ApiError>;
+}
+
+/// The top-level object of a request body.
+pub(crate) struct Members {
+    map: Map<String, Value>,
+    violations: Vec<String>,
+}
+
+impl Members {
+    /// Parses `body`; anything but one JSON object is a `SerializationException`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Ok(Self {
+                map,
+                violations: Vec::new(),
+            }),
+            Ok(_) | Err(_) => Err(serialization()),
+        }
+    }
+
+    /// Reports what was collected.
+    pub(crate) fn finish(&self) -> Result<(), ApiError> {
+        let count = self.violations.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let noun = if count == 1 { "error" } else { "errors" };
+        let list = self.violations.join("; ");
+        Err(ApiError::validation(format!(
+            "{count} validation {noun} detected: {list}"
+        )))
+    }
+
+    /// Whether the member is there (and not null).
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn violate(&mut self, value: &str, at: &str, constraint: &str) {
+        let value = if value.is_empty() {
+            String::new()
+        } else {
+            format!(" {value}")
+        };
+        self.violations.push(format!(
+            "Value{value} at '{at}' failed to satisfy constraint: {constraint}"
+        ));
+    }
+
+    fn missing(&mut self, name: &str) {
+        self.violate("null", &lower_first(name), "Member must not be null");
+    }
+
+    fn check_text(&mut self, text: &str, at: &str, rule: Text) {
+        let length = text.chars().count();
+        let shown = quoted(text);
+        if length < rule.min {
+            let limit = format!(
+                "Member must have length greater than or equal to {}",
+                rule.min
+            );
+            self.violate(&shown, at, &limit);
+        }
+        if length > rule.max {
+            let limit = format!("Member must have length less than or equal to {}", rule.max);
+            self.violate(&shown, at, &limit);
+        }
+        if let Some((pattern, test)) = rule.pattern
+            && !text.chars().all(test)
+        {
+            let limit = format!("Member must satisfy regular expression pattern: {pattern}");
+            self.violate(&shown, at, &limit);
+        }
+    }
+
+    /// An optional text.
+    pub(crate) fn opt_text(&mut self, name: &str, rule: Text) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => {
+                self.check_text(&text, &lower_first(name), rule);
+                Ok(Some(text))
+            }
+            Some(_) => Err(serialization()),
+        }
+    }
+
+    /// A required text.
+    pub(crate) fn text(&mut self, name: &str, rule: Text) -> Result<String, ApiError> {
+        let text = self.opt_text(name, rule)?;
+        if text.is_none() {
+            self.missing(name);
+        }
+        Ok(text.unwrap_or_default())
+    }
+
+    /// An optional blob of `min` to `max` bytes. Its content is never repeated in an error.
+    pub(crate) fn opt_blob(
+        &mut self,
+        name: &str,
+        min: usize,
+        max: usize,
+    ) -> Result<Option<Blob>, ApiError> {
+        let mut text = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::String(text)) => text,
+            Some(_) => return Err(serialization()),
+        };
+        let blob = Blob::from_base64(&text);
+        text.zeroize();
+        let blob = blob.ok_or_else(serialization)?;
+        if blob.len() < min {
+            let limit = format!("Member must have length greater than or equal to {min}");
+            self.violate("", &lower_first(name), &limit);
+        }
+        if blob.len() > max {
+            let limit = format!("Member must have length less than or equal to {max}");
+            self.violate("", &lower_first(name), &limit);
+        }
+        Ok(Some(blob))
+    }
+
+    /// A required blob.
+    pub(crate) fn blob(&mut self, name: &str, min: usize, max: usize) -> Result<Blob, ApiError> {
+        let blob = self.opt_blob(name, min, max)?;
+        if blob.is_none() {
+            self.missing(name);
+        }
+        Ok(blob.unwrap_or_default())
+    }
+
+    /// An optional integer between `min` and `max`.
+    pub(crate) fn opt_int(
+        &mut self,
+        name: &str,
+        min: u32,
+        max: u32,
+    ) -> Result<Option<u32>, ApiError> {
+        let value = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Number(number)) => number.as_i64().ok_or_else(serialization)?,
+            Some(_) => return Err(serialization()),
+        };
+        // The model's integers have 32 bits: what does not fit is not an integer to AWS.
+        let value = i32::try_from(value).map_err(|_| serialization())?;
+        let at = lower_first(name);
+        let shown = format!("'{value}'");
+        if i64::from(value) < i64::from(min) {
+            let limit = format!("Member must have value greater than or equal to {min}");
+            self.violate(&shown, &at, &limit);
+        }
+        if i64::from(value) > i64::from(max) {
+            let limit = format!("Member must have value less than or equal to {max}");
+            self.violate(&shown, &at, &limit);
+        }
+        Ok(u32::try_from(value).ok().or(Some(0)))
+    }
+
+    /// A flag, false when absent.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
+        match self.take(name) {
+            None => Ok(false),
+            Some(Value::Bool(value)) => Ok(value),
+            Some(_) => Err(serialization()),
+        }
+    }
+
+    /// An optional value of an enumeration.
+    pub(crate) fn opt_enum<T: WireEnum>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => {
+                let value = T::from_wire(&text);
+                if value.is_none() {
+                    let set = enum_set::<T>();
+                    self.violate(&quoted(&text), &lower_first(name), &set);
+                }
+                Ok(value)
+            }
+            Some(_) => Err(serialization()),
+        }
+    }
+
+    /// A required value of an enumeration; `default` stands in for a reported failure.
+    pub(crate) fn required_enum<T: WireEnum>(
+        &mut self,
+        name: &str,
+        default: T,
+    ) -> Result<T, ApiError> {
+        if !self.has(name) {
+            self.missing(name);
+        }
+        Ok(self.opt_enum(name)?.unwrap_or(default))
+    }
+
+    /// A list of values of an enumeration, empty when absent.
+    pub(crate) fn enums<T: WireEnum>(&mut self, name: &str) -> Result<Vec<T>, ApiError> {
+        let mut values = Vec::new();
+        for text in self.strings(name)? {
+            match T::from_wire(&text) {
+                Some(value) => values.push(value),
+                None => {
+                    let limit = format!("Member must satisfy constraint: [{}]", enum_set::<T>());
+                    self.violate(&format!("'[{}]'", echo(&text)), &lower_first(name), &limit);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        let items = match self.take(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(serialization()),
+        };
+        let text = |item| match item {
+            Value::String(text) => Ok(text),
+            _ => Err(serialization()),
+        };
+        items.into_iter().map(text).collect()
+    }
+
+    /// `GrantTokens`: up to ten texts of 1 to 8192 characters, empty when absent.
+    pub(crate) fn grant_tokens(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        let tokens = self.strings(name)?;
+        let at = lower_first(name);
+        let shown = || format!("'[{}]'", echo(&tokens.join(", ")));
+        if tokens.len() > 10 {
+            self.violate(
+                &shown(),
+                &at,
+                "Member must have length less than or equal to 10",
+            );
+        }
+        if tokens
+            .iter()
+            .any(|token| !(1..=8192).contains(&token.chars().count()))
+        {
+            self.violate(
+                &shown(),
+                &at,
+                "Member must satisfy constraint: [Member must have length less than or equal to \
+                 8192, Member must have length greater than or equal to 1]",
+            );
+        }
+        Ok(tokens)
+    }
+
+    /// A map of texts to texts, empty when absent.
+    pub(crate) fn context(&mut self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let map = match self.take(name) {
+            None => return Ok(BTreeMap::new()),
+            Some(Value::Object(map)) => map,
+            Some(_) => return Err(serialization()),
+        };
+        let pair = |(key, value)| match value {
+            Value::String(text) => Ok((key, text)),
+            _ => Err(serialization()),
+        };
+        map.into_iter().map(pair).collect()
+    }
+
+    /// `Tags`, empty when absent.
+    pub(crate) fn tags(&mut self, name: &str) -> Result<Vec<Tag>, ApiError> {
+        let items = match self.take(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(serialization()),
+        };
+        let mut tags = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let Value::Object(map) = item else {
+                return Err(serialization());
+            };
+            let mut inner = Self {
+                map,
+                violations: Vec::new(),
+            };
+            let key = inner.take("TagKey");
+            let value = inner.take("TagValue");
+            let mut part = |member: &str, given: Option<Value>, min, max| {
+                let at = format!("{}.{}.member.{member}", lower_first(name), index + 1);
+                match given {
+                    None => {
+                        self.violate("null", &at, "Member must not be null");
+                        Ok(String::new())
+                    }
+                    Some(Value::String(text)) => {
+                        self.check_text(&text, &at, Text::len(min, max));
+                        Ok(text)
+                    }
+                    Some(_) => Err(serialization()),
+                }
+            };
+            let tag_key = part("tagKey", key, 1, 128)?;
+            let tag_value = part("tagValue", value, 0, 256)?;
+            tags.push(Tag { tag_key, tag_value });
+        }
+        Ok(tags)
+    }
+
+    /// A required identifier of 32 hex digits.
+    pub(crate) fn id(&mut self, name: &str) -> Result<ResourceId, ApiError> {
+        let nothing = ResourceId([0; 16]);
+        match self.take(name) {
+            None => {
+                self.missing(name);
+                Ok(nothing)
+            }
+            Some(Value::String(text)) => Ok(text.parse().unwrap_or_else(|_| {
+                let limit = "Member must satisfy regular expression pattern: ^[0-9a-f]{32}$";
+                self.violate(&quoted(&text), &lower_first(name), limit);
+                nothing
+            })),
+            Some(_) => Err(serialization()),
+        }
+    }
+
+    /// `Recipient` asks for the answer to be encrypted to an attested enclave. kmsd has none yet, and
+    /// answering in the clear instead would be wrong, so the member is refused.
+    pub(crate) fn no_recipient(&mut self) -> Result<(), ApiError> {
+        if self.has("Recipient") {
+            return Err(ApiError::new(
+                ErrorCode::UnsupportedOperation,
+                "Recipient is not supported by kmsd.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        // A plaintext may be left when decoding ended early.
+        for value in self.map.values_mut() {
+            if let Value::String(text) = value {
+                text.zeroize();
+            }
+        }
+    }
+}
+
+/// `SerializationException`, which carries no text.
+fn serialization() -> ApiError {
+    ApiError::bare(ErrorCode::Serialization)
+}
+
+fn enum_set<T: WireEnum>() -> String {
+    format!(
+        "Member must satisfy enum value set: [{}]",
+        T::WIRE.join(", ")
+    )
+}
+
+fn echo(text: &str) -> String {
+    match text.char_indices().nth(MAX_ECHO) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", echo(text))
+}
+
+fn lower_first(name: &str) -> String {
+    let mut chars = name.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,186 @@
+//! The list of operations: one variant each of [`Request`] and [`Response`].
+
+use zeroize::Zeroizing;
+
+use crate::error::{ApiError, ErrorCode};
+use crate::local::*;
+use crate::members::{FromMembers, Members};
+use crate::request::*;
+use crate::response::*;
+use crate::{AWS_PREFIX, LOCAL_PREFIX};
+
+macro_rules! operations {
+    ($( $prefix:ident { $( $name:ident ( $request:ident ) -> $response:ident ; )* } )*) => {
+        /// A decoded request.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "the variants are the operations")]
+        pub enum Request { $( $( $name($request), )* )* }
+
+        /// A response to the request of the same name.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "the variants are the operations")]
+        pub enum Response { $( $( $name($response), )* )* }
+
+        impl Request {
+            /// Every operation, as (target prefix, name).
+            pub const OPERATIONS: &'static [(&'static str, &'static str)] =
+                &[ $( $( ($prefix, stringify!($name)), )* )* ];
+
+            /// Decodes the body of a request for `target` (`TrentService.Encrypt`).
+            ///
+            /// # Errors
+            /// `UnknownOperationException` for a target that is none, `SerializationException` for a
+            /// body that is not the operation's JSON, `ValidationException` for missing members and
+            /// broken constraints.
+            pub fn decode(target: &str, body: &[u8]) -> Result<Self, ApiError> {
+                let unknown = || ApiError::bare(ErrorCode::UnknownOperation);
+                match target.split_once('.').ok_or_else(unknown)? {
+                    $( $( ($prefix, stringify!($name)) => Ok(Self::$name(read(body)?)), )* )*
+                    _ => Err(unknown()),
+                }
+            }
+
+            /// Name of the operation.
+            pub fn operation(&self) -> &'static str {
+                match self { $( $( Self::$name(_) => stringify!($name), )* )* }
+            }
+
+            /// Target prefix of the operation.
+            pub fn prefix(&self) -> &'static str {
+                match self { $( $( Self::$name(_) => $prefix, )* )* }
+            }
+
+            /// The JSON body; wiped when dropped, since it may hold a plaintext.
+            ///
+            /// # Errors
+            /// None in practice: every member has a JSON form.
+            pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+                match self { $( $( Self::$name(request) => write(request), )* )* }
+            }
+        }
+
+        impl Response {
+            /// Name of the operation.
+            pub fn operation(&self) -> &'static str {
+                match self { $( $( Self::$name(_) => stringify!($name), )* )* }
+            }
+
+            /// The JSON body (empty for operations without output); wiped when dropped.
+            ///
+            /// # Errors
+            /// None in practice: every member has a JSON form.
+            pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+                let body = match self { $( $( Self::$name(response) => write(response), )* )* }?;
+                Ok(if body.as_slice() == b"{}" { Zeroizing::default() } else { body })
+            }
+
+            /// Reads the response to `request`.
+            ///
+            /// # Errors
+            /// The body is not that operation's response.
+            pub fn from_json(request: &Request, body: &[u8]) -> Result<Self, serde_json::Error> {
+                let body = if body.is_empty() { b"{}" } else { body };
+                match request {
+                    $( $( Request::$name(_) => serde_json::from_slice(body).map(Self::$name), )* )*
+                }
+            }
+        }
+
+        $( $(
+            impl From<$request> for Request {
+                fn from(request: $request) -> Self { Self::$name(request) }
+            }
+        )* )*
+    };
+}
+
+operations! {
+    AWS_PREFIX {
+        CreateKey(CreateKeyRequest) -> CreateKeyResponse;
+        DescribeKey(DescribeKeyRequest) -> DescribeKeyResponse;
+        ListKeys(ListKeysRequest) -> ListKeysResponse;
+        CreateAlias(CreateAliasRequest) -> EmptyResponse;
+        UpdateAlias(UpdateAliasRequest) -> EmptyResponse;
+        DeleteAlias(DeleteAliasRequest) -> EmptyResponse;
+        ListAliases(ListAliasesRequest) -> ListAliasesResponse;
+        Encrypt(EncryptRequest) -> EncryptResponse;
+        Decrypt(DecryptRequest) -> DecryptResponse;
+        ReEncrypt(ReEncryptRequest) -> ReEncryptResponse;
+        GenerateDataKey(GenerateDataKeyRequest) -> GenerateDataKeyResponse;
+        GenerateDataKeyWithoutPlaintext(GenerateDataKeyWithoutPlaintextRequest)
+            -> GenerateDataKeyWithoutPlaintextResponse;
+        GenerateRandom(GenerateRandomRequest) -> GenerateRandomResponse;
+        EnableKey(EnableKeyRequest) -> EmptyResponse;
+        DisableKey(DisableKeyRequest) -> EmptyResponse;
+        ScheduleKeyDeletion(ScheduleKeyDeletionRequest) -> ScheduleKeyDeletionResponse;
+        CancelKeyDeletion(CancelKeyDeletionRequest) -> CancelKeyDeletionResponse;
+        RotateKeyOnDemand(RotateKeyOnDemandRequest) -> RotateKeyOnDemandResponse;
+        ListKeyRotations(ListKeyRotationsRequest) -> ListKeyRotationsResponse;
+        GetKeyRotationStatus(GetKeyRotationStatusRequest) -> GetKeyRotationStatusResponse;
+        EnableKeyRotation(EnableKeyRotationRequest) -> EmptyResponse;
+        DisableKeyRotation(DisableKeyRotationRequest) -> EmptyResponse;
+    }
+    LOCAL_PREFIX {
+        CreateVolume(CreateVolumeRequest) -> CreateVolumeResponse;
+        CreatePolicy(CreatePolicyRequest) -> CreatePolicyResponse;
+        GetPolicy(GetPolicyRequest) -> GetPolicyResponse;
+        DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
+        ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
+        GetStatus(GetStatusRequest) -> GetStatusResponse;
+    }
+}
+
+impl Request {
+    /// The `X-Amz-Target` of the operation.
+    pub fn target(&self) -> String {
+        format!("{}.{}", self.prefix(), self.operation())
+    }
+
+    /// The key the request names, for the log.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::CreateKey(_)
+            | Self::ListKeys(_)
+            | Self::GenerateRandom(_)
+            | Self::CreateVolume(_)
+            | Self::GetPolicy(_)
+            | Self::DescribeVolume(_)
+            | Self::ListVolumes(_)
+            | Self::GetStatus(_) => None,
+            Self::DescribeKey(r) => Some(&r.key_id),
+            Self::CreateAlias(r) => Some(&r.target_key_id),
+            Self::UpdateAlias(r) => Some(&r.target_key_id),
+            Self::DeleteAlias(r) => Some(&r.alias_name),
+            Self::ListAliases(r) => r.key_id.as_deref(),
+            Self::Encrypt(r) => Some(&r.key_id),
+            Self::Decrypt(r) => r.key_id.as_deref(),
+            Self::ReEncrypt(r) => Some(&r.destination_key_id),
+            Self::GenerateDataKey(r) => Some(&r.key_id),
+            Self::GenerateDataKeyWithoutPlaintext(r) => Some(&r.key_id),
+            Self::EnableKey(r) => Some(&r.key_id),
+            Self::DisableKey(r) => Some(&r.key_id),
+            Self::ScheduleKeyDeletion(r) => Some(&r.key_id),
+            Self::CancelKeyDeletion(r) => Some(&r.key_id),
+            Self::RotateKeyOnDemand(r) => Some(&r.key_id),
+            Self::ListKeyRotations(r) => Some(&r.key_id),
+            Self::GetKeyRotationStatus(r) => Some(&r.key_id),
+            Self::EnableKeyRotation(r) => Some(&r.key_id),
+            Self::DisableKeyRotation(r) => Some(&r.key_id),
+            Self::CreatePolicy(r) => Some(&r.key_id),
+        }
+    }
+}
+
+fn read<T: FromMembers>(body: &[u8]) -> Result<T, ApiError> {
+    let mut members = Members::parse(body)?;
+    let request = T::from_members(&mut members)?;
+    members.finish()?;
+    Ok(request)
+}
+
+fn write<T: serde::Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+    // Room for the largest blob in base64, so that growing does not leave copies behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(16 * 1024));
+    serde_json::to_writer(&mut *body, value)?;
+    Ok(body)
+}
