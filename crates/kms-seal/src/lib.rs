@@ -1,1 +1,10 @@
 //! The root key: TPM 2.0 and software sealers behind one trait.
+
+mod error;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use error::{
+    MovedPcr, SealError,
+    kind::{ErrorKind, kinds},
+};
