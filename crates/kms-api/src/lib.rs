@@ -35,7 +35,7 @@ pub use enums::*;
 pub use error::{ApiError, ErrorCode};
 pub use id::ResourceId;
 pub use local::*;
-pub use operation::{Request, Response};
+pub use operation::{Operation, Request, Response};
 pub use request::*;
 pub use response::*;
 pub use timestamp::Timestamp;

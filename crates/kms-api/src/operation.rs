@@ -90,8 +90,24 @@ macro_rules! operations {
             impl From<$request> for Request {
                 fn from(request: $request) -> Self { Self::$name(request) }
             }
+
+            impl Operation for $request {
+                type Output = $response;
+                fn output(response: Response) -> Option<$response> {
+                    if let Response::$name(output) = response { Some(output) } else { None }
+                }
+            }
         )* )*
     };
+}
+
+/// Ties a request to the type of its response.
+pub trait Operation: Into<Request> {
+    /// What the operation returns.
+    type Output;
+
+    /// The output, if `response` is this operation's.
+    fn output(response: Response) -> Option<Self::Output>;
 }
 
 operations! {

@@ -1,0 +1,215 @@
+//! One HTTP/1.1 connection: a request out, a response in, under one deadline.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use zeroize::Zeroizing;
+
+use crate::CONTENT_TYPE;
+
+/// Largest response head, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// Largest response body, in bytes.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// HTTP status and body.
+pub(super) type Answer = (u16, Zeroizing<Vec<u8>>);
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server closed before it had taken the whole request.
+    NotProcessed(io::Error),
+    /// The server took the request and closed without a byte of answer.
+    NoAnswer(io::Error),
+    /// The connection broke or timed out later.
+    Lost(io::Error),
+    /// Not HTTP as kmsd speaks it.
+    Protocol(String),
+}
+
+pub(super) struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Connects to `path`; waits at most until `deadline` when the listen queue is full.
+    pub(super) fn open(path: &Path, deadline: Instant) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(remaining(deadline)?))?;
+        rustix::net::connect(&socket, &address)?;
+        Ok(Self {
+            stream: socket.into(),
+        })
+    }
+
+    /// Sends one request and reads its answer; also says whether the connection may be used again.
+    pub(super) fn exchange(
+        &mut self,
+        target: &str,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Result<(Answer, bool), Failure> {
+        let mut message = Zeroizing::new(Vec::with_capacity(body.len() + 256));
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: kmsd\r\nContent-Type: {CONTENT_TYPE}\r\n\
+             X-Amz-Target: {target}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        message.extend_from_slice(head.as_bytes());
+        message.extend_from_slice(body);
+        match self.send(&message, deadline) {
+            Ok(()) => self.receive(deadline),
+            // The server may have refused the request before its end (too large) and said why.
+            Err(Failure::NotProcessed(e)) => match self.receive(deadline) {
+                Ok((answer, _)) => Ok((answer, false)),
+                Err(_) => Err(Failure::NotProcessed(e)),
+            },
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn send(&mut self, mut message: &[u8], deadline: Instant) -> Result<(), Failure> {
+        while !message.is_empty() {
+            let left = remaining(deadline).map_err(Failure::Lost)?;
+            self.stream
+                .set_write_timeout(Some(left))
+                .map_err(Failure::Lost)?;
+            match self.stream.write(message) {
+                Ok(count) => message = message.get(count..).unwrap_or_default(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_closed(&e) => return Err(Failure::NotProcessed(e)),
+                Err(e) => return Err(Failure::Lost(timed_out(e))),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<(Answer, bool), Failure> {
+        let mut buffer = Zeroizing::new(Vec::with_capacity(24 * 1024));
+        loop {
+            if let Some(head) = Head::parse(&buffer)? {
+                let end = head.length + head.body;
+                while buffer.len() < head.length + head.body {
+                    self.read_more(&mut buffer, deadline)?;
+                }
+                let body = buffer.get(head.length..end).unwrap_or_default();
+                let keep = head.keep && buffer.len() == end;
+                return Ok(((head.status, Zeroizing::new(body.to_vec())), keep));
+            }
+            if buffer.len() > MAX_HEAD {
+                return Err(Failure::Protocol("response head too long".into()));
+            }
+            self.read_more(&mut buffer, deadline)?;
+        }
+    }
+
+    fn read_more(
+        &mut self,
+        buffer: &mut Zeroizing<Vec<u8>>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let left = remaining(deadline).map_err(Failure::Lost)?;
+        self.stream
+            .set_read_timeout(Some(left))
+            .map_err(Failure::Lost)?;
+        let mut chunk = Zeroizing::new([0u8; 8192]);
+        let fresh = buffer.is_empty();
+        match self.stream.read(chunk.as_mut_slice()) {
+            Ok(0) => {
+                let e = io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
+                Err(if fresh {
+                    Failure::NoAnswer(e)
+                } else {
+                    Failure::Lost(e)
+                })
+            }
+            Ok(count) => {
+                buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            // On a Unix socket a reset means that the request was not read to its end.
+            Err(e) if fresh && is_closed(&e) => Err(Failure::NotProcessed(e)),
+            Err(e) => Err(Failure::Lost(timed_out(e))),
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    length: usize,
+    body: usize,
+    keep: bool,
+}
+
+impl Head {
+    /// `None` while the head is incomplete.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, Failure> {
+        let protocol = |text: &str| Failure::Protocol(text.to_owned());
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        let length = match response.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(e) => return Err(protocol(&format!("not an HTTP response: {e}"))),
+        };
+        let header = |name: &str| {
+            let found = response
+                .headers
+                .iter()
+                .find(|h| h.name.eq_ignore_ascii_case(name));
+            found.map(|h| String::from_utf8_lossy(h.value).trim().to_owned())
+        };
+        let body = match header("content-length").map(|text| text.parse::<usize>()) {
+            Some(Ok(body)) if body <= MAX_BODY => body,
+            Some(Ok(_)) => return Err(protocol("response body too long")),
+            Some(Err(_)) | None => return Err(protocol("response without Content-Length")),
+        };
+        let keep = !header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        Ok(Some(Self {
+            status: response.code.unwrap_or(0),
+            length,
+            body,
+            keep,
+        }))
+    }
+}
+
+fn is_closed(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        Err(timeout())
+    } else {
+        Ok(left)
+    }
+}
+
+fn timeout() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+/// An expired socket timeout shows as `WouldBlock`.
+fn timed_out(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::WouldBlock {
+        timeout()
+    } else {
+        e
+    }
+}
