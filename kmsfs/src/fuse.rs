@@ -1,0 +1,18 @@
+//! The transport: requests of the kernel in, calls of [`crate::fs::Fs`] out, and nothing else.
+//!
+//! This is a server of its own for `/dev/fuse` (ABI 7.38) rather than the crate `fuser`, because
+//! fuser 0.18 sends one number both as the node id and as the inode number `stat(2)` shows, drops
+//! the kernel's requests to clear set-user-id bits, and hands out written data read-only so that it
+//! cannot be encrypted where it lies. The decoding of requests is also what a ring transport needs.
+//!
+//! * [`session`]: negotiation, the threads that read requests, parked requests.
+//! * `dispatch`: one request, one operation, one reply.
+//! * `request`, `reply`, `abi`: the bytes.
+//! * [`notify`]: what the file system tells the kernel, on a thread of its own.
+
+mod abi;
+mod dispatch;
+pub mod notify;
+mod reply;
+mod request;
+pub mod session;
