@@ -1,1 +1,55 @@
-//! Cryptographic primitives of kmsd and kmsfs: AEAD, XTS, SIV, KDF, key types in locked memory.
+//! Cryptographic primitives of kmsd and kmsfs.
+//!
+//! Everything the rest of the project may do with a key is here, and nothing else: bytes in, bytes out. This crate
+//! must never do I/O, read a clock, log, or print a secret. Its main types are [`Key`], a key of fixed length in
+//! locked memory, and what is made from one: [`XtsKey`] and [`GcmKey`] for file content, [`SivKey`] for names,
+//! [`seal_message`] for KMS ciphertexts, [`wrap_key`] for keys under keys, [`RecoveryPublicKey`] for the recovery
+//! recipient.
+//!
+//! The implementation behind them is chosen at compile time: AWS-LC (feature `aws-lc`, the default), or the crates of
+//! the RustCrypto project (`--no-default-features --features rustcrypto`). With both features on AWS-LC does the work
+//! and the tests compare the two.
+//!
+//! ```
+//! use kms_crypto::{Key, seal_message, open_message};
+//!
+//! # fn main() -> Result<(), kms_crypto::CryptoError> {
+//! let material = Key::<32>::random()?;
+//! let sealed = seal_message(&material, b"context", b"attack at dawn")?;
+//! assert_eq!(open_message(&material, b"context", &sealed)?.expose(), b"attack at dawn");
+//! assert!(open_message(&material, b"other context", &sealed).is_err());
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(clippy::indexing_slicing)]
+
+#[cfg(not(any(feature = "aws-lc", feature = "rustcrypto")))]
+compile_error!(
+    "kms-crypto needs a provider: enable the feature `aws-lc` (default) or `rustcrypto`"
+);
+
+mod envelope;
+mod error;
+mod gcm;
+mod hpke;
+mod kdf;
+mod process;
+mod provider;
+mod random;
+mod secret;
+mod siv;
+mod wrap;
+mod xts;
+
+pub use envelope::{MESSAGE_OVERHEAD, open_message, seal_message};
+pub use error::{CryptoError, TextError};
+pub use gcm::{GCM_NONCE_LEN, GCM_TAG_LEN, GcmKey};
+pub use hpke::{RECOVERY_OVERHEAD, RecoveryPrivateKey, RecoveryPublicKey};
+pub use kdf::{constant_time_eq, hkdf_key, hkdf_sha256, hmac_sha256, sha256};
+pub use process::harden_process;
+pub use random::{fill_random, random_array};
+pub use secret::{Key, LockStatus, SecretBytes, lock_status};
+pub use siv::{SIV_TAG_LEN, SivKey};
+pub use wrap::{WRAP_OVERHEAD, unwrap_key, wrap_key};
+pub use xts::{XTS_UNIT, XtsKey};

@@ -1,0 +1,100 @@
+//! Keys as text for humans: a word that says what it is, then Crockford's base 32 in groups, with a checksum.
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::TextError;
+use crate::{CryptoError, SecretBytes, constant_time_eq, sha256};
+
+pub(super) const PRIVATE: &str = "KMSD-RECOVERY-1";
+pub(super) const PUBLIC: &str = "KMSD-RECIPIENT-1";
+
+/// No I, L, O (they look like digits) and no U (<https://www.crockford.com/base32.html>).
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const CHECKSUM: usize = 3;
+/// 32 bytes of key and the checksum are 280 bits, exactly 56 characters.
+const CHARACTERS: usize = 56;
+const GROUP: usize = 8;
+
+pub(super) fn encode(word: &'static str, key: &[u8; 32]) -> SecretBytes {
+    let payload = with_checksum(word, key);
+    // The final length is reserved, so that growing leaves no copies on the heap.
+    let mut text = Vec::with_capacity(word.len() + CHARACTERS + CHARACTERS / GROUP);
+    text.extend_from_slice(word.as_bytes());
+    let mut written = 0;
+    for five in payload.chunks(5) {
+        let mut bits = five
+            .iter()
+            .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        for shift in (0..8).rev() {
+            if written % GROUP == 0 {
+                text.push(b'-');
+            }
+            let digit = (bits >> (5 * shift)) & 31;
+            text.extend(ALPHABET.get(usize::from(digit as u8)));
+            written += 1;
+        }
+        bits.zeroize();
+    }
+    SecretBytes::from(text)
+}
+
+pub(super) fn decode(
+    word: &'static str,
+    text: &str,
+    key: &mut [u8; 32],
+) -> Result<(), CryptoError> {
+    let mut clean = Zeroizing::new(Vec::with_capacity(text.len()));
+    clean.extend(
+        text.bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .map(|byte| byte.to_ascii_uppercase()),
+    );
+    let digits = clean
+        .strip_prefix(word.as_bytes())
+        .ok_or(TextError::Prefix(word))?;
+
+    let mut values = Zeroizing::new(Vec::with_capacity(digits.len()));
+    for digit in digits.iter().filter(|byte| **byte != b'-') {
+        let digit = match digit {
+            b'O' => b'0',
+            b'I' | b'L' => b'1',
+            other => *other,
+        };
+        let value = ALPHABET.iter().position(|known| *known == digit);
+        let value = value.ok_or(TextError::Character(values.len()))?;
+        values.push(value as u64);
+    }
+    if values.len() != CHARACTERS {
+        return Err(TextError::Length {
+            expected: CHARACTERS,
+            got: values.len(),
+        }
+        .into());
+    }
+
+    let mut payload = Zeroizing::new([0_u8; 32 + CHECKSUM]);
+    for (five, eight) in payload.chunks_mut(5).zip(values.chunks(8)) {
+        let bits = eight.iter().fold(0_u64, |bits, value| bits << 5 | value);
+        let [_, _, _, bytes @ ..] = bits.to_be_bytes();
+        five.copy_from_slice(&bytes);
+    }
+    if let Some(found) = payload.first_chunk::<32>() {
+        key.copy_from_slice(found);
+    }
+    if constant_time_eq(with_checksum(word, key).as_slice(), payload.as_slice()) {
+        Ok(())
+    } else {
+        key.zeroize();
+        Err(TextError::Checksum.into())
+    }
+}
+
+/// The key and 24 bits of SHA-256 over the word and the key, so that a key of one kind is not read as another.
+fn with_checksum(word: &str, key: &[u8; 32]) -> Zeroizing<[u8; 32 + CHECKSUM]> {
+    let sum = sha256(&[word.as_bytes(), key]);
+    let mut payload = Zeroizing::new([0; 32 + CHECKSUM]);
+    for (to, from) in payload.iter_mut().zip(key.iter().chain(&sum)) {
+        *to = *from;
+    }
+    payload
+}

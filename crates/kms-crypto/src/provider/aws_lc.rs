@@ -1,0 +1,124 @@
+//! The primitives over AWS-LC.
+
+mod siv;
+mod xts;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{agreement, digest, hmac, rand};
+use zeroize::Zeroize;
+
+use super::{Gcm, Provider};
+use crate::CryptoError;
+
+/// AWS-LC as a [`Provider`].
+pub(crate) struct AwsLc;
+
+impl Provider for AwsLc {
+    type Xts = xts::AwsLcXts;
+    type Gcm = AwsLcGcm;
+    type Siv = siv::AwsLcSiv;
+
+    fn fill_random(out: &mut [u8]) -> Result<(), CryptoError> {
+        rand::fill(out).map_err(|_| CryptoError::Random)
+    }
+
+    fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in parts {
+            context.update(part);
+        }
+        array(context.finish().as_ref())
+    }
+
+    fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        hmac_with(&hmac::Key::new(hmac::HMAC_SHA256, key), parts)
+    }
+
+    fn hkdf_expand(prk: &[u8; 32], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, prk);
+        let mut block = [0_u8; 32];
+        for (counter, chunk) in (1_u8..=255).zip(out.chunks_mut(32)) {
+            let mut context = hmac::Context::with_key(&key);
+            if counter > 1 {
+                context.update(&block);
+            }
+            for part in info {
+                context.update(part);
+            }
+            context.update(&[counter]);
+            block = array(context.sign().as_ref());
+            for (to, from) in chunk.iter_mut().zip(block) {
+                *to = from;
+            }
+        }
+        block.zeroize();
+        Ok(())
+    }
+
+    fn x25519_public(private: &[u8; 32]) -> Result<[u8; 32], CryptoError> {
+        let failed = CryptoError::Provider("X25519");
+        let key = agreement::PrivateKey::from_private_key(&agreement::X25519, private)
+            .map_err(|_| failed.clone())?;
+        let public = key.compute_public_key().map_err(|_| failed)?;
+        Ok(array(public.as_ref()))
+    }
+
+    fn x25519(private: &[u8; 32], peer: &[u8; 32], out: &mut [u8; 32]) -> Result<(), CryptoError> {
+        let key = agreement::PrivateKey::from_private_key(&agreement::X25519, private)
+            .map_err(|_| CryptoError::Provider("X25519"))?;
+        let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer);
+        agreement::agree(&key, peer, CryptoError::PublicKey, |secret| {
+            out.copy_from_slice(secret);
+            Ok(())
+        })
+    }
+}
+
+fn hmac_with(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    for part in parts {
+        context.update(part);
+    }
+    array(context.sign().as_ref())
+}
+
+/// The bytes of a digest whose length is known to be `N`.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(bytes);
+    out
+}
+
+/// AES-256-GCM over `EVP_aead_aes_256_gcm`.
+pub(crate) struct AwsLcGcm(LessSafeKey);
+
+impl Gcm for AwsLcGcm {
+    fn new(key: &[u8; 32]) -> Result<Self, CryptoError> {
+        let key =
+            UnboundKey::new(&AES_256_GCM, key).map_err(|_| CryptoError::Provider("AES-GCM"))?;
+        Ok(Self(LessSafeKey::new(key)))
+    }
+
+    fn seal(&self, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> Result<[u8; 16], CryptoError> {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), data)
+            .map_err(|_| CryptoError::Provider("AES-GCM"))?;
+        Ok(array(tag.as_ref()))
+    }
+
+    fn open(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        data: &mut [u8],
+        tag: &[u8; 16],
+    ) -> Result<(), CryptoError> {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        self.0
+            .open_in_place_separate_tag(nonce, Aad::from(aad), tag, data)
+            .map(|_| ())
+            .map_err(|_| CryptoError::Authentication)
+    }
+}

@@ -1,0 +1,1 @@
+//! The primitives over the crates of the RustCrypto project.
