@@ -49,8 +49,12 @@ pub fn send(socket: &Path, bytes: &[u8]) -> Option<Reply> {
 /// A connection on which nothing waits longer than a minute.
 pub fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).expect("connect to kmsd");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set a time limit");
-    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("set a time limit");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("set a time limit");
+    stream
+        .set_write_timeout(Some(Duration::from_secs(60)))
+        .expect("set a time limit");
     stream
 }
 
@@ -65,7 +69,10 @@ pub fn read(stream: &mut UnixStream) -> Option<Reply> {
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    let body = text
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body)
+        .unwrap_or_default();
     let json = serde_json::from_str(body).unwrap_or(Value::Null);
     Some(Reply { status, json, text })
 }

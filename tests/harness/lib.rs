@@ -14,10 +14,16 @@
     reason = "a helper that cannot do its work is a failed test, and should say so where it happens"
 )]
 
+pub mod cli;
+pub mod daemon;
 pub mod host;
+pub mod http;
+pub mod mount;
 pub mod process;
 pub mod programs;
 pub mod require;
 pub mod swtpm;
+pub mod tools;
 pub mod tree;
 pub mod wait;
+pub mod world;

@@ -33,10 +33,20 @@ pub fn python_with_boto3() -> PathBuf {
     let python = folder.join("bin/python");
     let ready = folder.join("ready");
     if !ready.exists() {
-        output_of(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        output_of(
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&folder),
+        );
         output_of(
             Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                ])
                 .arg(format!("boto3=={BOTO3}")),
         );
         std::fs::write(&ready, "").expect("mark the environment as ready");
