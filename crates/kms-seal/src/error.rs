@@ -211,3 +211,9 @@ fn list_moved(moved: &[MovedPcr]) -> String {
         .collect();
     list.join("; ")
 }
+
+impl From<kms_crypto::CryptoError> for SealError {
+    fn from(error: kms_crypto::CryptoError) -> Self {
+        Self::Crypto(error.to_string())
+    }
+}
