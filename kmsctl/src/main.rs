@@ -1,4 +1,6 @@
 //! The `kmsctl` program.
 
 /// Starts the program.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kmsctl::run(std::env::args_os())
+}

@@ -1,0 +1,271 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::fs::FsArgs;
+use crate::exit;
+
+/// Administers kmsd and kmsfs.
+#[derive(Debug, Parser)]
+#[command(name = "kmsctl", version, propagate_version = true, after_help = exit::TABLE)]
+pub struct Cli {
+    /// The socket of kmsd.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "KMSD_SOCKET",
+        default_value = kms_api::client::DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
+    /// Print results (and errors, on standard error) as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Seconds to wait for an answer of kmsd.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub timeout: u64,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show how kmsd is.
+    Status,
+    /// Create and manage keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Give keys names.
+    #[command(subcommand)]
+    Alias(AliasCommand),
+    /// Encrypt up to 4096 bytes.
+    Encrypt(EncryptArgs),
+    /// Decrypt what `encrypt` made.
+    Decrypt(DecryptArgs),
+    /// Encrypted directories.
+    Fs(FsArgs),
+    /// The TPM and the root key (runs the kmsd program).
+    #[command(subcommand)]
+    Tpm(TpmCommand),
+    /// List the exit codes.
+    ExitCodes,
+}
+
+/// `kmsctl key …`. KEY is a key id, key ARN, alias name (`alias/NAME`) or alias ARN.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create a key and print its id.
+    Create {
+        /// Free text, up to 8192 characters.
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Also give it this name (`alias/NAME`).
+        #[arg(long, value_name = "ALIAS")]
+        alias: Option<String>,
+        /// Also rotate it automatically every so many days (90 to 2560).
+        #[arg(long, value_name = "DAYS")]
+        rotation_days: Option<u32>,
+    },
+    /// List all keys with their states and names.
+    List,
+    /// Describe a key.
+    Describe {
+        /// The key.
+        key: String,
+    },
+    /// Enable a key.
+    Enable {
+        /// The key.
+        key: String,
+    },
+    /// Disable a key: nothing can be encrypted or decrypted with it until it is enabled.
+    Disable {
+        /// The key.
+        key: String,
+    },
+    /// Make new key material now; what was encrypted before still decrypts.
+    Rotate {
+        /// The key.
+        key: String,
+    },
+    /// List the versions of the key material.
+    Rotations {
+        /// The key.
+        key: String,
+    },
+    /// Rotate automatically from now on.
+    EnableRotation {
+        /// The key.
+        key: String,
+        /// Period, 90 to 2560.
+        #[arg(long, value_name = "DAYS", default_value_t = 365)]
+        days: u32,
+    },
+    /// End automatic rotation.
+    DisableRotation {
+        /// The key.
+        key: String,
+    },
+    /// Destroy a key after a waiting period. What it encrypted is then lost for ever.
+    ScheduleDeletion {
+        /// The key.
+        key: String,
+        /// Waiting period, 7 to 30.
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        days: u32,
+    },
+    /// Cancel the destruction of a key. It is disabled afterwards.
+    CancelDeletion {
+        /// The key.
+        key: String,
+    },
+}
+
+/// `kmsctl alias …`.
+#[derive(Debug, Subcommand)]
+pub enum AliasCommand {
+    /// Name a key.
+    Create {
+        /// `alias/NAME`.
+        alias: String,
+        /// The key.
+        key: String,
+    },
+    /// Point a name at another key.
+    Update {
+        /// `alias/NAME`.
+        alias: String,
+        /// The key.
+        key: String,
+    },
+    /// Remove a name; the key stays.
+    Delete {
+        /// `alias/NAME`.
+        alias: String,
+    },
+    /// List names.
+    List {
+        /// Only those of this key.
+        #[arg(long)]
+        key: Option<String>,
+    },
+}
+
+/// Where data comes from and goes to.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// Read from this file instead of standard input.
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Write to this file (mode 0600 when it is made) instead of standard output.
+    #[arg(long = "out", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Encryption context, may be given several times; the same pairs are needed to decrypt.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub context: Vec<(String, String)>,
+}
+
+/// `kmsctl encrypt`.
+#[derive(Debug, Args)]
+pub struct EncryptArgs {
+    /// The key.
+    #[arg(long)]
+    pub key: String,
+    /// Write the ciphertext as base64.
+    #[arg(long)]
+    pub base64: bool,
+    /// Input, output and context.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// `kmsctl decrypt`.
+#[derive(Debug, Args)]
+pub struct DecryptArgs {
+    /// The key it must have been made under; by default the ciphertext says which.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// The ciphertext is base64.
+    #[arg(long)]
+    pub base64: bool,
+    /// Input, output and context.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// `kmsctl tpm …`: the arguments are passed to kmsd as they are (`kmsd enroll --help`).
+#[derive(Debug, Subcommand)]
+pub enum TpmCommand {
+    /// Seal a new root key to the TPM and make the recovery key.
+    #[command(disable_help_flag = true)]
+    Enroll(Passed),
+    /// Show the TPM, or the software sealer.
+    #[command(disable_help_flag = true)]
+    Status(Passed),
+    /// Open the store with the recovery key and seal it to this host's TPM.
+    #[command(disable_help_flag = true)]
+    Recover(Passed),
+}
+
+/// Arguments for another program.
+#[derive(Debug, Args)]
+pub struct Passed {
+    /// Arguments of kmsd.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENTS"
+    )]
+    pub arguments: Vec<OsString>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("expected NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_kmsd_pass_through() {
+        let cli = Cli::try_parse_from([
+            "kmsctl",
+            "tpm",
+            "enroll",
+            "--config",
+            "/x",
+            "--recovery-out",
+            "r",
+            "--json",
+        ])
+        .unwrap();
+        let Command::Tpm(TpmCommand::Enroll(passed)) = cli.command else {
+            panic!()
+        };
+        assert_eq!(
+            passed.arguments,
+            ["--config", "/x", "--recovery-out", "r", "--json"]
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! What each command does.
+
+use kms_api::{DescribeKeyRequest, KeyMetadata};
+
+use crate::Context;
+use crate::args::Command;
+use crate::exit::{self, Failure};
+
+mod alias;
+mod crypt;
+pub(crate) mod fs;
+mod key;
+mod status;
+mod tpm;
+
+/// Carries out a command.
+pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Status => status::run(context),
+        Command::Key(command) => key::run(command, context),
+        Command::Alias(command) => alias::run(command, context),
+        Command::Encrypt(args) => crypt::encrypt(args, context),
+        Command::Decrypt(args) => crypt::decrypt(args, context),
+        Command::Fs(args) => fs::run(args, context),
+        Command::Tpm(command) => tpm::run(command, context),
+        Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
+    }
+}
+
+/// Describes a key given in any form.
+pub(crate) fn describe(key: &str, context: &Context) -> Result<KeyMetadata, Failure> {
+    let request = DescribeKeyRequest {
+        key_id: key.to_owned(),
+        grant_tokens: Vec::new(),
+    };
+    Ok(context.client.send(request)?.key_metadata)
+}
+
+/// The key id of a key given in any form: the operations that manage keys take no alias.
+pub(crate) fn key_id(key: &str, context: &Context) -> Result<String, Failure> {
+    if key.starts_with("alias/") || key.contains(":alias/") {
+        return Ok(describe(key, context)?.key_id);
+    }
+    Ok(key.to_owned())
+}

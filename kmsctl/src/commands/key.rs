@@ -1,0 +1,252 @@
+//! `kmsctl key …`.
+
+use std::collections::BTreeMap;
+
+use kms_api::*;
+use serde_json::json;
+
+use super::{alias, describe, key_id};
+use crate::Context;
+use crate::args::KeyCommand;
+use crate::exit::Failure;
+use crate::output::{Table, time};
+
+pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure> {
+    let output = context.output;
+    let client = &context.client;
+    match command {
+        KeyCommand::Create {
+            description,
+            alias,
+            rotation_days,
+        } => create(description, alias.as_deref(), *rotation_days, context),
+        KeyCommand::List => list(context),
+        KeyCommand::Describe { key } => show(key, context),
+        KeyCommand::Enable { key } => {
+            client.send(EnableKeyRequest {
+                key_id: key_id(key, context)?,
+            })?;
+            output.done(format!("{key} is enabled."))
+        }
+        KeyCommand::Disable { key } => {
+            client.send(DisableKeyRequest {
+                key_id: key_id(key, context)?,
+            })?;
+            output.done(format!("{key} is disabled."))
+        }
+        KeyCommand::Rotate { key } => {
+            let response = client.send(RotateKeyOnDemandRequest {
+                key_id: key_id(key, context)?,
+            })?;
+            output.print(
+                format!("{key} is rotated: what is encrypted from now on uses new key material."),
+                &response,
+            )
+        }
+        KeyCommand::Rotations { key } => rotations(key, context),
+        KeyCommand::EnableRotation { key, days } => {
+            client.send(EnableKeyRotationRequest {
+                key_id: key_id(key, context)?,
+                rotation_period_in_days: Some(*days),
+            })?;
+            output.done(format!("{key} is rotated every {days} days."))
+        }
+        KeyCommand::DisableRotation { key } => {
+            client.send(DisableKeyRotationRequest {
+                key_id: key_id(key, context)?,
+            })?;
+            output.done(format!("{key} is no longer rotated automatically."))
+        }
+        KeyCommand::ScheduleDeletion { key, days } => {
+            let response = client.send(ScheduleKeyDeletionRequest {
+                key_id: key_id(key, context)?,
+                pending_window_in_days: Some(*days),
+            })?;
+            let when = response
+                .deletion_date
+                .map_or_else(|| format!("in {days} days"), time);
+            let human = format!(
+                "{key} will be destroyed {when}, and with it everything it encrypted.\n\
+                 Until then `kmsctl key cancel-deletion {key}` keeps it."
+            );
+            output.print(human, &response)
+        }
+        KeyCommand::CancelDeletion { key } => {
+            let response = client.send(CancelKeyDeletionRequest {
+                key_id: key_id(key, context)?,
+            })?;
+            let human =
+                format!("{key} stays. It is disabled: `kmsctl key enable {key}` makes it usable.");
+            output.print(human, &response)
+        }
+    }
+}
+
+fn create(
+    description: &str,
+    alias: Option<&str>,
+    rotation_days: Option<u32>,
+    context: &Context,
+) -> Result<(), Failure> {
+    let request = CreateKeyRequest {
+        description: Some(description.to_owned()),
+        ..CreateKeyRequest::default()
+    };
+    let created = context.client.send(request)?;
+    let id = created.key_metadata.key_id.clone();
+    // The key is there whatever happens now: say so, or it would be forgotten.
+    let keep = |failure: Failure| Failure {
+        message: format!("key {id} was created, but: {}", failure.message),
+        ..failure
+    };
+    if let Some(days) = rotation_days {
+        let request = EnableKeyRotationRequest {
+            key_id: id.clone(),
+            rotation_period_in_days: Some(days),
+        };
+        context.client.send(request).map_err(|e| keep(e.into()))?;
+    }
+    if let Some(name) = alias {
+        let request = CreateAliasRequest {
+            alias_name: name.to_owned(),
+            target_key_id: id.clone(),
+        };
+        context.client.send(request).map_err(|e| keep(e.into()))?;
+    }
+    context.output.print(&id, &created)
+}
+
+/// Every key, over all pages.
+fn all_keys(context: &Context) -> Result<Vec<KeyListEntry>, Failure> {
+    let mut keys = Vec::new();
+    let mut marker = None;
+    loop {
+        let request = ListKeysRequest {
+            limit: Some(1000),
+            marker,
+            ..ListKeysRequest::default()
+        };
+        let mut page = context.client.send(request)?;
+        keys.append(&mut page.keys);
+        marker = page.next_marker;
+        if marker.is_none() {
+            return Ok(keys);
+        }
+    }
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in alias::all(None, context)? {
+        if let Some(target) = entry.target_key_id {
+            names.entry(target).or_default().push(entry.alias_name);
+        }
+    }
+    let mut table = Table::new(&["KEY ID", "STATE", "ALIASES", "DESCRIPTION"]);
+    let mut values = Vec::new();
+    for entry in all_keys(context)? {
+        let metadata = match describe(&entry.key_id, context) {
+            Ok(metadata) => metadata,
+            // Destroyed since it was listed.
+            Err(failure) if failure.exit == crate::exit::Exit::NotFound => continue,
+            Err(failure) => return Err(failure),
+        };
+        let aliases = names.remove(&entry.key_id).unwrap_or_default();
+        table.row(vec![
+            entry.key_id,
+            metadata.key_state.to_string(),
+            aliases.join(" "),
+            metadata.description.chars().take(40).collect(),
+        ]);
+        values.push(json!({ "KeyMetadata": metadata, "Aliases": aliases }));
+    }
+    context.output.print(table, &json!({ "Keys": values }))
+}
+
+fn show(key: &str, context: &Context) -> Result<(), Failure> {
+    let metadata = describe(key, context)?;
+    let aliases: Vec<String> = alias::all(Some(&metadata.key_id), context)?
+        .into_iter()
+        .map(|entry| entry.alias_name)
+        .collect();
+    let rotation = context
+        .client
+        .send(GetKeyRotationStatusRequest {
+            key_id: metadata.key_id.clone(),
+        })
+        .ok();
+    let mut lines = vec![
+        ("key id", metadata.key_id.clone()),
+        ("ARN", metadata.arn.clone()),
+        ("state", metadata.key_state.to_string()),
+        ("aliases", aliases.join(" ")),
+        ("description", metadata.description.clone()),
+        ("created", time(metadata.creation_date)),
+        (
+            "spec and usage",
+            format!("{}, {}", metadata.key_spec, metadata.key_usage),
+        ),
+    ];
+    if let Some(date) = metadata.deletion_date {
+        lines.push(("destroyed", time(date)));
+    }
+    if let Some(id) = &metadata.current_key_material_id {
+        lines.push(("key material", id.clone()));
+    }
+    if let Some(rotation) = &rotation {
+        let text = match (
+            rotation.rotation_period_in_days,
+            rotation.next_rotation_date,
+        ) {
+            (Some(days), Some(next)) if rotation.key_rotation_enabled => {
+                format!("every {days} days, next {}", time(next))
+            }
+            (Some(days), None) if rotation.key_rotation_enabled => format!("every {days} days"),
+            (_, _) => "not automatic".into(),
+        };
+        lines.push(("rotation", text));
+    }
+    let human: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name:14}  {value}\n"))
+        .collect();
+    let value = json!({ "KeyMetadata": metadata, "Aliases": aliases, "Rotation": rotation });
+    context.output.print(human, &value)
+}
+
+fn rotations(key: &str, context: &Context) -> Result<(), Failure> {
+    let key_id = key_id(key, context)?;
+    let mut entries = Vec::new();
+    let mut marker = None;
+    loop {
+        let mut page = context.client.send(ListKeyRotationsRequest {
+            key_id: key_id.clone(),
+            include_key_material: Some(IncludeKeyMaterial::AllKeyMaterial),
+            limit: Some(1000),
+            marker,
+        })?;
+        entries.append(&mut page.rotations);
+        marker = page.next_marker;
+        if marker.is_none() {
+            break;
+        }
+    }
+    let mut table = Table::new(&["KEY MATERIAL", "STATE", "SINCE", "ROTATION"]);
+    for entry in &entries {
+        table.row(vec![
+            entry.key_material_id.clone().unwrap_or_default(),
+            entry
+                .key_material_state
+                .map(|s| s.to_string())
+                .unwrap_or_default(),
+            entry.rotation_date.map_or_else(|| "creation".into(), time),
+            entry
+                .rotation_type
+                .map(|t| t.to_string())
+                .unwrap_or_default(),
+        ]);
+    }
+    context
+        .output
+        .print(table, &json!({ "Rotations": entries }))
+}
