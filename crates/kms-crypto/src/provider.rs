@@ -5,6 +5,10 @@
 #[cfg(feature = "aws-lc")]
 pub(crate) mod aws_lc;
 #[cfg(feature = "rustcrypto")]
+#[cfg_attr(
+    all(feature = "aws-lc", not(test)),
+    allow(dead_code, reason = "beside AWS-LC it is only the oracle of the tests")
+)]
 pub(crate) mod rustcrypto;
 
 use crate::CryptoError;
