@@ -1,1 +1,35 @@
-//! Keys, states, rotation and the registry of volumes: a pure state machine.
+//! Keys, states, rotation, deletion and the registry of volumes: a pure state machine.
+//!
+//! [`Kms`] holds every row of the catalogue in memory and turns a request into an [`Outcome`]: a
+//! finished reply, a reply with a transaction that must be durable before it is sent, or a use of
+//! key material that a [`KeyProvider`] carries out. It reads no clock, opens no file and touches no
+//! disk: time, randomness and storage come in as [`Now`], [`Entropy`] and [`Storage`].
+//!
+//! The daemon's engine owns the loop: evaluate under a snapshot, commit with the expected revision,
+//! apply, run the effects, reply. A conflict means evaluate again.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+pub mod blob;
+pub mod clock;
+pub mod domain;
+pub mod entropy;
+pub mod epoch;
+pub mod ids;
+pub mod kms;
+pub mod provider;
+pub mod rows;
+pub mod setmac;
+pub mod snapshot;
+pub mod states;
+pub mod storage;
+
+pub use clock::{Clock, Now};
+pub use domain::DomainKeys;
+pub use entropy::{Entropy, SystemEntropy};
+pub use ids::{KeyId, MaterialId, Scope};
+pub use kms::{Caller, Effect, Kms, Outcome, Write};
+pub use provider::{KeyProvider, LocalProvider};
+pub use rows::{Change, Row};
+pub use snapshot::Snapshot;
+pub use storage::{MemoryStorage, Storage, StorageError};

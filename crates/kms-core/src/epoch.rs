@@ -1,0 +1,175 @@
+//! The steps of a deletion epoch, as transactions.
+//!
+//! Order, each step durable before the next:
+//!
+//! 1. the sealer stages a new epoch secret (the old one still opens the store);
+//! 2. [`begin`]: the doomed keys become tombstones, their material, aliases and policy secrets go, a
+//!    new domain key is current, both domain keys are wrapped under the staged KEK;
+//! 3. [`rewrap`], repeated: survivors move from older domain keys to the current one. What is still
+//!    to do is read off the rows, so an interruption needs no cursor of its own;
+//! 4. [`drop_old`]: the older domain keys go, with every wrap of them;
+//! 5. the storage scrubs old bytes out of its files;
+//! 6. the sealer destroys the old epoch secret: from here no older copy of the store opens;
+//! 7. [`finish`].
+
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::domain::{DomainError, DomainKeys, Subject};
+use crate::ids::KeyId;
+use crate::rows::{
+    Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
+    domain_id, material_id,
+};
+use crate::snapshot::Snapshot;
+
+/// Rows moved to the new domain key in one transaction.
+pub const BATCH: usize = 256;
+
+/// Step 2. `domains` are the rows of every domain key that survivors are wrapped under and of the
+/// new one (the current one of `new_domain`), all wrapped to the staged KEK; `enrollment` is the
+/// staged one.
+pub fn begin(
+    snapshot: &Snapshot,
+    doomed: &[KeyId],
+    domains: Vec<DomainRow>,
+    new_domain: u64,
+    enrollment: Vec<u8>,
+    now: Now,
+) -> Vec<Change> {
+    let meta = MetaRow {
+        domain: new_domain,
+        deletion_epoch: snapshot.meta.deletion_epoch.saturating_add(1),
+        epoch_change: Some(EpochPhase::Rewrapping),
+        ..snapshot.meta.clone()
+    };
+    let mut changes = vec![
+        Change::Put(Row::Meta(Box::new(meta))),
+        Change::Put(Row::Enrollment(enrollment)),
+    ];
+    changes.extend(domains.into_iter().map(|row| Change::Put(Row::Domain(row))));
+    for key in doomed.iter().filter_map(|id| snapshot.keys.get(id)) {
+        changes.push(Change::Put(Row::Key(Box::new(tombstone(key, now)))));
+        for row in snapshot.materials(key.id) {
+            changes.push(Change::Remove(
+                Table::Material,
+                material_id(row.key, row.id),
+            ));
+        }
+        for name in snapshot.names.get(&key.id).into_iter().flatten() {
+            changes.push(Change::Remove(Table::Alias, name.clone()));
+        }
+        // The row stays, without its secret: it answers which trees were lost with the key.
+        for row in snapshot.policies().filter(|row| row.key == key.id) {
+            let row = PolicyRow {
+                secret: None,
+                ..PolicyRow::clone(row)
+            };
+            changes.push(Change::Put(Row::Policy(row)));
+        }
+    }
+    changes
+}
+
+/// Step 3. Moves up to [`BATCH`] secrets to the current domain key; nothing left gives no changes.
+///
+/// # Errors
+/// A secret does not open: the store is damaged, nothing may be dropped.
+pub fn rewrap(snapshot: &Snapshot, domain: &DomainKeys) -> Result<Vec<Change>, DomainError> {
+    let current = domain.current();
+    let materials = snapshot
+        .materials
+        .values()
+        .flat_map(|versions| versions.values())
+        .filter(|row| row.secret.domain != current)
+        .map(Old::Material);
+    let policies = snapshot
+        .policies()
+        .filter(|row| {
+            row.secret
+                .as_ref()
+                .is_some_and(|secret| secret.domain != current)
+        })
+        .map(Old::Policy);
+    materials
+        .chain(policies)
+        .take(BATCH)
+        .map(|row| row.moved(domain))
+        .collect()
+}
+
+/// Step 4. Drops every domain key but the current one.
+pub fn drop_old(snapshot: &Snapshot) -> Vec<Change> {
+    let meta = MetaRow {
+        epoch_change: Some(EpochPhase::Scrubbing),
+        ..snapshot.meta.clone()
+    };
+    let mut changes = vec![Change::Put(Row::Meta(Box::new(meta)))];
+    for id in snapshot
+        .domains
+        .keys()
+        .filter(|id| **id != snapshot.meta.domain)
+    {
+        changes.push(Change::Remove(Table::Domain, domain_id(*id)));
+    }
+    changes
+}
+
+/// Step 7. The epoch is over; `enrollment` no longer names the old secret.
+pub fn finish(snapshot: &Snapshot, enrollment: Vec<u8>) -> Vec<Change> {
+    let meta = MetaRow {
+        epoch_change: None,
+        ..snapshot.meta.clone()
+    };
+    vec![
+        Change::Put(Row::Meta(Box::new(meta))),
+        Change::Put(Row::Enrollment(enrollment)),
+    ]
+}
+
+/// What remains of a destroyed key: enough to keep its id taken and to say when it went.
+fn tombstone(key: &KeyRow, now: Now) -> KeyRow {
+    KeyRow {
+        state: State::Destroyed,
+        description: String::new(),
+        policy: String::new(),
+        tags: Vec::new(),
+        current: None,
+        rotation: None,
+        deletion: None,
+        destroyed_ms: Some(now.wall_ms),
+        ..key.clone()
+    }
+}
+
+enum Old<'a> {
+    Material(&'a Arc<MaterialRow>),
+    Policy(&'a Arc<PolicyRow>),
+}
+
+impl Old<'_> {
+    fn moved(self, domain: &DomainKeys) -> Result<Change, DomainError> {
+        match self {
+            Self::Material(row) => {
+                let subject = Subject::Material(row.key, row.id);
+                let secret = domain.unwrap(subject, &row.secret)?;
+                let secret = domain.wrap(subject, &secret)?;
+                Ok(Change::Put(Row::Material(MaterialRow {
+                    secret,
+                    ..MaterialRow::clone(row)
+                })))
+            }
+            Self::Policy(row) => {
+                let subject = Subject::PolicySecret(&row.volume, &row.id, row.generation);
+                let secret = match &row.secret {
+                    Some(wrapped) => Some(domain.wrap(subject, &domain.unwrap(subject, wrapped)?)?),
+                    None => None,
+                };
+                Ok(Change::Put(Row::Policy(PolicyRow {
+                    secret,
+                    ..PolicyRow::clone(row)
+                })))
+            }
+        }
+    }
+}

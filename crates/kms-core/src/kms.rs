@@ -1,0 +1,265 @@
+//! The state machine: one request against one snapshot.
+
+mod aliases;
+mod background;
+mod crypto;
+mod keys;
+mod pages;
+mod registry;
+mod rotation;
+mod status;
+
+use std::sync::Arc;
+
+use kms_api::{ApiError, EmptyResponse, ErrorCode, Request, Response};
+
+use crate::clock::Now;
+use crate::domain::{DomainError, DomainKeys};
+use crate::entropy::{Entropy, EntropyError};
+use crate::ids::{KeyId, KeyReference};
+use crate::rows::{Change, KeyRow, State};
+use crate::snapshot::Snapshot;
+use crate::states::{self, Action};
+
+pub use background::DueKeys;
+pub use crypto::Use;
+pub use kms_api::Caller;
+pub use status::HostStatus;
+
+/// What a request may look at besides the snapshot.
+pub struct World<'a> {
+    /// The time.
+    pub now: Now,
+    /// Randomness.
+    pub entropy: &'a dyn Entropy,
+    /// Domain keys, for wrapping what is made and opening what the registry hands out.
+    pub domain: &'a DomainKeys,
+    /// What `GetStatus` says about the process.
+    pub host: &'a HostStatus,
+}
+
+/// What is to be done about a request.
+pub enum Outcome {
+    /// Nothing more: this is the reply.
+    Reply(Box<Response>),
+    /// Reply once the transaction is durable.
+    Write(Box<Write>),
+    /// Reply with what the key provider makes of it.
+    Use(Box<Use>),
+}
+
+/// A transaction and the reply that it allows.
+#[derive(Debug)]
+pub struct Write {
+    /// Sent after the commit.
+    pub response: Response,
+    /// The revision it was evaluated against; at another one it must be evaluated again.
+    pub expected: u64,
+    /// All or none.
+    pub changes: Vec<Change>,
+    /// Whether it takes something away from somebody: then the rollback counter advances before
+    /// the reply.
+    pub tightening: bool,
+    /// To be done after the commit and before the reply.
+    pub effects: Vec<Effect>,
+}
+
+/// Something outside the catalogue that follows from a committed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Wipe cached material of this key.
+    Forget(KeyId),
+}
+
+/// The state machine over its snapshot.
+pub struct Kms {
+    snapshot: Snapshot,
+}
+
+impl Kms {
+    /// Starts from the rows of a store.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot }
+    }
+
+    /// The rows as they are now.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Applies a committed transaction.
+    pub fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.snapshot.apply(change);
+        }
+    }
+
+    /// Evaluates a request. Nothing changes by this: the outcome says what is to happen.
+    ///
+    /// # Errors
+    /// The error to reply with, in AWS's words.
+    pub fn handle(
+        &self,
+        request: &Request,
+        _caller: &Caller,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        match request {
+            Request::CreateKey(r) => self.create_key(r, world),
+            Request::DescribeKey(r) => self.describe_key(r),
+            Request::ListKeys(r) => self.list_keys(r),
+            Request::EnableKey(r) => self.enable_key(r),
+            Request::DisableKey(r) => self.disable_key(r),
+            Request::ScheduleKeyDeletion(r) => self.schedule_key_deletion(r, world),
+            Request::CancelKeyDeletion(r) => self.cancel_key_deletion(r),
+            Request::CreateAlias(r) => self.create_alias(r, world),
+            Request::UpdateAlias(r) => self.update_alias(r, world),
+            Request::DeleteAlias(r) => self.delete_alias(r),
+            Request::ListAliases(r) => self.list_aliases(r),
+            Request::Encrypt(r) => self.encrypt(r),
+            Request::Decrypt(r) => self.decrypt(r),
+            Request::ReEncrypt(r) => self.re_encrypt(r),
+            Request::GenerateDataKey(r) => self.generate_data_key(r, world),
+            Request::GenerateDataKeyWithoutPlaintext(r) => {
+                self.generate_data_key_without_plaintext(r, world)
+            }
+            Request::GenerateRandom(r) => generate_random(r, world),
+            Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(r, world),
+            Request::ListKeyRotations(r) => self.list_key_rotations(r),
+            Request::GetKeyRotationStatus(r) => self.get_key_rotation_status(r),
+            Request::EnableKeyRotation(r) => self.enable_key_rotation(r, world),
+            Request::DisableKeyRotation(r) => self.disable_key_rotation(r),
+            Request::CreateVolume(r) => self.create_volume(r, world),
+            Request::CreatePolicy(r) => self.create_policy(r, world),
+            Request::GetPolicy(r) => self.get_policy(r, world),
+            Request::DescribeVolume(r) => self.describe_volume(r),
+            Request::ListVolumes(r) => self.list_volumes(r),
+            Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(world)))),
+        }
+    }
+
+    /// A key by id, ARN, alias or alias ARN, as cryptographic operations and DescribeKey take it.
+    fn key_or_alias(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
+        match self.reference(text)? {
+            KeyReference::Key(id) => self.key_by_id(id),
+            KeyReference::Alias(name) => match self.snapshot.aliases.get(&name) {
+                Some(alias) => self.key_by_id(alias.key),
+                None => Err(self.no_alias(&name)),
+            },
+        }
+    }
+
+    /// A key by id or ARN, as management operations take it.
+    fn key(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
+        match self.reference(text)? {
+            KeyReference::Key(id) => self.key_by_id(id),
+            KeyReference::Alias(_) => Err(ApiError::not_found(format!("Invalid keyId '{text}'"))),
+        }
+    }
+
+    fn key_by_id(&self, id: KeyId) -> Result<&Arc<KeyRow>, ApiError> {
+        self.live_key(id)
+            .ok_or_else(|| ApiError::not_found(format!("Key '{}' does not exist", self.arn(id))))
+    }
+
+    /// A key that is not a tombstone.
+    fn live_key(&self, id: KeyId) -> Option<&Arc<KeyRow>> {
+        self.snapshot
+            .keys
+            .get(&id)
+            .filter(|key| key.state != State::Destroyed)
+    }
+
+    fn reference(&self, text: &str) -> Result<KeyReference, ApiError> {
+        KeyReference::parse(text, &self.snapshot.meta.scope)
+            .map_err(|error| ApiError::not_found(error.to_string()))
+    }
+
+    fn no_alias(&self, name: &str) -> ApiError {
+        let arn = self.snapshot.meta.scope.alias_arn(name);
+        ApiError::not_found(format!("Alias {arn} is not found."))
+    }
+
+    fn arn(&self, id: KeyId) -> String {
+        self.snapshot.meta.scope.key_arn(&id)
+    }
+
+    /// Refuses what the key's state does not allow.
+    fn allow(&self, action: Action, key: &KeyRow) -> Result<(), ApiError> {
+        states::check(action, key.state, key.origin, &self.arn(key.id))
+    }
+
+    fn write(&self, response: Response, changes: Vec<Change>) -> Write {
+        Write {
+            response,
+            expected: self.snapshot.meta.revision,
+            changes,
+            tightening: false,
+            effects: Vec::new(),
+        }
+    }
+}
+
+impl Write {
+    fn tightening(mut self) -> Self {
+        self.tightening = true;
+        self
+    }
+
+    fn forgetting(mut self, key: KeyId) -> Self {
+        self.effects.push(Effect::Forget(key));
+        self
+    }
+}
+
+impl From<Write> for Outcome {
+    fn from(write: Write) -> Self {
+        Self::Write(Box::new(write))
+    }
+}
+
+impl From<Use> for Outcome {
+    fn from(usage: Use) -> Self {
+        Self::Use(Box::new(usage))
+    }
+}
+
+fn reply(response: Response) -> Outcome {
+    Outcome::Reply(Box::new(response))
+}
+
+/// The body of operations without output.
+const EMPTY: EmptyResponse = EmptyResponse {};
+
+fn generate_random(
+    request: &kms_api::GenerateRandomRequest,
+    world: &World<'_>,
+) -> Result<Outcome, ApiError> {
+    if let Some(store) = &request.custom_key_store_id {
+        return Err(ApiError::new(
+            ErrorCode::CustomKeyStoreNotFound,
+            store.clone(),
+        ));
+    }
+    let plaintext = crypto::random_blob(request.number_of_bytes.unwrap_or(0), world)?;
+    Ok(reply(Response::GenerateRandom(
+        kms_api::GenerateRandomResponse { plaintext },
+    )))
+}
+
+/// Failures that are nobody's fault who called; details go to the log, not to the caller.
+fn internal(what: &str) -> ApiError {
+    ApiError::new(ErrorCode::Internal, what)
+}
+
+fn no_entropy(_: EntropyError) -> ApiError {
+    internal("The random generator failed.")
+}
+
+fn no_domain(_: DomainError) -> ApiError {
+    internal("A stored secret could not be wrapped or opened; see kmsd's log.")
+}
+
+fn no_memory(_: kms_crypto::CryptoError) -> ApiError {
+    internal("A cryptographic operation failed.")
+}

@@ -1,0 +1,181 @@
+//! CreateAlias, UpdateAlias, DeleteAlias, ListAliases.
+
+use std::ops::Bound;
+
+use kms_api::{
+    AliasListEntry, ApiError, CreateAliasRequest, DeleteAliasRequest, ErrorCode,
+    ListAliasesRequest, ListAliasesResponse, Response, Timestamp, UpdateAliasRequest,
+};
+
+use super::{EMPTY, Kms, Outcome, World, pages, reply};
+use crate::ids::KeyReference;
+use crate::rows::{AliasRow, Change, KeyRow, Row, Table};
+use crate::states::Action;
+
+/// Aliases per key.
+const MAX_ALIASES: usize = 50;
+
+impl Kms {
+    pub(super) fn create_alias(
+        &self,
+        request: &CreateAliasRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let name = check_name(&request.alias_name)?;
+        let key = self.target(&request.target_key_id)?;
+        if self.snapshot.aliases.contains_key(name) {
+            let arn = self.snapshot.meta.scope.alias_arn(name);
+            let text = format!("An alias with the name {arn} already exists");
+            return Err(ApiError::new(ErrorCode::AlreadyExists, text));
+        }
+        self.allow(Action::Name, key)?;
+        self.check_room(key)?;
+        let row = AliasRow {
+            name: name.to_owned(),
+            key: key.id,
+            created_ms: world.now.wall_ms,
+            updated_ms: world.now.wall_ms,
+        };
+        Ok(self
+            .write(
+                Response::CreateAlias(EMPTY),
+                vec![Change::Put(Row::Alias(row))],
+            )
+            .into())
+    }
+
+    pub(super) fn update_alias(
+        &self,
+        request: &UpdateAliasRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let name = check_name(&request.alias_name)?;
+        let alias = self
+            .snapshot
+            .aliases
+            .get(name)
+            .ok_or_else(|| self.no_alias(name))?;
+        // Every key here is symmetric with one usage, so AWS's rule that both keys have the same
+        // type and usage is met by any target.
+        let key = self.target(&request.target_key_id)?;
+        self.allow(Action::Name, key)?;
+        if alias.key == key.id {
+            return Ok(reply(Response::UpdateAlias(EMPTY)));
+        }
+        self.check_room(key)?;
+        let row = AliasRow {
+            key: key.id,
+            updated_ms: world.now.wall_ms,
+            ..AliasRow::clone(alias)
+        };
+        let write = self.write(
+            Response::UpdateAlias(EMPTY),
+            vec![Change::Put(Row::Alias(row))],
+        );
+        Ok(write.tightening().into())
+    }
+
+    pub(super) fn delete_alias(&self, request: &DeleteAliasRequest) -> Result<Outcome, ApiError> {
+        let name = check_name(&request.alias_name)?;
+        if !self.snapshot.aliases.contains_key(name) {
+            return Err(self.no_alias(name));
+        }
+        let changes = vec![Change::Remove(Table::Alias, name.to_owned())];
+        Ok(self
+            .write(Response::DeleteAlias(EMPTY), changes)
+            .tightening()
+            .into())
+    }
+
+    pub(super) fn list_aliases(&self, request: &ListAliasesRequest) -> Result<Outcome, ApiError> {
+        let key = request
+            .key_id
+            .as_deref()
+            .map(|text| self.key(text))
+            .transpose()?;
+        let list = match key {
+            Some(key) => format!("ListAliases {}", key.id),
+            None => "ListAliases".to_owned(),
+        };
+        let after = match pages::start(&list, request.marker.as_deref())? {
+            None => Bound::Unbounded,
+            Some(name) => Bound::Excluded(name),
+        };
+        let range = (after, Bound::Unbounded);
+        let limit = request.limit.unwrap_or(50);
+        let page = match key {
+            None => {
+                let rest = self
+                    .snapshot
+                    .aliases
+                    .range(range)
+                    .map(|(_, row)| self.entry(row));
+                pages::page(&list, limit, rest)
+            }
+            Some(key) => {
+                let names = self.snapshot.names.get(&key.id);
+                let rest = names
+                    .into_iter()
+                    .flat_map(|names| names.range(range.clone()))
+                    .filter_map(|name| self.snapshot.aliases.get(name))
+                    .map(|row| self.entry(row));
+                pages::page(&list, limit, rest)
+            }
+        };
+        Ok(reply(Response::ListAliases(ListAliasesResponse {
+            aliases: page.entries,
+            next_marker: page.next_marker,
+            truncated: page.truncated,
+        })))
+    }
+
+    fn entry(&self, row: &AliasRow) -> (String, AliasListEntry) {
+        let entry = AliasListEntry {
+            alias_name: row.name.clone(),
+            alias_arn: self.snapshot.meta.scope.alias_arn(&row.name),
+            target_key_id: Some(row.key.to_string()),
+            creation_date: Some(Timestamp::from_millis(row.created_ms)),
+            last_updated_date: Some(Timestamp::from_millis(row.updated_ms)),
+        };
+        (row.name.clone(), entry)
+    }
+
+    fn target(&self, text: &str) -> Result<&KeyRow, ApiError> {
+        match self.reference(text)? {
+            KeyReference::Key(id) => self.key_by_id(id).map(AsRef::as_ref),
+            KeyReference::Alias(_) => Err(ApiError::validation(
+                "Aliases must refer to keys. Not aliases",
+            )),
+        }
+    }
+
+    fn check_room(&self, key: &KeyRow) -> Result<(), ApiError> {
+        let count = self
+            .snapshot
+            .names
+            .get(&key.id)
+            .map_or(0, |names| names.len());
+        if count < MAX_ALIASES {
+            return Ok(());
+        }
+        let text = format!(
+            "The limit of {MAX_ALIASES} aliases is reached for key {}",
+            self.arn(key.id)
+        );
+        Err(ApiError::new(ErrorCode::LimitExceeded, text))
+    }
+}
+
+fn check_name(name: &str) -> Result<&str, ApiError> {
+    if !name.starts_with("alias/") || name == "alias/" {
+        return Err(ApiError::validation(
+            "Alias must start with the prefix \"alias/\". Please see \
+             https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html",
+        ));
+    }
+    if name.starts_with("alias/aws/") {
+        let text = "Alias must not start with the reserved prefix \"alias/aws/\".";
+        return Err(ApiError::new(ErrorCode::InvalidAliasName, text));
+    }
+    Ok(name)
+}

@@ -1,0 +1,408 @@
+//! CreateKey, DescribeKey, ListKeys, EnableKey, DisableKey and the two ends of a deletion.
+
+use std::ops::Bound;
+
+use kms_api::{
+    ApiError, CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest,
+    CreateKeyResponse, DescribeKeyRequest, DescribeKeyResponse, DisableKeyRequest,
+    EnableKeyRequest, EncryptionAlgorithm, ErrorCode, KeyListEntry, KeyManager, KeyMetadata,
+    KeySpec, KeyState, KeyUsage, ListKeysRequest, ListKeysResponse, ResourceOwner, Response,
+    ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Tag, Timestamp,
+};
+use kms_crypto::{Key, hmac_sha256};
+
+use super::{EMPTY, Kms, Outcome, World, no_domain, no_entropy, no_memory, pages, reply};
+use crate::clock::{DAY_MS, Due};
+use crate::domain::Subject;
+use crate::entropy;
+use crate::ids::{KeyId, MaterialId, Scope};
+use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, Row, State};
+use crate::states::Action;
+
+/// Keys per account and Region.
+const MAX_KEYS: usize = 100_000;
+/// Tags per key.
+const MAX_TAGS: usize = 50;
+/// Bytes of a key policy.
+const MAX_POLICY: usize = 32_768;
+
+impl Kms {
+    pub(super) fn create_key(
+        &self,
+        request: &CreateKeyRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let origin = check_kind(request)?;
+        check_tags(&request.tags)?;
+        let scope = &self.snapshot.meta.scope;
+        let policy = match &request.policy {
+            Some(policy) => check_policy(policy)?.to_owned(),
+            None => default_policy(scope),
+        };
+        let live = self
+            .snapshot
+            .keys
+            .values()
+            .filter(|key| key.state != State::Destroyed);
+        if live.count() >= MAX_KEYS {
+            let text = format!("The limit of {MAX_KEYS} keys per account and Region is reached.");
+            return Err(ApiError::new(ErrorCode::LimitExceeded, text));
+        }
+
+        let mut key = KeyRow {
+            id: self.new_key_id(world)?,
+            created_ms: world.now.wall_ms,
+            state: State::PendingImport,
+            description: request.description.clone().unwrap_or_default(),
+            origin,
+            policy,
+            tags: request
+                .tags
+                .iter()
+                .map(|tag| (tag.tag_key.clone(), tag.tag_value.clone()))
+                .collect(),
+            current: None,
+            rotation: None,
+            on_demand_rotations: 0,
+            deletion: None,
+            destroyed_ms: None,
+        };
+        let mut changes = Vec::new();
+        if origin == Origin::AwsKms {
+            let material = self.new_material(key.id, 1, None, world)?;
+            key.state = State::Enabled;
+            key.current = Some(material.id);
+            changes.push(Change::Put(Row::Material(material)));
+        }
+        let response = CreateKeyResponse {
+            key_metadata: self.metadata(&key),
+        };
+        changes.push(Change::Put(Row::Key(Box::new(key))));
+        Ok(self.write(Response::CreateKey(response), changes).into())
+    }
+
+    pub(super) fn describe_key(&self, request: &DescribeKeyRequest) -> Result<Outcome, ApiError> {
+        let key = self.key_or_alias(&request.key_id)?;
+        let response = DescribeKeyResponse {
+            key_metadata: self.metadata(key),
+        };
+        Ok(reply(Response::DescribeKey(response)))
+    }
+
+    pub(super) fn list_keys(&self, request: &ListKeysRequest) -> Result<Outcome, ApiError> {
+        let owners = &request.resource_owners;
+        let own = owners.is_empty() || owners.contains(&ResourceOwner::OwnedBySelf);
+        let list = if own {
+            "ListKeys SELF"
+        } else {
+            "ListKeys OTHER"
+        };
+        let after = match pages::start(list, request.marker.as_deref())? {
+            None => Bound::Unbounded,
+            Some(text) => Bound::Excluded(text.parse::<KeyId>().map_err(|_| bad_marker())?),
+        };
+        // No key is shared between accounts here, so the other list is empty.
+        let rest = self
+            .snapshot
+            .keys
+            .range::<KeyId, _>((after, Bound::Unbounded))
+            .filter(|(_, key)| own && key.state != State::Destroyed)
+            .map(|(id, _)| {
+                (
+                    id.to_string(),
+                    KeyListEntry {
+                        key_id: id.to_string(),
+                        key_arn: self.arn(*id),
+                    },
+                )
+            });
+        let page = pages::page(list, request.limit.unwrap_or(100), rest);
+        Ok(reply(Response::ListKeys(ListKeysResponse {
+            keys: page.entries,
+            next_marker: page.next_marker,
+            truncated: page.truncated,
+        })))
+    }
+
+    pub(super) fn enable_key(&self, request: &EnableKeyRequest) -> Result<Outcome, ApiError> {
+        let key = self.key(&request.key_id)?;
+        self.allow(Action::Switch, key)?;
+        if key.state == State::Enabled {
+            return Ok(reply(Response::EnableKey(EMPTY)));
+        }
+        let row = KeyRow {
+            state: State::Enabled,
+            ..KeyRow::clone(key)
+        };
+        let changes = vec![Change::Put(Row::Key(Box::new(row)))];
+        Ok(self.write(Response::EnableKey(EMPTY), changes).into())
+    }
+
+    pub(super) fn disable_key(&self, request: &DisableKeyRequest) -> Result<Outcome, ApiError> {
+        let key = self.key(&request.key_id)?;
+        self.allow(Action::Switch, key)?;
+        if key.state == State::Disabled {
+            return Ok(reply(Response::DisableKey(EMPTY)));
+        }
+        let row = KeyRow {
+            state: State::Disabled,
+            ..KeyRow::clone(key)
+        };
+        let changes = vec![Change::Put(Row::Key(Box::new(row)))];
+        let write = self.write(Response::DisableKey(EMPTY), changes);
+        Ok(write.tightening().forgetting(key.id).into())
+    }
+
+    pub(super) fn schedule_key_deletion(
+        &self,
+        request: &ScheduleKeyDeletionRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let key = self.key(&request.key_id)?;
+        let window_days = request.pending_window_in_days.unwrap_or(30);
+        let limit = match window_days {
+            0..7 => Some("greater than or equal to 7"),
+            7..=30 => None,
+            _ => Some("less than or equal to 30"),
+        };
+        if let Some(limit) = limit {
+            return Err(ApiError::validation(format!(
+                "1 validation error detected: Value '{window_days}' at 'pendingWindowInDays' \
+                 failed to satisfy constraint: Member must have value {limit}"
+            )));
+        }
+        self.allow(Action::ScheduleDeletion, key)?;
+        let due = Due::after(world.now, u64::from(window_days) * DAY_MS);
+        let row = KeyRow {
+            state: State::PendingDeletion,
+            deletion: Some(Deletion { window_days, due }),
+            ..KeyRow::clone(key)
+        };
+        let response = ScheduleKeyDeletionResponse {
+            key_id: self.arn(key.id),
+            deletion_date: Some(Timestamp::from_millis(due.wall_ms)),
+            key_state: KeyState::PendingDeletion,
+            pending_window_in_days: Some(window_days),
+        };
+        let changes = vec![Change::Put(Row::Key(Box::new(row)))];
+        let write = self.write(Response::ScheduleKeyDeletion(response), changes);
+        Ok(write.tightening().forgetting(key.id).into())
+    }
+
+    pub(super) fn cancel_key_deletion(
+        &self,
+        request: &CancelKeyDeletionRequest,
+    ) -> Result<Outcome, ApiError> {
+        let key = self.key(&request.key_id)?;
+        self.allow(Action::CancelDeletion, key)?;
+        // A key that never got its material goes back to waiting for it.
+        let state = match key.current {
+            Some(_) => State::Disabled,
+            None => State::PendingImport,
+        };
+        let row = KeyRow {
+            state,
+            deletion: None,
+            ..KeyRow::clone(key)
+        };
+        let response = CancelKeyDeletionResponse {
+            key_id: self.arn(key.id),
+        };
+        let changes = vec![Change::Put(Row::Key(Box::new(row)))];
+        Ok(self
+            .write(Response::CancelKeyDeletion(response), changes)
+            .into())
+    }
+
+    /// What DescribeKey says.
+    pub(super) fn metadata(&self, key: &KeyRow) -> KeyMetadata {
+        KeyMetadata {
+            aws_account_id: self.snapshot.meta.scope.account.clone(),
+            key_id: key.id.to_string(),
+            arn: self.arn(key.id),
+            creation_date: Timestamp::from_millis(key.created_ms),
+            enabled: key.state == State::Enabled,
+            description: key.description.clone(),
+            key_usage: KeyUsage::EncryptDecrypt,
+            key_state: wire_state(key.state),
+            deletion_date: key.deletion.map(|d| Timestamp::from_millis(d.due.wall_ms)),
+            origin: match key.origin {
+                Origin::AwsKms => kms_api::Origin::AwsKms,
+                Origin::External => kms_api::Origin::External,
+            },
+            key_manager: KeyManager::Customer,
+            customer_master_key_spec: KeySpec::SymmetricDefault,
+            key_spec: KeySpec::SymmetricDefault,
+            encryption_algorithms: vec![EncryptionAlgorithm::SymmetricDefault],
+            multi_region: false,
+            pending_deletion_window_in_days: None,
+            current_key_material_id: key.current.map(|id| id.to_string()),
+        }
+    }
+
+    /// A new version of a key's material.
+    pub(super) fn new_material(
+        &self,
+        key: KeyId,
+        version: u32,
+        rotated: Option<RotationKind>,
+        world: &World<'_>,
+    ) -> Result<MaterialRow, ApiError> {
+        let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
+        let material = Key::take(&mut bytes).map_err(no_memory)?;
+        // The id is a function of key and material, so that material imported again is recognised.
+        let name = self.arn(key);
+        let id = MaterialId(hmac_sha256(
+            material.expose(),
+            &[b"kmsd key material id 1\0", name.as_bytes()],
+        ));
+        let secret = world
+            .domain
+            .wrap(Subject::Material(key, id), &material)
+            .map_err(no_domain)?;
+        Ok(MaterialRow {
+            key,
+            id,
+            version,
+            created_ms: world.now.wall_ms,
+            rotated,
+            secret,
+        })
+    }
+
+    fn new_key_id(&self, world: &World<'_>) -> Result<KeyId, ApiError> {
+        // Tombstones keep their ids, so an id is never used twice; a collision is drawn again.
+        loop {
+            let bytes = entropy::array(world.entropy).map_err(no_entropy)?;
+            let id = KeyId::from_random(bytes, false);
+            if !self.snapshot.keys.contains_key(&id) {
+                return Ok(id);
+            }
+        }
+    }
+}
+
+/// The state as clients see it.
+pub(super) fn wire_state(state: State) -> KeyState {
+    match state {
+        State::Enabled => KeyState::Enabled,
+        State::Disabled => KeyState::Disabled,
+        // A tombstone is never shown; every lookup ends before it gets here.
+        State::PendingDeletion | State::Destroyed => KeyState::PendingDeletion,
+        State::PendingImport => KeyState::PendingImport,
+        State::Unavailable => KeyState::Unavailable,
+        State::Creating => KeyState::Creating,
+        State::Updating => KeyState::Updating,
+    }
+}
+
+fn bad_marker() -> ApiError {
+    ApiError::new(ErrorCode::InvalidMarker, "Could not deserialize marker")
+}
+
+fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
+    let unsupported = |what: String| Err(ApiError::new(ErrorCode::UnsupportedOperation, what));
+    let spec = request.spec();
+    let usage = match (spec, request.key_usage) {
+        (KeySpec::SymmetricDefault, usage) => usage.unwrap_or(KeyUsage::EncryptDecrypt),
+        (_, Some(usage)) => usage,
+        (_, None) => {
+            return Err(ApiError::validation(
+                "You must specify a KeyUsage value for all KMS keys except for symmetric \
+                 encryption keys.",
+            ));
+        }
+    };
+    if !usages(spec).contains(&usage) {
+        return Err(ApiError::validation(format!(
+            "KeyUsage {usage} is not compatible with KeySpec {spec}"
+        )));
+    }
+    if spec != KeySpec::SymmetricDefault {
+        return unsupported(format!("KeySpec {spec} is not supported by this kmsd."));
+    }
+    if let Some(store) = &request.custom_key_store_id {
+        return Err(ApiError::new(
+            ErrorCode::CustomKeyStoreNotFound,
+            store.clone(),
+        ));
+    }
+    if request.multi_region {
+        return unsupported("MultiRegion keys are not supported by this kmsd.".to_owned());
+    }
+    match request.origin {
+        None | Some(kms_api::Origin::AwsKms) if request.xks_key_id.is_none() => Ok(Origin::AwsKms),
+        Some(kms_api::Origin::External) if request.xks_key_id.is_none() => Ok(Origin::External),
+        _ => unsupported("External key stores are not supported by this kmsd.".to_owned()),
+    }
+}
+
+fn usages(spec: KeySpec) -> &'static [KeyUsage] {
+    use KeySpec as S;
+    use KeyUsage as U;
+    match spec {
+        S::SymmetricDefault => &[U::EncryptDecrypt],
+        S::Hmac224 | S::Hmac256 | S::Hmac384 | S::Hmac512 => &[U::GenerateVerifyMac],
+        S::Rsa2048 | S::Rsa3072 | S::Rsa4096 => &[U::EncryptDecrypt, U::SignVerify],
+        S::EccNistP256 | S::EccNistP384 | S::EccNistP521 => &[U::SignVerify, U::KeyAgreement],
+        S::EccSecgP256k1 | S::EccNistEdwards25519 | S::MlDsa44 | S::MlDsa65 | S::MlDsa87 => {
+            &[U::SignVerify]
+        }
+        S::MlKem512 | S::MlKem768 | S::MlKem1024 => &[U::EncapsulateDecapsulate],
+        S::Sm2 => &[U::EncryptDecrypt, U::SignVerify, U::KeyAgreement],
+    }
+}
+
+fn check_tags(tags: &[Tag]) -> Result<(), ApiError> {
+    let refuse = |text: &str| Err(ApiError::new(ErrorCode::Tag, text));
+    if tags.len() > MAX_TAGS {
+        return refuse("Too many tags");
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for tag in tags {
+        if tag.tag_key.to_ascii_lowercase().starts_with("aws:") {
+            return refuse("Tags beginning with aws: are reserved");
+        }
+        if !seen.insert(&tag.tag_key) {
+            return refuse("Duplicate tag keys");
+        }
+    }
+    Ok(())
+}
+
+/// A policy document has the shape of one; what it says is not evaluated here.
+fn check_policy(policy: &str) -> Result<&str, ApiError> {
+    if policy.len() > MAX_POLICY {
+        let text = format!("The key policy is longer than {MAX_POLICY} bytes.");
+        return Err(ApiError::new(ErrorCode::LimitExceeded, text));
+    }
+    let malformed = |text: &str| Err(ApiError::new(ErrorCode::MalformedPolicyDocument, text));
+    let Ok(serde_json::Value::Object(document)) = serde_json::from_str(policy) else {
+        return malformed("The policy is not a JSON object.");
+    };
+    let statements = match document.get("Statement") {
+        Some(serde_json::Value::Array(list)) => list.as_slice(),
+        Some(one @ serde_json::Value::Object(_)) => std::slice::from_ref(one),
+        _ => return malformed("The policy has no Statement."),
+    };
+    for statement in statements {
+        let effect = statement.get("Effect").and_then(serde_json::Value::as_str);
+        if !matches!(effect, Some("Allow" | "Deny")) {
+            return malformed("A statement's Effect is neither Allow nor Deny.");
+        }
+    }
+    Ok(policy)
+}
+
+/// The policy of keys that are made without one: the account's identity policies decide.
+fn default_policy(scope: &Scope) -> String {
+    format!(
+        concat!(
+            r#"{{"Version":"2012-10-17","Id":"key-default-1","Statement":["#,
+            r#"{{"Sid":"Enable IAM User Permissions","Effect":"Allow","#,
+            r#""Principal":{{"AWS":"arn:aws:iam::{}:root"}},"#,
+            r#""Action":"kms:*","Resource":"*"}}]}}"#
+        ),
+        scope.account
+    )
+}

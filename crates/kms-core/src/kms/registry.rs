@@ -1,0 +1,191 @@
+//! The registry of volumes and policies: which directory trees hang on which key.
+//!
+//! kmsfs takes a policy's key, mode and generation from here; what its lower tree says is a hint. The
+//! policy secret goes into every policy key and exists nowhere else, so that destroying the row
+//! destroys the tree, whatever copies of it there are.
+
+use std::ops::Bound;
+
+use kms_api::{
+    ApiError, Blob, ContentMode, CreatePolicyRequest, CreatePolicyResponse, CreateVolumeRequest,
+    CreateVolumeResponse, DescribeVolumeRequest, DescribeVolumeResponse, GetPolicyRequest,
+    GetPolicyResponse, ListVolumesRequest, ListVolumesResponse, PolicySummary, ResourceId,
+    Response, Timestamp, VolumeListEntry,
+};
+use kms_crypto::Key;
+
+use super::keys::wire_state;
+use super::{Kms, Outcome, World, internal, no_domain, no_entropy, no_memory, pages, reply};
+use crate::domain::Subject;
+use crate::entropy;
+use crate::rows::{Change, Mode, PolicyRow, Row, VolumeRow};
+use crate::states::Action;
+
+impl Kms {
+    pub(super) fn create_volume(
+        &self,
+        request: &CreateVolumeRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let volume_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);
+        let row = VolumeRow {
+            id: volume_id.to_string(),
+            label: request.label.clone().unwrap_or_default(),
+            created_ms: world.now.wall_ms,
+        };
+        let response = Response::CreateVolume(CreateVolumeResponse { volume_id });
+        Ok(self
+            .write(response, vec![Change::Put(Row::Volume(row))])
+            .into())
+    }
+
+    pub(super) fn create_policy(
+        &self,
+        request: &CreatePolicyRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let volume = self.volume(request.volume_id)?;
+        let key = self.key_or_alias(&request.key_id)?;
+        self.allow(Action::Cryptographic, key)?;
+
+        let policy_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);
+        let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
+        let secret = Key::take(&mut bytes).map_err(no_memory)?;
+        let generation = 1;
+        let id = policy_id.to_string();
+        let subject = Subject::PolicySecret(&volume.id, &id, generation);
+        let row = PolicyRow {
+            secret: Some(world.domain.wrap(subject, &secret).map_err(no_domain)?),
+            volume: volume.id.clone(),
+            id,
+            key: key.id,
+            mode: match request.content_mode {
+                ContentMode::Xts => Mode::Xts,
+                ContentMode::Gcm => Mode::Gcm,
+            },
+            generation,
+            created_ms: world.now.wall_ms,
+        };
+        let response = Response::CreatePolicy(CreatePolicyResponse {
+            policy_id,
+            key_arn: self.arn(key.id),
+            content_mode: request.content_mode,
+            generation,
+            policy_secret: Blob::from(&secret.expose()[..]),
+        });
+        Ok(self
+            .write(response, vec![Change::Put(Row::Policy(row))])
+            .into())
+    }
+
+    pub(super) fn get_policy(
+        &self,
+        request: &GetPolicyRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let volume = self.volume(request.volume_id)?;
+        let id = request.policy_id.to_string();
+        let row = self
+            .snapshot
+            .policies
+            .get(&(volume.id.clone(), id))
+            .ok_or_else(|| {
+                ApiError::not_found(format!(
+                    "Policy '{}' of volume '{}' does not exist",
+                    request.policy_id, request.volume_id
+                ))
+            })?;
+        let key = self.key_by_id(row.key)?;
+        self.allow(Action::Cryptographic, key)?;
+        let wrapped = row.secret.as_ref();
+        let wrapped = wrapped.ok_or_else(|| internal("A policy has lost its secret."))?;
+        let subject = Subject::PolicySecret(&row.volume, &row.id, row.generation);
+        let secret = world.domain.unwrap(subject, wrapped).map_err(no_domain)?;
+        Ok(reply(Response::GetPolicy(GetPolicyResponse {
+            policy_id: request.policy_id,
+            key_arn: self.arn(key.id),
+            content_mode: wire_mode(row.mode),
+            generation: row.generation,
+            policy_secret: Blob::from(&secret.expose()[..]),
+            key_state: wire_state(key.state),
+        })))
+    }
+
+    pub(super) fn describe_volume(
+        &self,
+        request: &DescribeVolumeRequest,
+    ) -> Result<Outcome, ApiError> {
+        let volume = self.volume(request.volume_id)?;
+        Ok(reply(Response::DescribeVolume(DescribeVolumeResponse {
+            volume_id: request.volume_id,
+            label: volume.label.clone(),
+            creation_date: Timestamp::from_millis(volume.created_ms),
+            policies: self
+                .policies_of(&volume.id)
+                .filter_map(|row| self.summary(row))
+                .collect(),
+        })))
+    }
+
+    pub(super) fn list_volumes(&self, request: &ListVolumesRequest) -> Result<Outcome, ApiError> {
+        let after = match pages::start("ListVolumes", request.marker.as_deref())? {
+            None => Bound::Unbounded,
+            Some(id) => Bound::Excluded(id),
+        };
+        let range = self
+            .snapshot
+            .volumes
+            .range::<String, _>((after, Bound::Unbounded));
+        let rest = range.filter_map(|(id, row)| {
+            let entry = VolumeListEntry {
+                volume_id: id.parse().ok()?,
+                label: row.label.clone(),
+                creation_date: Timestamp::from_millis(row.created_ms),
+                policy_count: self.policies_of(id).count() as u64,
+            };
+            Some((id.clone(), entry))
+        });
+        let page = pages::page("ListVolumes", request.limit.unwrap_or(100), rest);
+        Ok(reply(Response::ListVolumes(ListVolumesResponse {
+            volumes: page.entries,
+            next_marker: page.next_marker,
+            truncated: page.truncated,
+        })))
+    }
+
+    fn volume(&self, id: ResourceId) -> Result<&VolumeRow, ApiError> {
+        self.snapshot
+            .volumes
+            .get(&id.to_string())
+            .map(AsRef::as_ref)
+            .ok_or_else(|| ApiError::not_found(format!("Volume '{id}' does not exist")))
+    }
+
+    fn policies_of(&self, volume: &str) -> impl Iterator<Item = &PolicyRow> {
+        let first = (volume.to_owned(), String::new());
+        self.snapshot
+            .policies
+            .range(first..)
+            .take_while(move |((owner, _), _)| owner == volume)
+            .map(|(_, row)| row.as_ref())
+    }
+
+    fn summary(&self, row: &PolicyRow) -> Option<PolicySummary> {
+        let key = self.live_key(row.key);
+        Some(PolicySummary {
+            policy_id: row.id.parse().ok()?,
+            key_arn: self.arn(row.key),
+            content_mode: wire_mode(row.mode),
+            generation: row.generation,
+            key_state: key.map(|key| wire_state(key.state)),
+            current_key_material_id: key.and_then(|key| key.current).map(|id| id.to_string()),
+        })
+    }
+}
+
+fn wire_mode(mode: Mode) -> ContentMode {
+    match mode {
+        Mode::Xts => ContentMode::Xts,
+        Mode::Gcm => ContentMode::Gcm,
+    }
+}

@@ -1,0 +1,66 @@
+//! What `GetStatus` says.
+
+use std::collections::BTreeMap;
+
+use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
+
+use super::keys::wire_state;
+use super::{Kms, World};
+use crate::rows::State;
+
+/// What the daemon knows about itself and the catalogue does not.
+#[derive(Clone, Debug)]
+pub struct HostStatus {
+    /// Version of kmsd.
+    pub version: String,
+    /// Wall clock at start, milliseconds.
+    pub started_ms: i64,
+    /// The sealer, as it was at start.
+    pub sealer: SealerInfo,
+    /// Memory for keys.
+    pub memory: MemoryInfo,
+    /// What an operator should look into.
+    pub warnings: Vec<String>,
+}
+
+impl Kms {
+    pub(super) fn status(&self, world: &World<'_>) -> GetStatusResponse {
+        let mut keys = BTreeMap::new();
+        for key in self
+            .snapshot
+            .keys
+            .values()
+            .filter(|key| key.state != State::Destroyed)
+        {
+            *keys
+                .entry(wire_state(key.state).as_str().to_owned())
+                .or_default() += 1;
+        }
+        let mut warnings = world.host.warnings.clone();
+        let waiting = self.deletions_due(world.now).clocks_disagree;
+        if !waiting.is_empty() {
+            warnings.push(format!(
+                "{} scheduled deletion(s) wait because the wall clock and the time that is known \
+                 to have passed disagree; check the system's clock",
+                waiting.len()
+            ));
+        }
+        let meta = &self.snapshot.meta;
+        GetStatusResponse {
+            version: world.host.version.clone(),
+            account_id: meta.scope.account.clone(),
+            region: meta.scope.region.clone(),
+            start_date: Timestamp::from_millis(world.host.started_ms),
+            current_date: Timestamp::from_millis(world.now.wall_ms),
+            store_revision: meta.revision,
+            deletion_epoch: meta.deletion_epoch,
+            keys,
+            aliases: self.snapshot.aliases.len() as u64,
+            volumes: self.snapshot.volumes.len() as u64,
+            policies: self.snapshot.policies.len() as u64,
+            sealer: world.host.sealer.clone(),
+            memory: world.host.memory.clone(),
+            warnings,
+        }
+    }
+}

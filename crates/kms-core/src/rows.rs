@@ -1,0 +1,479 @@
+//! The rows of the catalogue. Bodies are JSON so that a damaged store can be read by hand.
+
+use data_encoding::BASE64;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Due, Elapsed};
+use crate::ids::{KeyId, MaterialId, Scope};
+
+/// The version of the row encodings; a store of another version is refused.
+pub const FORMAT: u32 = 1;
+
+/// One table of the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// One row: [`MetaRow`].
+    Meta,
+    /// One row: the set-MAC over all others, with the generation. Not under itself.
+    Mac,
+    /// One row: the sealer's enrolment, opaque here.
+    Enrollment,
+    /// One row per domain key that is still held.
+    Domain,
+    /// One row per key, tombstones included.
+    Key,
+    /// One row per version of key material.
+    Material,
+    /// One row per alias.
+    Alias,
+    /// One row per volume.
+    Volume,
+    /// One row per policy of a volume.
+    Policy,
+}
+
+impl Table {
+    /// Every table, in a fixed order.
+    pub const ALL: [Self; 9] = [
+        Self::Meta,
+        Self::Mac,
+        Self::Enrollment,
+        Self::Domain,
+        Self::Key,
+        Self::Material,
+        Self::Alias,
+        Self::Volume,
+        Self::Policy,
+    ];
+
+    /// The table's name in a database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Mac => "mac",
+            Self::Enrollment => "enrollment",
+            Self::Domain => "domain_keys",
+            Self::Key => "keys",
+            Self::Material => "key_materials",
+            Self::Alias => "aliases",
+            Self::Volume => "volumes",
+            Self::Policy => "policies",
+        }
+    }
+}
+
+/// A row as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    /// Where it is.
+    pub table: Table,
+    /// Unique in its table.
+    pub id: String,
+    /// JSON, except for the sealer's enrolment and the MAC.
+    pub body: Vec<u8>,
+}
+
+/// Bytes written as base64 in a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        BASE64
+            .decode(text.as_bytes())
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// A 32-byte secret wrapped under a domain key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrapped {
+    /// The domain key it is under.
+    pub domain: u64,
+    /// `kms_crypto::wrap` output.
+    pub blob: Bytes,
+}
+
+/// What the whole store says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaRow {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Random name of this store, 32 hex digits; part of every wrap's identity.
+    pub store_id: String,
+    /// Account and Region.
+    pub scope: Scope,
+    /// Wall clock at enrolment, milliseconds.
+    pub created_ms: i64,
+    /// Rises by one with every transaction.
+    pub revision: u64,
+    /// Compared with the sealer's counter at start; see the engine's rules.
+    pub generation: u64,
+    /// Transactions committed since `generation` last rose.
+    pub unanchored: u64,
+    /// Rises by one with every destruction of key material.
+    pub deletion_epoch: u64,
+    /// The domain key that new wraps use.
+    pub domain: u64,
+    /// Set while a deletion epoch is under way.
+    pub epoch_change: Option<EpochPhase>,
+    /// X25519 public key of the recovery recipient.
+    pub recovery_public: Bytes,
+    /// Persisted elapsed time.
+    pub elapsed: Elapsed,
+}
+
+/// How far a deletion epoch has come; every phase is durable before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EpochPhase {
+    /// The doomed material is gone from the rows; survivors move to the new domain key.
+    Rewrapping,
+    /// Nothing is wrapped under older domain keys and they are dropped; old bytes may still be in
+    /// the file, and the sealer still holds the old epoch secret.
+    Scrubbing,
+}
+
+/// A key, or the tombstone of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// The key's id, never used again once the key is destroyed.
+    pub id: KeyId,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// State.
+    pub state: State,
+    /// 0 to 8192 characters.
+    pub description: String,
+    /// Where the material came from.
+    pub origin: Origin,
+    /// The key policy, JSON as given, or the default one.
+    pub policy: String,
+    /// Tag keys and values, in the order given.
+    pub tags: Vec<(String, String)>,
+    /// The version that encrypts; none while import is pending.
+    pub current: Option<MaterialId>,
+    /// Automatic rotation, when enabled.
+    pub rotation: Option<Rotation>,
+    /// On-demand rotations made so far.
+    pub on_demand_rotations: u32,
+    /// The waiting period, while pending deletion.
+    pub deletion: Option<Deletion>,
+    /// Wall clock of the destruction, for a tombstone.
+    pub destroyed_ms: Option<i64>,
+}
+
+/// The states of AWS KMS keys, and the tombstone's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum State {
+    /// Usable.
+    Enabled,
+    /// Every cryptographic use is refused.
+    Disabled,
+    /// Waits to be destroyed.
+    PendingDeletion,
+    /// Made without material, which has not been imported yet.
+    PendingImport,
+    /// Its key store is not reachable.
+    Unavailable,
+    /// A replica being made.
+    Creating,
+    /// Its primary Region is changing.
+    Updating,
+    /// Tombstone: the material is destroyed, the id stays taken.
+    Destroyed,
+}
+
+/// Where key material comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Origin {
+    /// Made here.
+    #[serde(rename = "AWS_KMS")]
+    AwsKms,
+    /// Imported.
+    #[serde(rename = "EXTERNAL")]
+    External,
+}
+
+/// Automatic rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// 90 to 2560.
+    pub period_days: u32,
+    /// When the next one is.
+    pub next: Due,
+}
+
+/// A scheduled deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// 7 to 30.
+    pub window_days: u32,
+    /// When the material is destroyed.
+    pub due: Due,
+}
+
+/// One version of a key's material.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaterialRow {
+    /// The key.
+    pub key: KeyId,
+    /// This version.
+    pub id: MaterialId,
+    /// 1 for the first, rising by one.
+    pub version: u32,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// How it came to be; none for the first.
+    pub rotated: Option<RotationKind>,
+    /// The material.
+    pub secret: Wrapped,
+}
+
+/// Why a version of key material was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotationKind {
+    /// By schedule.
+    #[serde(rename = "AUTOMATIC")]
+    Automatic,
+    /// By `RotateKeyOnDemand`.
+    #[serde(rename = "ON_DEMAND")]
+    OnDemand,
+}
+
+/// An alias.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasRow {
+    /// With the `alias/` prefix.
+    pub name: String,
+    /// The target.
+    pub key: KeyId,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// Wall clock, milliseconds.
+    pub updated_ms: i64,
+}
+
+/// A volume: one lower tree of kmsfs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRow {
+    /// 32 hex digits.
+    pub id: String,
+    /// Free text of the administrator.
+    pub label: String,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+}
+
+/// A policy: one protected directory tree of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// 32 hex digits.
+    pub volume: String,
+    /// 32 hex digits.
+    pub id: String,
+    /// The KMS key.
+    pub key: KeyId,
+    /// How file contents are encrypted.
+    pub mode: Mode,
+    /// 1 for the first, rises with every rewrap.
+    pub generation: u32,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// The policy secret; none once the key is destroyed.
+    pub secret: Option<Wrapped>,
+}
+
+/// Content mode of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// AES-256-XTS, not authenticated.
+    #[serde(rename = "XTS")]
+    Xts,
+    /// AES-256-GCM, authenticated.
+    #[serde(rename = "GCM")]
+    Gcm,
+}
+
+/// A domain key, wrapped once for each recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainRow {
+    /// Rises by one with every deletion epoch.
+    pub id: u64,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// The same key for each recipient.
+    pub wraps: Vec<DomainWrap>,
+}
+
+/// A domain key for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainWrap {
+    /// Who can open it.
+    pub recipient: Recipient,
+    /// The wrap.
+    pub blob: Bytes,
+}
+
+/// Who can open a domain key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recipient {
+    /// The KEK of this host, from its sealer.
+    Host,
+    /// The recovery key pair, by its public key.
+    Recovery(Bytes),
+}
+
+/// A decoded row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// See [`MetaRow`].
+    Meta(Box<MetaRow>),
+    /// 32 bytes.
+    Mac(Vec<u8>),
+    /// Opaque.
+    Enrollment(Vec<u8>),
+    /// See [`DomainRow`].
+    Domain(DomainRow),
+    /// See [`KeyRow`].
+    Key(Box<KeyRow>),
+    /// See [`MaterialRow`].
+    Material(MaterialRow),
+    /// See [`AliasRow`].
+    Alias(AliasRow),
+    /// See [`VolumeRow`].
+    Volume(VolumeRow),
+    /// See [`PolicyRow`].
+    Policy(PolicyRow),
+}
+
+/// A row cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("row {id} of table {} is damaged: {reason}", table.name())]
+pub struct RowError {
+    /// The table.
+    pub table: Table,
+    /// The row.
+    pub id: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Row {
+    /// The table the row belongs to.
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Meta(_) => Table::Meta,
+            Self::Mac(_) => Table::Mac,
+            Self::Enrollment(_) => Table::Enrollment,
+            Self::Domain(_) => Table::Domain,
+            Self::Key(_) => Table::Key,
+            Self::Material(_) => Table::Material,
+            Self::Alias(_) => Table::Alias,
+            Self::Volume(_) => Table::Volume,
+            Self::Policy(_) => Table::Policy,
+        }
+    }
+
+    /// The row's id, which its content determines.
+    pub fn id(&self) -> String {
+        match self {
+            Self::Meta(_) | Self::Mac(_) | Self::Enrollment(_) => "store".to_owned(),
+            Self::Domain(row) => domain_id(row.id),
+            Self::Key(row) => row.id.to_string(),
+            Self::Material(row) => material_id(row.key, row.id),
+            Self::Alias(row) => row.name.clone(),
+            Self::Volume(row) => row.id.clone(),
+            Self::Policy(row) => policy_id(&row.volume, &row.id),
+        }
+    }
+
+    /// The bytes to store.
+    pub fn encode(&self) -> Result<RawRow, RowError> {
+        let json = |row: Result<Vec<u8>, serde_json::Error>| {
+            row.map_err(|e| RowError {
+                table: self.table(),
+                id: self.id(),
+                reason: e.to_string(),
+            })
+        };
+        let body = match self {
+            Self::Meta(row) => json(serde_json::to_vec(row))?,
+            Self::Mac(bytes) | Self::Enrollment(bytes) => bytes.clone(),
+            Self::Domain(row) => json(serde_json::to_vec(row))?,
+            Self::Key(row) => json(serde_json::to_vec(row))?,
+            Self::Material(row) => json(serde_json::to_vec(row))?,
+            Self::Alias(row) => json(serde_json::to_vec(row))?,
+            Self::Volume(row) => json(serde_json::to_vec(row))?,
+            Self::Policy(row) => json(serde_json::to_vec(row))?,
+        };
+        Ok(RawRow {
+            table: self.table(),
+            id: self.id(),
+            body,
+        })
+    }
+
+    /// Reads a stored row; its id must be the one its content has.
+    pub fn decode(raw: &RawRow) -> Result<Self, RowError> {
+        let damaged = |reason: String| RowError {
+            table: raw.table,
+            id: raw.id.clone(),
+            reason,
+        };
+        fn json<T: DeserializeOwned>(raw: &RawRow) -> Result<T, RowError> {
+            serde_json::from_slice(&raw.body).map_err(|e| RowError {
+                table: raw.table,
+                id: raw.id.clone(),
+                reason: e.to_string(),
+            })
+        }
+        let row = match raw.table {
+            Table::Meta => Self::Meta(Box::new(json(raw)?)),
+            Table::Mac => Self::Mac(raw.body.clone()),
+            Table::Enrollment => Self::Enrollment(raw.body.clone()),
+            Table::Domain => Self::Domain(json(raw)?),
+            Table::Key => Self::Key(Box::new(json(raw)?)),
+            Table::Material => Self::Material(json(raw)?),
+            Table::Alias => Self::Alias(json(raw)?),
+            Table::Volume => Self::Volume(json(raw)?),
+            Table::Policy => Self::Policy(json(raw)?),
+        };
+        if row.id() != raw.id {
+            return Err(damaged(format!("its content belongs to row {}", row.id())));
+        }
+        Ok(row)
+    }
+}
+
+/// Id of a domain key's row.
+pub fn domain_id(id: u64) -> String {
+    format!("{id:016}")
+}
+
+/// Id of a material row.
+pub fn material_id(key: KeyId, id: MaterialId) -> String {
+    format!("{key}/{id}")
+}
+
+/// Id of a policy row.
+pub fn policy_id(volume: &str, policy: &str) -> String {
+    format!("{volume}/{policy}")
+}
+
+/// One change of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Insert or replace.
+    Put(Row),
+    /// Remove; absent is fine.
+    Remove(Table, String),
+}

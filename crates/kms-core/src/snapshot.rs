@@ -1,0 +1,202 @@
+//! Every row of the catalogue in memory, indexed the way requests look things up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ids::{KeyId, MaterialId};
+use crate::rows::{
+    AliasRow, Change, DomainRow, FORMAT, KeyRow, MaterialRow, MetaRow, PolicyRow, RawRow, Row,
+    RowError, Table, VolumeRow, domain_id, material_id, policy_id,
+};
+
+/// The rows of one store.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) meta: MetaRow,
+    pub(crate) enrollment: Vec<u8>,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) domains: BTreeMap<u64, DomainRow>,
+    pub(crate) keys: BTreeMap<KeyId, Arc<KeyRow>>,
+    pub(crate) materials: BTreeMap<KeyId, BTreeMap<MaterialId, Arc<MaterialRow>>>,
+    pub(crate) aliases: BTreeMap<String, Arc<AliasRow>>,
+    pub(crate) names: BTreeMap<KeyId, BTreeSet<String>>,
+    pub(crate) volumes: BTreeMap<String, Arc<VolumeRow>>,
+    pub(crate) policies: BTreeMap<(String, String), Arc<PolicyRow>>,
+}
+
+/// Rows do not make a store.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A row cannot be read.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// A row that every store has is not there.
+    #[error("table {} is empty", .0.name())]
+    Missing(Table),
+    /// The store was written by another version.
+    #[error("rows of format {0}; this program reads format {FORMAT}")]
+    Format(u32),
+}
+
+impl Snapshot {
+    /// A store that holds nothing yet.
+    pub fn new(meta: MetaRow, enrollment: Vec<u8>) -> Self {
+        Self {
+            meta,
+            enrollment,
+            mac: Vec::new(),
+            domains: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            materials: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            names: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            policies: BTreeMap::new(),
+        }
+    }
+
+    /// The store that `rows` make up. Nothing is verified yet: see [`crate::setmac::SetMac`].
+    pub fn from_rows(rows: &[RawRow]) -> Result<Self, SnapshotError> {
+        let single = |table| {
+            rows.iter()
+                .find(|row| row.table == table)
+                .ok_or(SnapshotError::Missing(table))
+        };
+        let Row::Meta(meta) = Row::decode(single(Table::Meta)?)? else {
+            return Err(SnapshotError::Missing(Table::Meta));
+        };
+        if meta.format != FORMAT {
+            return Err(SnapshotError::Format(meta.format));
+        }
+        let mut snapshot = Self::new(*meta, single(Table::Enrollment)?.body.clone());
+        for row in rows {
+            snapshot.apply(&Change::Put(Row::decode(row)?));
+        }
+        Ok(snapshot)
+    }
+
+    /// Applies a committed change.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put(row) => self.put(row.clone()),
+            Change::Remove(table, id) => self.remove(*table, id),
+        }
+    }
+
+    /// What the store says about itself.
+    pub fn meta(&self) -> &MetaRow {
+        &self.meta
+    }
+
+    /// The sealer's enrolment, opaque.
+    pub fn enrollment(&self) -> &[u8] {
+        &self.enrollment
+    }
+
+    /// The stored set-MAC.
+    pub fn mac(&self) -> &[u8] {
+        &self.mac
+    }
+
+    /// The domain keys that are held.
+    pub fn domains(&self) -> impl Iterator<Item = &DomainRow> {
+        self.domains.values()
+    }
+
+    /// The keys, tombstones included.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<KeyRow>> {
+        self.keys.values()
+    }
+
+    /// The versions of a key's material, in no particular order.
+    pub fn materials(&self, key: KeyId) -> impl Iterator<Item = &Arc<MaterialRow>> {
+        self.materials
+            .get(&key)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+    }
+
+    /// The policies of every volume.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRow>> {
+        self.policies.values()
+    }
+
+    fn put(&mut self, row: Row) {
+        match row {
+            Row::Meta(row) => self.meta = *row,
+            Row::Mac(bytes) => self.mac = bytes,
+            Row::Enrollment(bytes) => self.enrollment = bytes,
+            Row::Domain(row) => {
+                self.domains.insert(row.id, row);
+            }
+            Row::Key(row) => {
+                self.keys.insert(row.id, Arc::from(row));
+            }
+            Row::Material(row) => {
+                self.materials
+                    .entry(row.key)
+                    .or_default()
+                    .insert(row.id, Arc::new(row));
+            }
+            Row::Alias(row) => {
+                self.remove(Table::Alias, &row.name);
+                self.names
+                    .entry(row.key)
+                    .or_default()
+                    .insert(row.name.clone());
+                self.aliases.insert(row.name.clone(), Arc::new(row));
+            }
+            Row::Volume(row) => {
+                self.volumes.insert(row.id.clone(), Arc::new(row));
+            }
+            Row::Policy(row) => {
+                self.policies
+                    .insert((row.volume.clone(), row.id.clone()), Arc::new(row));
+            }
+        }
+    }
+
+    fn remove(&mut self, table: Table, id: &str) {
+        match table {
+            // These are never removed.
+            Table::Meta | Table::Mac | Table::Enrollment => {}
+            Table::Domain => self.domains.retain(|key, _| domain_id(*key) != id),
+            Table::Key => {
+                if let Ok(key) = id.parse() {
+                    self.keys.remove(&key);
+                }
+            }
+            Table::Material => {
+                let Some(key) = id
+                    .split_once('/')
+                    .and_then(|(key, _)| key.parse::<KeyId>().ok())
+                else {
+                    return;
+                };
+                if let Some(versions) = self.materials.get_mut(&key) {
+                    versions.retain(|_, row| material_id(row.key, row.id) != id);
+                    if versions.is_empty() {
+                        self.materials.remove(&key);
+                    }
+                }
+            }
+            Table::Alias => {
+                if let Some(old) = self.aliases.remove(id)
+                    && let Some(names) = self.names.get_mut(&old.key)
+                {
+                    names.remove(id);
+                    if names.is_empty() {
+                        self.names.remove(&old.key);
+                    }
+                }
+            }
+            Table::Volume => {
+                self.volumes.remove(id);
+            }
+            Table::Policy => {
+                self.policies
+                    .retain(|(volume, policy), _| policy_id(volume, policy) != id);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which operation is allowed in which state, with AWS's texts: the Developer Guide's table.
+
+use kms_api::{ApiError, ErrorCode};
+
+use crate::rows::{Origin, State};
+
+/// Operations that share a row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Encrypt, Decrypt, ReEncrypt, GenerateDataKey and its sibling, and the registry's uses.
+    Cryptographic,
+    /// CreateAlias, and UpdateAlias for the new target.
+    Name,
+    /// EnableKey, DisableKey.
+    Switch,
+    /// EnableKeyRotation, DisableKeyRotation.
+    ScheduleRotation,
+    /// GetKeyRotationStatus.
+    RotationStatus,
+    /// RotateKeyOnDemand.
+    Rotate,
+    /// ListKeyRotations.
+    ListRotations,
+    /// ScheduleKeyDeletion.
+    ScheduleDeletion,
+    /// CancelKeyDeletion.
+    CancelDeletion,
+    /// DescribeKey, ListAliases, DeleteAlias: allowed in every state.
+    Describe,
+}
+
+/// Refuses what the state of a key does not allow.
+pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<(), ApiError> {
+    use Action as A;
+    use State as S;
+
+    let invalid = |what: &str| {
+        Err(ApiError::new(
+            ErrorCode::InvalidState,
+            format!("{arn} {what}"),
+        ))
+    };
+    let disabled = || {
+        Err(ApiError::new(
+            ErrorCode::Disabled,
+            format!("{arn} is disabled."),
+        ))
+    };
+    let pending = || invalid("is pending deletion.");
+    let wrong_origin = || {
+        let text = format!("{arn} origin is EXTERNAL which is not valid for this operation.");
+        Err(ApiError::new(ErrorCode::UnsupportedOperation, text))
+    };
+    let unsupported = || Err(ApiError::bare(ErrorCode::UnsupportedOperation));
+
+    match (action, state) {
+        (_, S::Destroyed) => Err(ApiError::not_found(format!("Key '{arn}' does not exist"))),
+        (A::Describe, _) => Ok(()),
+
+        (A::CancelDeletion, S::PendingDeletion) => Ok(()),
+        (A::CancelDeletion, _) => invalid("is not pending deletion (or pending replica deletion)."),
+
+        (A::ScheduleRotation | A::RotationStatus, _) if origin == Origin::External => {
+            wrong_origin()
+        }
+        (A::RotationStatus | A::ListRotations, S::Unavailable) => unsupported(),
+        (A::RotationStatus | A::ListRotations, _) => Ok(()),
+        (A::ScheduleRotation | A::Rotate, S::Unavailable) => unsupported(),
+
+        (A::Name | A::ScheduleDeletion, S::PendingDeletion) => pending(),
+        (A::Name, _) => Ok(()),
+        (A::ScheduleDeletion, S::Updating) => invalid("is updating."),
+        (A::ScheduleDeletion, _) => Ok(()),
+
+        (A::Cryptographic | A::ScheduleRotation | A::Rotate, S::Disabled) => disabled(),
+        (_, S::PendingDeletion) => pending(),
+        (_, S::PendingImport) => invalid("is pending import."),
+        (_, S::Creating) => invalid("is creating."),
+        (A::Cryptographic, S::Unavailable) => invalid("is unavailable."),
+        (A::Switch | A::Rotate, S::Updating) => invalid("is updating."),
+        (A::Rotate, S::Enabled) if origin == Origin::External => {
+            let text = format!("No available key material pending rotation for the key: {arn}.");
+            Err(ApiError::new(ErrorCode::InvalidState, text))
+        }
+
+        (A::Cryptographic | A::ScheduleRotation, S::Enabled | S::Updating)
+        | (A::Switch, S::Enabled | S::Disabled | S::Unavailable)
+        | (A::Rotate, S::Enabled) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
