@@ -1,1 +1,24 @@
-//! Whole-system tests.
+//! The whole chain, one file per promise: TPM (swtpm), kmsd, kmsfs, kmsctl, and a foreign client.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure in a helper is a failed test"
+)]
+
+mod bad_input;
+mod boto3;
+mod deletion_rollback;
+mod kmsd_crash;
+mod kmsfs_crash;
+mod real_input;
+mod rotation;
+mod two_keys;
+
+use kms_tests::require;
+
+/// What nearly every test of this suite needs.
+fn machine_can() -> bool {
+    require::fuse() && require::tpm()
+}

@@ -85,6 +85,25 @@ impl Daemon {
         (status.code().unwrap_or(-1), said)
     }
 
+    /// Starts it where it may or may not refuse: true when it runs.
+    #[track_caller]
+    pub fn try_start(&mut self) -> bool {
+        let mut process = self.launch();
+        let socket = self.socket();
+        let runs = wait::until(
+            "kmsd answering or ending",
+            wait::PATIENCE,
+            || match process.ended() {
+                Some(_) => Some(false),
+                None => UnixStream::connect(&socket).is_ok().then_some(true),
+            },
+        );
+        if runs {
+            self.process = Some(process);
+        }
+        runs
+    }
+
     fn launch(&self) -> Process {
         let mut command = Command::new(programs::path("kmsd"));
         command.arg("--config").arg(self.config());

@@ -61,6 +61,11 @@ impl Mount {
         self.process.log()
     }
 
+    /// The id of the process that serves the mount.
+    pub fn pid(&self) -> rustix::process::Pid {
+        self.process.pid()
+    }
+
     /// The process that serves the mount.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -149,15 +149,20 @@ pub fn search(lower: &Path, needles: &[Vec<u8>], names: &HashSet<OsString>) -> L
             }
         }
     }
+    leaks.bytes = counts.iter().sum();
+    leaks.entropy = entropy(&counts);
+    leaks
+}
+
+/// Shannon entropy of a histogram of bytes, in bits per byte.
+pub fn entropy(counts: &[u64; 256]) -> f64 {
     let total: u64 = counts.iter().sum();
-    leaks.bytes = total;
-    leaks.entropy = counts
+    counts
         .iter()
         .filter(|count| **count > 0)
         .map(|count| *count as f64 / total as f64)
         .map(|share| -share * share.log2())
-        .sum();
-    leaks
+        .sum()
 }
 
 /// 256 bits that tell pages apart: four FNV-like sums with different odd multipliers. Not cryptographic,

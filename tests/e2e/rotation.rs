@@ -1,0 +1,84 @@
+//! A rotated key opens what it closed before, and new data keys come from its new material.
+
+use std::fs;
+
+use kms_tests::daemon::path_text;
+use kms_tests::world::World;
+use serde_json::{Value, json};
+
+fn current_material(world: &World, key: &str) -> String {
+    let described = world.call("DescribeKey", &json!({ "KeyId": key }));
+    described["KeyMetadata"]["CurrentKeyMaterialId"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// What `kmsctl fs status` says of the policies of the volume mounted here.
+fn policies(world: &World, mounted: &str) -> Vec<Value> {
+    let status = world
+        .kmsctl(&["fs", "status", mounted, "--json"])
+        .ok()
+        .json();
+    status["policies"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{status:#}"))
+        .clone()
+}
+
+#[test]
+fn old_files_open_and_new_data_keys_are_new() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    let key = world.key("alias/turning");
+    let old = current_material(&world, &key);
+    let lower = world.volume("volume", "alias/turning");
+    let mount = world.mount(&lower);
+    fs::write(mount.path("before"), "written before").unwrap();
+
+    world.kmsctl(&["key", "rotate", "alias/turning"]).ok();
+    let new = current_material(&world, &key);
+    assert_ne!(old, new);
+    // The mount goes on with the policy key it has.
+    fs::write(mount.path("during"), "written after").unwrap();
+    let folder = mount.path("protected after");
+    fs::create_dir(&folder).unwrap();
+    world
+        .kmsctl(&[
+            "fs",
+            "protect",
+            path_text(&folder),
+            "--key",
+            "alias/turning",
+        ])
+        .ok();
+    fs::write(folder.join("file"), "under the new material").unwrap();
+    mount.unmount();
+
+    let mount = world.mount(&lower);
+    assert_eq!(
+        fs::read_to_string(mount.path("before")).unwrap(),
+        "written before"
+    );
+    assert_eq!(
+        fs::read_to_string(mount.path("during")).unwrap(),
+        "written after"
+    );
+    assert_eq!(
+        fs::read_to_string(folder.join("file")).unwrap(),
+        "under the new material"
+    );
+    let listed = policies(&world, path_text(&mount.point));
+    let materials: Vec<&str> = listed
+        .iter()
+        .filter_map(|policy| policy["data_key_material"].as_str())
+        .collect();
+    assert_eq!(materials.len(), 2, "{listed:#?}");
+    assert!(
+        materials.contains(&old.as_str()) && materials.contains(&new.as_str()),
+        "{listed:#?}"
+    );
+    mount.unmount();
+}
