@@ -39,6 +39,8 @@ mod provider;
 mod random;
 mod secret;
 mod siv;
+#[cfg(test)]
+mod tests;
 mod wrap;
 mod xts;
 

@@ -98,3 +98,112 @@ fn with_checksum(word: &str, key: &[u8; 32]) -> Zeroizing<[u8; 32 + CHECKSUM]> {
     }
     payload
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RecoveryPrivateKey, RecoveryPublicKey};
+
+    fn written(key: &[u8; 32]) -> String {
+        String::from_utf8(encode(PRIVATE, key).expose().to_vec()).unwrap()
+    }
+
+    fn read(text: &str) -> Result<[u8; 32], CryptoError> {
+        let mut key = [0; 32];
+        decode(PRIVATE, text, &mut key).map(|()| key)
+    }
+
+    #[test]
+    fn text_has_the_promised_shape_and_reads_back() {
+        let key = std::array::from_fn(|at| (at * 37) as u8);
+        let text = written(&key);
+        let groups: Vec<&str> = text
+            .strip_prefix("KMSD-RECOVERY-1-")
+            .unwrap()
+            .split('-')
+            .collect();
+        assert_eq!(groups.len(), 7);
+        assert!(groups.iter().all(|group| group.len() == 8));
+        assert_eq!(read(&text), Ok(key));
+        for extreme in [[0; 32], [0xff; 32]] {
+            assert_eq!(read(&written(&extreme)), Ok(extreme));
+        }
+    }
+
+    #[test]
+    fn people_may_type_it_their_way() {
+        let key = [0; 32];
+        let text = written(&key);
+        assert_eq!(read(&text.to_lowercase()), Ok(key));
+        assert_eq!(
+            read(&format!("  {}\r\n", text.replace('-', " - "))),
+            Ok(key)
+        );
+        let (word, rest) = text.split_at(PRIVATE.len());
+        assert_eq!(read(&format!("{word}{}", rest.replace('0', "o"))), Ok(key));
+        assert_eq!(
+            read(&format!(
+                "{word}{}",
+                rest.replace('1', "l").replace('-', "")
+            )),
+            Ok(key)
+        );
+    }
+
+    #[test]
+    fn every_single_wrong_character_is_found() {
+        let text = written(&[0x5a; 32]);
+        for at in PRIVATE.len()..text.len() {
+            for wrong in ALPHABET.iter().map(|byte| char::from(*byte)) {
+                let mut changed = text.clone();
+                if !changed[at..].starts_with(['-', wrong]) {
+                    changed.replace_range(at..=at, &wrong.to_string());
+                    assert_eq!(
+                        read(&changed),
+                        Err(TextError::Checksum.into()),
+                        "{wrong} at {at}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let text = written(&[7; 32]);
+        assert_eq!(read(""), Err(TextError::Prefix(PRIVATE).into()));
+        assert_eq!(read(&text[1..]), Err(TextError::Prefix(PRIVATE).into()));
+        let short = TextError::Length {
+            expected: 56,
+            got: 55,
+        };
+        assert_eq!(read(&text[..text.len() - 1]), Err(short.into()));
+        let long = TextError::Length {
+            expected: 56,
+            got: 57,
+        };
+        assert_eq!(read(&format!("{text}Z")), Err(long.into()));
+        assert_eq!(
+            read(&text.replace(&text[16..17], "ü")),
+            Err(TextError::Character(0).into())
+        );
+        assert_eq!(
+            read(&format!("{PRIVATE}-01u")),
+            Err(TextError::Character(2).into())
+        );
+    }
+
+    #[test]
+    fn a_public_key_is_not_read_as_a_private_one() {
+        let private = RecoveryPrivateKey::generate().unwrap();
+        let public = private.public_key().unwrap();
+        let text = public.to_text();
+        assert_eq!(RecoveryPublicKey::from_text(&text), Ok(public));
+        assert!(RecoveryPrivateKey::from_text(&text).is_err());
+        let renamed = text.replace(PUBLIC, PRIVATE);
+        assert_eq!(
+            RecoveryPrivateKey::from_text(&renamed).err(),
+            Some(TextError::Checksum.into())
+        );
+    }
+}

@@ -1,9 +1,9 @@
 //! RFC 5297 (AES-SIV) from AWS-LC's AES-CMAC and AES-CTR.
 
 use aws_lc_rs::cipher::{
-    AES_256 as AES_256_CTR, EncryptingKey, EncryptionContext, UnboundCipherKey,
+    self, AES_256 as AES_256_CTR, EncryptingKey, EncryptionContext, UnboundCipherKey,
 };
-use aws_lc_rs::cmac::{AES_256 as AES_256_CMAC, Context, Key};
+use aws_lc_rs::cmac::{self, AES_256 as AES_256_CMAC, Context, Key};
 use aws_lc_rs::iv::FixedLength;
 use zeroize::Zeroize;
 
@@ -23,12 +23,7 @@ pub(crate) struct AwsLcSiv {
 
 impl Siv for AwsLcSiv {
     fn new(key: &[u8; 64]) -> Result<Self, CryptoError> {
-        let (mac, ctr) = key.split_at(32);
-        let mac = Key::new(AES_256_CMAC, mac).map_err(|_| FAILED)?;
-        let ctr = UnboundCipherKey::new(&AES_256_CTR, ctr).map_err(|_| FAILED)?;
-        let ctr = EncryptingKey::ctr(ctr).map_err(|_| FAILED)?;
-        let start = cmac(&mac, &[&[0; 16]])?;
-        Ok(Self { mac, ctr, start })
+        Self::with(AES_256_CMAC, &AES_256_CTR, key)
     }
 
     fn seal(&self, headers: &[&[u8]], data: &mut [u8]) -> Result<[u8; 16], CryptoError> {
@@ -48,11 +43,25 @@ impl Siv for AwsLcSiv {
 }
 
 impl AwsLcSiv {
+    /// AES of the size of half the key.
+    fn with(
+        mac_algorithm: cmac::Algorithm,
+        ctr_algorithm: &'static cipher::Algorithm,
+        key: &[u8],
+    ) -> Result<Self, CryptoError> {
+        let (mac, ctr) = key.split_at(key.len() / 2);
+        let mac = Key::new(mac_algorithm, mac).map_err(|_| FAILED)?;
+        let ctr = UnboundCipherKey::new(ctr_algorithm, ctr).map_err(|_| FAILED)?;
+        let ctr = EncryptingKey::ctr(ctr).map_err(|_| FAILED)?;
+        let start = mac_of(&mac, &[&[0; 16]])?;
+        Ok(Self { mac, ctr, start })
+    }
+
     /// RFC 5297 section 2.4.
     fn s2v(&self, headers: &[&[u8]], last: &[u8]) -> Result<[u8; 16], CryptoError> {
         let mut state = self.start;
         for header in headers {
-            state = xor(double(state), cmac(&self.mac, &[header])?);
+            state = xor(double(state), mac_of(&self.mac, &[header])?);
         }
         let result = match last
             .len()
@@ -62,7 +71,7 @@ impl AwsLcSiv {
             Some((front, end)) => {
                 // "xorend": the state is added to the last 16 bytes.
                 let mut end = xor(array(end), state);
-                let result = cmac(&self.mac, &[front, &end]);
+                let result = mac_of(&self.mac, &[front, &end]);
                 end.zeroize();
                 result
             }
@@ -71,7 +80,7 @@ impl AwsLcSiv {
                 for (to, from) in padded.iter_mut().zip(last.iter().chain(&[0x80])) {
                     *to = *from;
                 }
-                let result = cmac(&self.mac, &[&xor(double(state), padded)]);
+                let result = mac_of(&self.mac, &[&xor(double(state), padded)]);
                 padded.zeroize();
                 result
             }
@@ -94,7 +103,7 @@ impl AwsLcSiv {
     }
 }
 
-fn cmac(key: &Key, parts: &[&[u8]]) -> Result<[u8; 16], CryptoError> {
+fn mac_of(key: &Key, parts: &[&[u8]]) -> Result<[u8; 16], CryptoError> {
     let mut context = Context::with_key(key);
     for part in parts {
         context.update(part).map_err(|_| FAILED)?;
@@ -111,4 +120,56 @@ fn double(block: [u8; 16]) -> [u8; 16] {
 
 fn xor(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
     (u128::from_ne_bytes(a) ^ u128::from_ne_bytes(b)).to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::cipher::AES_128 as AES_128_CTR;
+    use aws_lc_rs::cmac::AES_128 as AES_128_CMAC;
+    use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        HEX.decode(text.replace([' ', '\n'], "").as_bytes())
+            .unwrap()
+    }
+
+    /// RFC 5297 has examples for AES-128 only; the code differs in nothing but the size of the key.
+    fn check(key: &str, headers: &[&str], plaintext: &str, iv: &str, ciphertext: &str) {
+        let siv = AwsLcSiv::with(AES_128_CMAC, &AES_128_CTR, &hex(key)).unwrap();
+        let headers: Vec<Vec<u8>> = headers.iter().map(|text| hex(text)).collect();
+        let headers: Vec<&[u8]> = headers.iter().map(Vec::as_slice).collect();
+        let mut data = hex(plaintext);
+        assert_eq!(siv.seal(&headers, &mut data).unwrap().to_vec(), hex(iv));
+        assert_eq!(data, hex(ciphertext));
+        siv.open(&headers, &mut data, &array(&hex(iv))).unwrap();
+        assert_eq!(data, hex(plaintext));
+    }
+
+    #[test]
+    fn rfc_5297_a1_deterministic_example() {
+        check(
+            "fffefdfc fbfaf9f8 f7f6f5f4 f3f2f1f0 f0f1f2f3 f4f5f6f7 f8f9fafb fcfdfeff",
+            &["10111213 14151617 18191a1b 1c1d1e1f 20212223 24252627"],
+            "11223344 55667788 99aabbcc ddee",
+            "85632d07 c6e8f37f 950acd32 0a2ecc93",
+            "40c02b96 90c4dc04 daef7f6a fe5c",
+        );
+    }
+
+    #[test]
+    fn rfc_5297_a2_nonce_based_example() {
+        check(
+            "7f7e7d7c 7b7a7978 77767574 73727170 40414243 44454647 48494a4b 4c4d4e4f",
+            &[
+                "00112233 44556677 8899aabb ccddeeff deaddada deaddada ffeeddcc bbaa9988 77665544 33221100",
+                "10203040 50607080 90a0",
+                "09f91102 9d74e35b d84156c5 635688c0",
+            ],
+            "74686973 20697320 736f6d65 20706c61 696e7465 78742074 6f20656e 63727970 74207573 696e6720 5349562d 414553",
+            "7bdb6e3b 432667eb 06f4d14b ff2fbd0f",
+            "cb900f2f ddbe4043 26601965 c889bf17 dba77ceb 094fa663 b7a3f748 ba8af829 ea64ad54 4a272e9c 485b62a3 fd5c0d",
+        );
+    }
 }
