@@ -1,0 +1,145 @@
+//! One wrapped file key; a header page holds two, written alternately.
+
+use kms_crypto::Key;
+
+use crate::bytes::{Fields, is_zero, put};
+use crate::keys::{self, WRAPPED_KEY};
+use crate::{ContentMode, FileId, FileKeys, FormatError, PolicyId, Record, UnlockedPolicy};
+
+/// Bytes of a slot.
+pub(super) const SLOT: usize = 128;
+
+const FIXED: usize = 32;
+const AAD: &[u8] = b"kmsfs/0/file-slot";
+
+/// Under which key a slot says it is wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wrap {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The generation of its key.
+    pub generation: u32,
+    /// The slot's sequence number, from 1; the newest wins.
+    pub sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Slot {
+    Empty,
+    /// Neither empty nor well formed: damage, or half of a torn write. The other slot decides.
+    Unusable,
+    Wrapped {
+        wrap: Wrap,
+        key: [u8; WRAPPED_KEY],
+    },
+}
+
+impl Slot {
+    pub(super) fn wrap(
+        policy: &UnlockedPolicy,
+        id: FileId,
+        mode: ContentMode,
+        sequence: u64,
+        keys: &FileKeys,
+    ) -> Result<Self, FormatError> {
+        let (generation, owner) = (policy.generation(), policy.policy());
+        let wrap = Wrap {
+            policy: owner,
+            generation,
+            sequence,
+        };
+        let fixed = fixed(&wrap)?;
+        let key = keys::wrap(policy.files(), &[AAD, &whose(id, mode), &fixed], keys.key())?;
+        Ok(Self::Wrapped { wrap, key })
+    }
+
+    pub(super) fn unwrap(
+        &self,
+        policy: &UnlockedPolicy,
+        id: FileId,
+        mode: ContentMode,
+    ) -> Result<Key<32>, FormatError> {
+        const RECORD: Record = Record::FileSlot;
+        let (wrap, key) = match self {
+            Self::Empty => return Err(FormatError::Blank { record: RECORD }),
+            Self::Unusable => return Err(FormatError::TagMismatch { record: RECORD }),
+            Self::Wrapped { wrap, key } => (wrap, key),
+        };
+        if wrap.policy != policy.policy() {
+            let (found, expected) = (wrap.policy, policy.policy());
+            return Err(FormatError::ForeignPolicy {
+                record: RECORD,
+                found,
+                expected,
+            });
+        }
+        if wrap.generation != policy.generation() {
+            let (found, expected) = (wrap.generation, policy.generation());
+            return Err(FormatError::OtherGeneration {
+                record: RECORD,
+                found,
+                expected,
+            });
+        }
+        keys::unwrap(
+            RECORD,
+            policy.files(),
+            &[AAD, &whose(id, mode), &fixed(wrap)?],
+            key,
+        )
+    }
+
+    pub(super) fn named(&self) -> Option<Wrap> {
+        match self {
+            Self::Wrapped { wrap, .. } => Some(*wrap),
+            Self::Empty | Self::Unusable => None,
+        }
+    }
+
+    pub(super) fn decode(bytes: &[u8; SLOT]) -> Result<Self, FormatError> {
+        if is_zero(bytes) {
+            return Ok(Self::Empty);
+        }
+        let fields = Fields::exact(Record::FileSlot, bytes, SLOT)?;
+        let sequence = fields.u64(0)?;
+        if sequence == 0 || fields.reserved(28, 4).is_err() || fields.reserved(80, 48).is_err() {
+            return Ok(Self::Unusable);
+        }
+        let wrap = Wrap {
+            policy: PolicyId(fields.array(8)?),
+            generation: fields.u32(24)?,
+            sequence,
+        };
+        Ok(Self::Wrapped {
+            wrap,
+            key: fields.array(FIXED)?,
+        })
+    }
+
+    /// An unusable slot is written as an empty one.
+    pub(super) fn encode(&self) -> Result<[u8; SLOT], FormatError> {
+        let mut out = [0; SLOT];
+        if let Self::Wrapped { wrap, key } = self {
+            put(&mut out, 0, &fixed(wrap)?)?;
+            put(&mut out, FIXED, key)?;
+        }
+        Ok(out)
+    }
+}
+
+fn fixed(wrap: &Wrap) -> Result<[u8; FIXED], FormatError> {
+    let mut out = [0; FIXED];
+    put(&mut out, 0, &wrap.sequence.to_le_bytes())?;
+    put(&mut out, 8, &wrap.policy.0)?;
+    put(&mut out, 24, &wrap.generation.to_le_bytes())?;
+    Ok(out)
+}
+
+/// Ties a slot to its file: file id and content mode.
+fn whose(id: FileId, mode: ContentMode) -> [u8; 17] {
+    let mut out = [mode.byte(); 17];
+    for (to, from) in out.iter_mut().zip(id.0) {
+        *to = from;
+    }
+    out
+}
