@@ -1,1 +1,15 @@
 //! kmsd: a key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
+//!
+//! In the order a request goes: [`listen`] accepts connections, [`auth`] says who is asking, `api`
+//! decodes and encodes, a [`service::Service`] answers.
+
+#![deny(unsafe_code)]
+
+mod api;
+pub mod auth;
+pub mod config;
+pub mod listen;
+pub mod log;
+pub mod notify;
+pub mod service;
+mod sys;

@@ -1,0 +1,250 @@
+//! From an HTTP request to an operation and back, with one log line for each.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
+use kms_api::{ApiError, Caller, ErrorCode, MAX_BODY_BYTES, Request, Response};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::auth::Identity;
+use crate::listen::server::Shared;
+use crate::service::Service;
+
+/// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
+/// before it reads (as most do) then gets the answer instead of a broken pipe.
+const MAX_DRAIN: usize = 32 * 1024 * 1024;
+
+/// Answers one HTTP request.
+pub(crate) async fn answer<S: Service>(
+    shared: &Shared<S>,
+    identity: &Identity,
+    request: HttpRequest<Incoming>,
+) -> HttpResponse<Full<Bytes>> {
+    let start = Instant::now();
+    let id = Uuid::new_v4();
+    let mut entry = Entry {
+        operation: "-".into(),
+        key: None,
+    };
+    let result = process(shared, identity, request, &mut entry).await;
+    let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let outcome = match &result {
+        Ok(_) => "ok",
+        Err(Refusal { error, .. }) => error.code.as_str(),
+    };
+    let reason = result
+        .as_ref()
+        .err()
+        .and_then(|refusal| refusal.error.message.as_deref());
+    tracing::info!(
+        request_id = %id,
+        operation = ?entry.operation,
+        principal = &*identity.arn,
+        uid = identity.uid,
+        pid = identity.pid,
+        key = entry.key.as_deref().map(tracing::field::debug),
+        outcome,
+        reason = reason.map(tracing::field::debug),
+        duration_us = micros,
+        "request"
+    );
+    encode(result, id)
+}
+
+/// What the log says about a request.
+struct Entry {
+    operation: String,
+    key: Option<String>,
+}
+
+/// An error, and whether the connection can go on after it.
+struct Refusal {
+    error: ApiError,
+    close: bool,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self {
+            error,
+            close: false,
+        }
+    }
+}
+
+async fn process<S: Service>(
+    shared: &Shared<S>,
+    identity: &Identity,
+    request: HttpRequest<Incoming>,
+    entry: &mut Entry,
+) -> Result<Response, Refusal> {
+    let target = target(&request);
+    if let Ok(target) = &target {
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        entry.operation = operation.chars().take(64).collect();
+    }
+    // The body is read whatever follows, so that the connection can be used again.
+    let body = read_body(request.into_body(), shared.limits.body).await;
+    let caller = identity.admit(&entry.operation)?;
+    let target = target?;
+    let body = body?;
+    let request = Request::decode(&target, &body)?;
+    drop(body);
+    entry.key = request.key().map(|key| key.chars().take(256).collect());
+    Ok(call(shared, request, caller).await?)
+}
+
+/// Calls the service in a task of its own: a client that goes away does not stop an operation half
+/// way, and a panic is an error reply instead of a dead connection.
+async fn call<S: Service>(
+    shared: &Shared<S>,
+    request: Request,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let service = std::sync::Arc::clone(&shared.service);
+    let task = tokio::spawn(async move { service.call(request, caller).await });
+    match task.await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(
+                panicked = error.is_panic(),
+                "an operation ended without a result"
+            );
+            Err(ApiError::new(
+                ErrorCode::Internal,
+                "kmsd failed; its log has the reason.",
+            ))
+        }
+    }
+}
+
+/// Checks method, path, headers; returns the value of `X-Amz-Target`.
+fn target<B>(request: &HttpRequest<B>) -> Result<String, ApiError> {
+    let refused = |text: &str| Err(ApiError::new(ErrorCode::UnknownOperation, text));
+    if request.method() != Method::POST || request.uri().path() != "/" {
+        return refused("kmsd takes POST requests for the path /.");
+    }
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    if let Some(kind) = header("content-type") {
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        if !kind
+            .trim_ascii()
+            .eq_ignore_ascii_case(kms_api::CONTENT_TYPE.as_bytes())
+        {
+            return refused("The content type must be application/x-amz-json-1.1.");
+        }
+    }
+    match header("x-amz-target").map(std::str::from_utf8) {
+        Some(Ok(target)) => Ok(target.to_owned()),
+        Some(Err(_)) => refused("The header X-Amz-Target is not text."),
+        None => refused("The header X-Amz-Target is missing."),
+    }
+}
+
+/// Reads the body: at most [`MAX_BODY_BYTES`], within `limit`.
+async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let read = async {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(announced.min(MAX_BODY_BYTES)));
+        let mut total = 0usize;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                let error = ApiError::bare(ErrorCode::Serialization);
+                return Err(Refusal { error, close: true });
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            total = total.saturating_add(data.len());
+            if total <= MAX_BODY_BYTES {
+                bytes.extend_from_slice(&data);
+            } else {
+                *bytes = Vec::new();
+            }
+            if total > MAX_DRAIN || (announced > MAX_DRAIN && total > MAX_BODY_BYTES) {
+                break;
+            }
+        }
+        if total > MAX_BODY_BYTES {
+            let text = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
+            let error = ApiError::new(ErrorCode::RequestTooLarge, text);
+            return Err(Refusal { error, close: true });
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+        let text = format!(
+            "The request body did not arrive within {} s.",
+            limit.as_secs_f32()
+        );
+        Err(Refusal {
+            error: ApiError::new(ErrorCode::RequestTimeout, text),
+            close: true,
+        })
+    })
+}
+
+fn encode(result: Result<Response, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>> {
+    let encoded = result.and_then(|response| {
+        response
+            .to_json()
+            .map_err(|e| Refusal::from(ApiError::new(ErrorCode::Internal, e.to_string())))
+    });
+    let (status, body, close) = match encoded {
+        // The buffer is wiped when hyper has sent it.
+        Ok(body) => (200, Bytes::from_owner(Wiped(body)), false),
+        Err(Refusal { error, close }) => (
+            error.code.http_status(),
+            Bytes::from(error.to_json()),
+            close,
+        ),
+    };
+    let mut response = HttpResponse::new(Full::new(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(kms_api::CONTENT_TYPE),
+    );
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A response body that is wiped when dropped.
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Tells a client that there are too many connections, and hangs up.
+pub(crate) async fn refuse_connection(mut stream: UnixStream, limit: Duration) {
+    let error = ApiError::new(
+        ErrorCode::ServiceUnavailable,
+        "kmsd serves too many connections; try again or raise server.max_connections.",
+    );
+    let body = error.to_json();
+    let head = format!(
+        "HTTP/1.1 {} Service Unavailable\r\ncontent-type: {}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        error.code.http_status(),
+        kms_api::CONTENT_TYPE,
+        body.len()
+    );
+    let message = [head.as_bytes(), &body].concat();
+    let _ = tokio::time::timeout(limit, stream.write_all(&message)).await;
+}

@@ -1,0 +1,393 @@
+//! The configuration file: TOML, every key optional, unknown keys refused.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kms_seal::{SealError, SealerConfig, SealerKind};
+use serde::Deserialize;
+
+#[cfg(test)]
+mod tests;
+
+/// Where kmsd looks for its configuration unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/kmsd/kmsd.toml";
+
+/// The user id that the kernel shows for users of other user namespaces.
+pub(crate) const OVERFLOW_UID: u32 = 65_534;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The socket and who may use it.
+    pub server: Server,
+    /// The catalogue.
+    pub store: Store,
+    /// What the root key is sealed to.
+    pub seal: Seal,
+    /// What is logged, and how.
+    pub log: Log,
+    /// For tests only.
+    pub testing: Testing,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Path of the Unix socket; not used when the service manager passes one.
+    pub socket: PathBuf,
+    /// Its mode, octal, as text.
+    pub socket_mode: String,
+    /// Its group (name or number); `admin_group` when absent.
+    pub socket_group: Option<NameOrId>,
+    /// Account of the ARNs, 12 digits.
+    pub account: String,
+    /// Region of the ARNs.
+    pub region: String,
+    /// Members of this group (name or number) may call.
+    pub admin_group: Option<NameOrId>,
+    /// Users (names or numbers) that may call as services.
+    pub service_uids: Vec<NameOrId>,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// Most connections of one user at a time.
+    pub max_connections_per_user: usize,
+    /// Seconds within which the head of a request must have arrived, and a response be taken.
+    pub header_timeout: u64,
+    /// Seconds within which the body of a request must have arrived.
+    pub body_timeout: u64,
+    /// Seconds after which a connection without a request is closed.
+    pub idle_timeout: u64,
+    /// Seconds that requests in progress are given at shutdown.
+    pub shutdown_timeout: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            socket: kms_default_socket(),
+            socket_mode: "0660".into(),
+            socket_group: None,
+            account: "000000000000".into(),
+            region: "local-host-1".into(),
+            admin_group: None,
+            service_uids: Vec::new(),
+            max_connections: 512,
+            max_connections_per_user: 256,
+            header_timeout: 10,
+            body_timeout: 10,
+            idle_timeout: 60,
+            shutdown_timeout: 10,
+        }
+    }
+}
+
+fn kms_default_socket() -> PathBuf {
+    PathBuf::from("/run/kmsd/kmsd.sock")
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Directory of the catalogue.
+    pub directory: PathBuf,
+    /// Seconds after which a change that tightens nothing is anchored in the TPM's counter.
+    pub anchor_interval: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/var/lib/kmsd"),
+            anchor_interval: 5,
+        }
+    }
+}
+
+/// `[seal]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Seal {
+    /// `tpm` or `software`.
+    pub kind: SealerKind,
+    /// `device:/dev/tpmrm0` or `swtpm:host=127.0.0.1,port=N`.
+    pub device: String,
+    /// Registers a new enrolment is bound to.
+    pub pcrs: Vec<u32>,
+    /// Key file of the software sealer; `seal.key` in the store's directory when absent.
+    pub key_file: Option<PathBuf>,
+    /// File with the credential. Of the same name in `$CREDENTIALS_DIRECTORY`, that one is used.
+    pub credential: PathBuf,
+    /// Seconds to wait for an absent or busy device.
+    pub wait: u64,
+    /// File with the password of the TPM's owner hierarchy, where one is set.
+    pub owner_auth: Option<PathBuf>,
+}
+
+impl Default for Seal {
+    fn default() -> Self {
+        let sealer = SealerConfig::default();
+        Self {
+            kind: sealer.kind,
+            device: sealer.device,
+            pcrs: sealer.pcrs,
+            key_file: None,
+            credential: PathBuf::from("/etc/kmsd/credential"),
+            wait: sealer.wait.as_secs(),
+            owner_auth: None,
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter of tracing-subscriber.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".into(),
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[testing]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Testing {
+    /// File with the time, instead of the system's clock. Refused with a real TPM.
+    pub clock_file: Option<PathBuf>,
+}
+
+/// A user or group by name or number.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum NameOrId {
+    /// By number.
+    Id(u32),
+    /// By name.
+    Name(String),
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML, an unknown key or a value of the wrong type; the text names line and key.
+    #[error("the configuration {} is wrong: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("the configuration is wrong: {key}: {reason}")]
+    Value {
+        /// Section and key.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The sealer's own check failed.
+    #[error("the configuration is wrong: [seal] {0}")]
+    Seal(SealError),
+}
+
+impl ConfigError {
+    /// What the operator does next.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "Name the file with --config, or create it: every key is optional, so it may be empty."
+            }
+            Self::Parse { .. } | Self::Value { .. } | Self::Seal(_) => {
+                "Correct it and check with `kmsd --config FILE --check-config`; docs/OPERATIONS.md lists every key."
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a file; `path` is for the error text.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let server = &self.server;
+        server.mode()?;
+        let account_ok =
+            server.account.len() == 12 && server.account.bytes().all(|b| b.is_ascii_digit());
+        require(account_ok, "server.account", || "must be 12 digits".into())?;
+        let region_ok = (1..=64).contains(&server.region.len())
+            && server
+                .region
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        require(region_ok, "server.region", || {
+            "must be 1 to 64 lower-case letters, digits and hyphens".into()
+        })?;
+        require(server.socket.is_absolute(), "server.socket", || {
+            "must be an absolute path".into()
+        })?;
+        // sun_path has 108 bytes with a final zero (unix(7)); a temporary name is tried first.
+        let length = server.socket.as_os_str().len();
+        require(length <= 90, "server.socket", || {
+            format!("is {length} bytes long; the kernel has room for 90")
+        })?;
+        let overflow = NameOrId::Id(OVERFLOW_UID);
+        require(
+            !server.service_uids.contains(&overflow),
+            "server.service_uids",
+            || "65534 stands for users of other user namespaces and can never be let in".into(),
+        )?;
+        let numbers = [
+            ("server.max_connections", server.max_connections as u64),
+            (
+                "server.max_connections_per_user",
+                server.max_connections_per_user as u64,
+            ),
+            ("server.header_timeout", server.header_timeout),
+            ("server.body_timeout", server.body_timeout),
+            ("server.idle_timeout", server.idle_timeout),
+            ("server.shutdown_timeout", server.shutdown_timeout),
+        ];
+        for (key, value) in numbers {
+            require((1..=86_400).contains(&value), key, || {
+                "must be 1 to 86400".into()
+            })?;
+        }
+        let anchor = self.store.anchor_interval;
+        require(
+            (1..=3600).contains(&anchor),
+            "store.anchor_interval",
+            || "must be 1 to 3600 seconds".into(),
+        )?;
+        let directory = &self.store.directory;
+        require(directory.is_absolute(), "store.directory", || {
+            "must be an absolute path".into()
+        })?;
+        crate::log::filter(&self.log.level).map_err(|reason| ConfigError::Value {
+            key: "log.level",
+            reason,
+        })?;
+        require(
+            self.testing.clock_file.is_none() || self.is_for_tests(),
+            "testing.clock_file",
+            || {
+                "is refused with a real TPM: whoever writes that file could destroy keys. It needs \
+                 `seal.kind = \"software\"` or a `swtpm:` device"
+                    .into()
+            },
+        )?;
+        self.sealer_config(None)
+            .validate()
+            .map_err(ConfigError::Seal)
+    }
+
+    /// Whether the sealer is one that nobody trusts with real keys.
+    fn is_for_tests(&self) -> bool {
+        self.seal.kind == SealerKind::Software || self.seal.device.starts_with("swtpm:")
+    }
+
+    /// What to open the sealer with.
+    pub fn sealer_config(&self, owner_auth: Option<kms_seal::Credential>) -> SealerConfig {
+        SealerConfig {
+            kind: self.seal.kind,
+            device: self.seal.device.clone(),
+            key_file: self.key_file(),
+            pcrs: self.seal.pcrs.clone(),
+            wait: Duration::from_secs(self.seal.wait),
+            owner_auth,
+        }
+    }
+
+    /// The key file of the software sealer.
+    pub fn key_file(&self) -> PathBuf {
+        let default = || self.store.directory.join("seal.key");
+        self.seal.key_file.clone().unwrap_or_else(default)
+    }
+}
+
+impl Server {
+    /// The mode of the socket.
+    ///
+    /// # Errors
+    /// It is not an octal number up to 0777.
+    pub fn mode(&self) -> Result<u32, ConfigError> {
+        match u32::from_str_radix(&self.socket_mode, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(mode),
+            Ok(_) | Err(_) => Err(ConfigError::Value {
+                key: "server.socket_mode",
+                reason: format!(
+                    "`{}` is not an octal mode such as \"0660\"",
+                    self.socket_mode
+                ),
+            }),
+        }
+    }
+}
+
+fn require(
+    holds: bool,
+    key: &'static str,
+    reason: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Value {
+            key,
+            reason: reason(),
+        })
+    }
+}

@@ -1,0 +1,106 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/kmsd/kmsd.toml"))
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(config.server.socket, Path::new("/run/kmsd/kmsd.sock"));
+    assert_eq!(config.server.mode().unwrap(), 0o660);
+    assert_eq!(config.server.account, "000000000000");
+    assert_eq!(config.server.region, "local-host-1");
+    assert_eq!(config.seal.kind, SealerKind::Tpm);
+    assert_eq!(config.key_file(), Path::new("/var/lib/kmsd/seal.key"));
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        [server]
+        socket = "/run/x.sock"
+        socket_mode = "0600"
+        socket_group = "adm"
+        account = "123456789012"
+        region = "eu-home-1"
+        admin_group = 4
+        service_uids = [990, "kmsfs"]
+        max_connections = 10
+        max_connections_per_user = 5
+        header_timeout = 1
+        body_timeout = 2
+        idle_timeout = 3
+        shutdown_timeout = 4
+        [store]
+        directory = "/srv/kms"
+        anchor_interval = 9
+        [seal]
+        kind = "software"
+        device = "swtpm:host=127.0.0.1,port=2321"
+        pcrs = [0, 7]
+        key_file = "/srv/seal.key"
+        credential = "/srv/credential"
+        wait = 5
+        owner_auth = "/srv/owner"
+        [log]
+        format = "json"
+        level = "debug"
+        [testing]
+        clock_file = "/srv/clock"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.server.admin_group, Some(NameOrId::Id(4)));
+    assert_eq!(
+        config.server.service_uids,
+        [NameOrId::Id(990), NameOrId::Name("kmsfs".into())]
+    );
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.sealer_config(None).wait, Duration::from_secs(5));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_name_and_line() {
+    let error = parse("[server]\naccount = \"000000000000\"\nsoket = \"/x\"\n").unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("line 3"), "{text}");
+    assert!(text.contains("unknown field `soket`"), "{text}");
+    assert!(text.contains("/etc/kmsd/kmsd.toml"), "{text}");
+    let text = parse("\n[sever]\n").unwrap_err().to_string();
+    assert!(
+        text.contains("line 2") && text.contains("`sever`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn wrong_values_name_their_key() {
+    let cases = [
+        ("[server]\nsocket_mode = \"0999\"", "server.socket_mode"),
+        ("[server]\nsocket_mode = \"1777\"", "server.socket_mode"),
+        ("[server]\naccount = \"12\"", "server.account"),
+        ("[server]\nregion = \"Mars\"", "server.region"),
+        ("[server]\nsocket = \"kmsd.sock\"", "server.socket"),
+        ("[server]\nservice_uids = [65534]", "server.service_uids"),
+        ("[server]\nheader_timeout = 0", "server.header_timeout"),
+        ("[store]\ndirectory = \"here\"", "store.directory"),
+        ("[log]\nlevel = \"a=b=c\"", "log.level"),
+        ("[testing]\nclock_file = \"/x\"", "testing.clock_file"),
+        ("[seal]\npcrs = [24]", "pcrs"),
+        ("[seal]\ndevice = \"/dev/tpm0\"", "device"),
+        ("[seal]\nkind = \"hsm\"", "kind"),
+    ];
+    for (text, key) in cases {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(key), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_test_clock_is_allowed_without_a_real_tpm() {
+    parse("[testing]\nclock_file = \"/x\"\n[seal]\nkind = \"software\"").unwrap();
+    parse("[testing]\nclock_file = \"/x\"\n[seal]\ndevice = \"swtpm:host=127.0.0.1,port=1\"")
+        .unwrap();
+}
