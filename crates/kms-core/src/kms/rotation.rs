@@ -130,7 +130,9 @@ impl Kms {
         let key = self.key(&request.key_id)?;
         self.allow(Action::ScheduleRotation, key)?;
         let asked = request.rotation_period_in_days;
-        let period_days = asked.or_else(|| key.rotation.map(|r| r.period_days)).unwrap_or(365);
+        let period_days = asked
+            .or_else(|| key.rotation.map(|r| r.period_days))
+            .unwrap_or(365);
         if key.rotation.is_some_and(|r| r.period_days == period_days) {
             return Ok(reply(Response::EnableKeyRotation(EMPTY)));
         }

@@ -1,5 +1,6 @@
 //! The primitives over AWS-LC.
 
+mod context;
 mod siv;
 mod xts;
 

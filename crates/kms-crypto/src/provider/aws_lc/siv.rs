@@ -1,29 +1,26 @@
 //! RFC 5297 (AES-SIV) from AWS-LC's AES-CMAC and AES-CTR.
 
-use aws_lc_rs::cipher::{
-    self, AES_256 as AES_256_CTR, EncryptingKey, EncryptionContext, UnboundCipherKey,
-};
-use aws_lc_rs::cmac::{self, AES_256 as AES_256_CMAC, Context, Key};
-use aws_lc_rs::iv::FixedLength;
+use aws_lc_rs::cmac::{self, AES_256, Key};
 use zeroize::Zeroize;
 
 use super::array;
+use super::context::{Cipher, Pool};
 use crate::CryptoError;
-use crate::provider::Siv;
+use crate::provider::{Direction, Siv};
 
 const FAILED: CryptoError = CryptoError::Provider("AES-SIV");
 
 /// AEAD_AES_SIV_CMAC_512: the first half of the key is for S2V, the second for CTR.
 pub(crate) struct AwsLcSiv {
     mac: Key,
-    ctr: EncryptingKey,
+    ctr: Pool,
     /// CMAC of the zero block, with which every S2V begins.
     start: [u8; 16],
 }
 
 impl Siv for AwsLcSiv {
     fn new(key: &[u8; 64]) -> Result<Self, CryptoError> {
-        Self::with(AES_256_CMAC, &AES_256_CTR, key)
+        Self::with(AES_256, Cipher::Aes256Ctr, key)
     }
 
     fn seal(&self, headers: &[&[u8]], data: &mut [u8]) -> Result<[u8; 16], CryptoError> {
@@ -43,16 +40,11 @@ impl Siv for AwsLcSiv {
 }
 
 impl AwsLcSiv {
-    /// AES of the size of half the key.
-    fn with(
-        mac_algorithm: cmac::Algorithm,
-        ctr_algorithm: &'static cipher::Algorithm,
-        key: &[u8],
-    ) -> Result<Self, CryptoError> {
-        let (mac, ctr) = key.split_at(key.len() / 2);
-        let mac = Key::new(mac_algorithm, mac).map_err(|_| FAILED)?;
-        let ctr = UnboundCipherKey::new(ctr_algorithm, ctr).map_err(|_| FAILED)?;
-        let ctr = EncryptingKey::ctr(ctr).map_err(|_| FAILED)?;
+    /// `mac` and `ctr` both take half the key.
+    fn with(mac: cmac::Algorithm, ctr: Cipher, key: &[u8]) -> Result<Self, CryptoError> {
+        let (mac_key, ctr_key) = key.split_at(key.len() / 2);
+        let mac = Key::new(mac, mac_key).map_err(|_| FAILED)?;
+        let ctr = Pool::new(ctr, ctr_key, Direction::Encrypt)?;
         let start = mac_of(&mac, &[&[0; 16]])?;
         Ok(Self { mac, ctr, start })
     }
@@ -95,16 +87,13 @@ impl AwsLcSiv {
             return Ok(());
         }
         let counter = u128::from_be_bytes(*iv) & !((1 << 63) | (1 << 31));
-        let context = EncryptionContext::Iv128(FixedLength::from(counter.to_be_bytes()));
         self.ctr
-            .less_safe_encrypt(data, context)
-            .map(|_| ())
-            .map_err(|_| FAILED)
+            .with(|context| context.in_place(&counter.to_be_bytes(), data))
     }
 }
 
 fn mac_of(key: &Key, parts: &[&[u8]]) -> Result<[u8; 16], CryptoError> {
-    let mut context = Context::with_key(key);
+    let mut context = cmac::Context::with_key(key);
     for part in parts {
         context.update(part).map_err(|_| FAILED)?;
     }
@@ -124,8 +113,6 @@ fn xor(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::cipher::AES_128 as AES_128_CTR;
-    use aws_lc_rs::cmac::AES_128 as AES_128_CMAC;
     use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
     use super::*;
@@ -137,7 +124,7 @@ mod tests {
 
     /// RFC 5297 has examples for AES-128 only; the code differs in nothing but the size of the key.
     fn check(key: &str, headers: &[&str], plaintext: &str, iv: &str, ciphertext: &str) {
-        let siv = AwsLcSiv::with(AES_128_CMAC, &AES_128_CTR, &hex(key)).unwrap();
+        let siv = AwsLcSiv::with(cmac::AES_128, Cipher::Aes128Ctr, &hex(key)).unwrap();
         let headers: Vec<Vec<u8>> = headers.iter().map(|text| hex(text)).collect();
         let headers: Vec<&[u8]> = headers.iter().map(Vec::as_slice).collect();
         let mut data = hex(plaintext);
