@@ -53,11 +53,15 @@ impl DomainKeys {
         }
     }
 
-    /// Draws a new domain key and makes it current.
+    /// Draws a new domain key, without making it current.
     pub fn draw(&mut self, id: u64) -> Result<(), DomainError> {
         self.keys.insert(id, Key::random()?);
-        self.current = id;
         Ok(())
+    }
+
+    /// New wraps use this domain key from now on.
+    pub fn make_current(&mut self, id: u64) {
+        self.current = id;
     }
 
     /// Opens a domain key with the host's KEK.
@@ -135,9 +139,19 @@ impl DomainKeys {
         self.keys.retain(|id, _| *id == current);
     }
 
-    /// The set-MAC key of the store, from the current domain key.
-    pub fn mac_key(&self) -> Result<Key<32>, DomainError> {
-        let key = self.key(self.current)?;
+    /// Forgets one domain key.
+    pub fn forget(&mut self, id: u64) {
+        self.keys.remove(&id);
+    }
+
+    /// Forgets every domain key: nothing can be wrapped or opened any more.
+    pub fn forget_all(&mut self) {
+        self.keys.clear();
+    }
+
+    /// The set-MAC key of a store whose current domain key is `id`.
+    pub fn mac_key(&self, id: u64) -> Result<Key<32>, DomainError> {
+        let key = self.key(id)?;
         Ok(hkdf_key(
             self.store_id.as_bytes(),
             &[key.expose()],

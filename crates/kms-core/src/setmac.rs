@@ -115,7 +115,7 @@ mod tests {
             vec![a.clone(), row(Table::Alias, "b", "3")],
             vec![a.clone(), row(Table::Alias, "c", "2")],
             vec![a.clone(), row(Table::Policy, "b", "2")],
-            vec![a.clone(), b.clone(), row(Table::Key, "c", "")],
+            vec![a, b, row(Table::Key, "c", "")],
             vec![],
         ] {
             assert_ne!(base, mac(&other));

@@ -1,0 +1,312 @@
+//! Making a store, moving it to a new TPM, and accepting one that was put back.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use kms_core::clock::Elapsed;
+use kms_core::rows::{DomainRow, FORMAT, MetaRow, Row};
+use kms_core::setmac::SetMac;
+use kms_core::storage::{RawChange, Storage as _};
+use kms_core::{Change, Clock, DomainKeys, ids::Scope};
+use kms_crypto::{RecoveryPrivateKey, RecoveryPublicKey};
+use kms_seal::{Credential, Enrollment, HostKek, Profile, RootSealer};
+use std::sync::Arc;
+
+use super::open::{Rollback, assemble, load, open_storage};
+use super::tick::recovery_public;
+use super::writer::{Anchor, encode, verified};
+use super::{EngineConfig, EngineError};
+use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
+
+/// What an enrolment made.
+#[derive(Clone, Debug)]
+pub struct EnrollReport {
+    /// Name of the store, 32 hex digits.
+    pub store_id: String,
+    /// The recovery key's public half: a recipient of every domain key.
+    pub recovery_public: RecoveryPublicKey,
+    /// Generation of the store, equal to the counter.
+    pub generation: u64,
+    /// Keys in the store.
+    pub keys: u64,
+}
+
+/// What accepting a rollback did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RollbackReport {
+    /// Generation that the store had.
+    pub found: u64,
+    /// The counter's value then.
+    pub counter: u64,
+    /// Generation and counter now.
+    pub accepted: u64,
+}
+
+/// Makes a store in `config.directory` under a new root secret.
+///
+/// `recovery` is the recovery private key as read back from where the administrator keeps it: the
+/// new store is opened with it before anything is final, so a recovery key that was written down
+/// wrongly is found now and not on the day it is needed. It is not kept. The catalogue appears
+/// under its name in one step, complete.
+///
+/// # Errors
+/// There is a store already; the sealer or the disk failed. Nothing is left of a failed attempt.
+pub fn enroll(
+    config: &EngineConfig,
+    sealer: &mut dyn RootSealer,
+    profile: Profile,
+    credential: &Credential,
+    recovery: &RecoveryPrivateKey,
+    clock: &dyn Clock,
+) -> Result<EnrollReport, EngineError> {
+    let scope = Scope::new(&config.account, &config.region).ok_or(EngineError::BadScope)?;
+    let directory = &config.directory;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| EngineError::Io {
+            path: directory.clone(),
+            source,
+        })?;
+    let _lock = StoreLock::acquire(directory)?;
+    if directory.join(CATALOGUE).exists() {
+        return Err(EngineError::AlreadyEnrolled(directory.clone()));
+    }
+    let (enrollment, kek) = sealer.enroll(profile, credential)?;
+    let written = write_first(config, sealer, &enrollment, &kek, scope, recovery, clock);
+    if written.is_err()
+        && let Err(error) = sealer.remove(&enrollment)
+    {
+        tracing::warn!(%error, "a failed enrolment left its counter and epoch secret in the TPM");
+    }
+    written
+}
+
+fn write_first(
+    config: &EngineConfig,
+    sealer: &mut dyn RootSealer,
+    enrollment: &Enrollment,
+    kek: &HostKek,
+    scope: Scope,
+    recovery: &RecoveryPrivateKey,
+    clock: &dyn Clock,
+) -> Result<EnrollReport, EngineError> {
+    let directory = &config.directory;
+    let reading = clock.read();
+    let public = recovery.public_key()?;
+    let store_id = HEXLOWER.encode(&kms_crypto::random_array::<16>()?);
+    let generation = sealer.counter(enrollment)?;
+    let meta = MetaRow {
+        format: FORMAT,
+        store_id: store_id.clone(),
+        scope,
+        created_ms: reading.wall_ms,
+        revision: 1,
+        generation,
+        unanchored: 0,
+        deletion_epoch: 0,
+        domain: 1,
+        epoch_change: None,
+        recovery_public: kms_core::rows::Bytes(public.as_bytes().to_vec()),
+        elapsed: Elapsed::starting(&reading),
+    };
+    let mut domain = DomainKeys::new(&meta);
+    domain.draw(meta.domain)?;
+    let domain_row = domain.row(meta.domain, reading.wall_ms, kek.key(), &public)?;
+    prove_recovery(&meta, &domain_row, recovery, directory)?;
+
+    let mut mac = SetMac::new(domain.mac_key(meta.domain)?);
+    let rows = [
+        Row::Meta(Box::new(meta)),
+        Row::Enrollment(enrollment.to_json()?),
+        Row::Domain(domain_row),
+    ];
+    let mut changes = Vec::new();
+    for row in rows {
+        let change = encode(&Change::Put(row))?;
+        if let RawChange::Put(raw) = &change {
+            mac.put(raw);
+        }
+        changes.push(change);
+    }
+    changes.push(encode(&Change::Put(Row::Mac(mac.value().to_vec())))?);
+
+    let new = directory.join(format!("{CATALOGUE}.new"));
+    remove_leftovers(&new)?;
+    let mut storage = SqliteStorage::create(&new)?;
+    storage.commit(0, &changes)?;
+    storage.close()?;
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EngineError::Io { path, source }
+    };
+    std::fs::File::open(&new)
+        .and_then(|file| file.sync_all())
+        .map_err(io(&new))?;
+    std::fs::rename(&new, directory.join(CATALOGUE)).map_err(io(&new))?;
+    std::fs::File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(io(directory))?;
+    Ok(EnrollReport {
+        store_id,
+        recovery_public: public,
+        generation,
+        keys: 0,
+    })
+}
+
+/// Opens the store with the recovery private key and seals it to `sealer`, with a new root secret.
+/// Every key is kept. Whether the store is the newest one cannot be known here: the counter that
+/// knew is the old TPM's.
+///
+/// # Errors
+/// There is no store, the key is another store's, the store was changed; the sealer or the disk
+/// failed, and then the store is as it was.
+pub fn recover(
+    config: &EngineConfig,
+    sealer: &mut dyn RootSealer,
+    profile: Profile,
+    credential: &Credential,
+    recovery: &RecoveryPrivateKey,
+    clock: &dyn Clock,
+) -> Result<EnrollReport, EngineError> {
+    let (_lock, mut storage) = open_storage(&config.directory)?;
+    let (rows, snapshot) = load(&mut storage, config)?;
+    let mut domain = DomainKeys::new(snapshot.meta());
+    for row in snapshot.domains() {
+        domain
+            .open_as_recovery(row, recovery)
+            .map_err(|_| EngineError::WrongRecoveryKey(config.directory.clone()))?;
+    }
+    let mut mac = verified(&rows, &snapshot, domain.mac_key(snapshot.meta().domain)?)?;
+    let public = recovery_public(&snapshot.meta().recovery_public.0)?;
+
+    let (enrollment, kek) = sealer.enroll(profile, credential)?;
+    let result = (|| {
+        let meta = MetaRow {
+            revision: snapshot.meta().revision.saturating_add(1),
+            generation: sealer.counter(&enrollment)?,
+            unanchored: 0,
+            elapsed: snapshot.meta().elapsed.advanced(&clock.read()),
+            ..snapshot.meta().clone()
+        };
+        let report = EnrollReport {
+            store_id: meta.store_id.clone(),
+            recovery_public: public,
+            generation: meta.generation,
+            keys: snapshot
+                .keys()
+                .filter(|key| key.destroyed_ms.is_none())
+                .count() as u64,
+        };
+        let mut rows = vec![
+            Row::Meta(Box::new(meta)),
+            Row::Enrollment(enrollment.to_json()?),
+        ];
+        for row in snapshot.domains() {
+            rows.push(Row::Domain(domain.row(
+                row.id,
+                row.created_ms,
+                kek.key(),
+                &public,
+            )?));
+        }
+        let mut changes = Vec::new();
+        for row in rows {
+            let change = encode(&Change::Put(row))?;
+            if let RawChange::Put(raw) = &change {
+                mac.put(raw);
+            }
+            changes.push(change);
+        }
+        changes.push(encode(&Change::Put(Row::Mac(mac.value().to_vec())))?);
+        storage.commit(snapshot.meta().revision, &changes)?;
+        Ok(report)
+    })();
+    if result.is_err()
+        && let Err(error) = sealer.remove(&enrollment)
+    {
+        tracing::warn!(%error, "a failed recovery left its counter and epoch secret in the TPM");
+    }
+    result
+}
+
+/// Makes a store current that the rollback counter does not vouch for. Needs the recovery private
+/// key: whoever can merely write the store's directory cannot do this.
+///
+/// # Errors
+/// The store is not rolled back, the key is another store's, or the store does not open. A store
+/// from before a deletion does not open any more; [`recover`] can open it with the recovery key.
+pub fn accept_rollback(
+    config: &EngineConfig,
+    sealer: Box<dyn RootSealer>,
+    credential: &Credential,
+    recovery: &RecoveryPrivateKey,
+    clock: Arc<dyn Clock>,
+) -> Result<RollbackReport, EngineError> {
+    let (_lock, storage) = open_storage(&config.directory)?;
+    let shared = assemble(
+        config.clone(),
+        Box::new(storage),
+        sealer,
+        credential,
+        clock,
+        Rollback::Accept,
+    )?;
+    let (meta, row) = {
+        let kms = shared.kms.read();
+        let meta = kms.snapshot().meta().clone();
+        let row = kms
+            .snapshot()
+            .domains()
+            .find(|row| row.id == meta.domain)
+            .cloned();
+        (meta, row)
+    };
+    let row = row.ok_or_else(|| EngineError::Tampered("its domain key is missing".to_owned()))?;
+    prove_recovery(&meta, &row, recovery, &config.directory)?;
+    let mut writer = shared.writer.lock();
+    let (found, counter) = (meta.generation, writer.counter);
+    if found == counter || found == counter.saturating_add(1) {
+        return Err(EngineError::NotRolledBack(config.directory.clone()));
+    }
+    shared.commit(&mut writer, &[], Anchor::Now)?;
+    shared.increment(&mut writer)?;
+    Ok(RollbackReport {
+        found,
+        counter,
+        accepted: writer.counter,
+    })
+}
+
+/// The recovery key opens this domain key, now.
+fn prove_recovery(
+    meta: &MetaRow,
+    row: &DomainRow,
+    recovery: &RecoveryPrivateKey,
+    directory: &Path,
+) -> Result<(), EngineError> {
+    DomainKeys::new(meta)
+        .open_as_recovery(row, recovery)
+        .map_err(|_| EngineError::WrongRecoveryKey(directory.to_owned()))
+}
+
+/// Files of an enrolment that did not get to its end.
+fn remove_leftovers(new: &Path) -> Result<(), EngineError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut path = new.as_os_str().to_owned();
+        path.push(suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(EngineError::Io {
+                    path: path.into(),
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! Work without a request: anchoring, deletion epochs, automatic rotation.
+
+use std::time::{Duration, Instant};
+
+use kms_core::domain::DomainError;
+use kms_core::kms::World;
+use kms_core::provider::KeyProvider as _;
+use kms_core::rows::EpochPhase;
+use kms_core::setmac::SetMac;
+use kms_core::{KeyId, Outcome, epoch};
+use kms_crypto::RecoveryPublicKey;
+
+use super::writer::{Anchor, Writer};
+use super::{EngineError, Shared};
+
+/// Elapsed time is made durable at least this often.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Clocks that disagree are reported at most this often.
+const ALERT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+impl Shared {
+    pub(super) fn tick(&self) -> Result<(), EngineError> {
+        let results = [
+            self.tick_anchor(),
+            self.tick_deletions(),
+            self.tick_rotations(),
+        ];
+        results.into_iter().collect()
+    }
+
+    fn tick_anchor(&self) -> Result<(), EngineError> {
+        let mut writer = self.writer()?;
+        let (pending, unanchored) = {
+            let kms = self.kms.read();
+            let meta = kms.snapshot().meta();
+            (meta.generation > writer.counter, meta.unanchored > 0)
+        };
+        let due = writer.anchored.elapsed() >= self.config.anchor_interval;
+        if pending || writer.stale || (unanchored && due) {
+            self.anchor_all(&mut writer)?;
+        }
+        if writer.counted.elapsed() >= COUNT_INTERVAL {
+            self.commit(&mut writer, &[], Anchor::Never)?;
+            writer.counted = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn tick_deletions(&self) -> Result<(), EngineError> {
+        let found = {
+            let kms = self.kms.read();
+            kms.deletions_due(self.now(&kms))
+        };
+        if !found.clocks_disagree.is_empty() {
+            self.alert("deletion", &found.clocks_disagree)?;
+        }
+        let unfinished = self.kms.read().snapshot().meta().epoch_change.is_some();
+        if found.due.is_empty() && !unfinished {
+            return Ok(());
+        }
+        let mut writer = self.writer()?;
+        if writer.stale {
+            self.reload(&mut writer)?;
+        }
+        self.finish_epoch(&mut writer)?;
+        // A cancellation may have come first.
+        let due = {
+            let kms = self.kms.read();
+            kms.deletions_due(self.now(&kms)).due
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.begin_epoch(&mut writer, &due)?;
+        self.finish_epoch(&mut writer)
+    }
+
+    fn tick_rotations(&self) -> Result<(), EngineError> {
+        let found = {
+            let kms = self.kms.read();
+            kms.rotations_due(self.now(&kms))
+        };
+        if !found.clocks_disagree.is_empty() {
+            self.alert("rotation", &found.clocks_disagree)?;
+        }
+        for key in found.due {
+            let rotated = self.write(None, |kms, world: &World<'_>| {
+                kms.rotate_automatically(key, world).map(Outcome::from)
+            });
+            rotated.map_err(EngineError::Refused)?;
+            tracing::info!(%key, "rotated automatically");
+        }
+        Ok(())
+    }
+
+    /// The writer, unless the engine is shut down.
+    fn writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, EngineError> {
+        let writer = self.writer.lock();
+        self.check_open().map_err(|_| EngineError::Closed)?;
+        Ok(writer)
+    }
+
+    fn alert(&self, what: &str, keys: &[KeyId]) -> Result<(), EngineError> {
+        let mut writer = self.writer()?;
+        if writer
+            .alerted
+            .is_none_or(|at| at.elapsed() >= ALERT_INTERVAL)
+        {
+            writer.alerted = Some(Instant::now());
+            for key in keys {
+                tracing::error!(
+                    %key,
+                    "a {what} waits: the wall clock and the time known to have passed disagree about \
+                     whether it is due; check the system's clock"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps 1 and 2 of a deletion epoch: see [`kms_core::epoch`].
+    fn begin_epoch(&self, writer: &mut Writer, doomed: &[KeyId]) -> Result<(), EngineError> {
+        for key in doomed {
+            tracing::warn!(%key, "the waiting period is over; destroying the key material");
+            self.provider.forget(*key);
+        }
+        let (staged, kek) = writer
+            .sealer
+            .stage_epoch(&writer.enrollment, &writer.credential)?;
+        let enrollment = staged.to_json()?;
+        let (meta, held) = {
+            let kms = self.kms.read();
+            let held: Vec<_> = kms
+                .snapshot()
+                .domains()
+                .map(|row| (row.id, row.created_ms))
+                .collect();
+            (kms.snapshot().meta().clone(), held)
+        };
+        let recovery = recovery_public(&meta.recovery_public.0)?;
+        let new = meta.domain.saturating_add(1);
+        let now = {
+            let kms = self.kms.read();
+            self.now(&kms)
+        };
+        let drawn = {
+            let mut domain = self.domain.write();
+            domain.draw(new)?;
+            held.into_iter()
+                .chain([(new, now.wall_ms)])
+                .map(|(id, created)| domain.row(id, created, kek.key(), &recovery))
+                .collect::<Result<Vec<_>, DomainError>>()
+                .and_then(|rows| Ok((rows, domain.mac_key(new)?)))
+        };
+        drop(kek);
+        let begun = drawn
+            .map_err(EngineError::from)
+            .and_then(|(rows, mac_key)| {
+                // The new domain key also changes the key of the set-MAC.
+                writer.stale = true;
+                let (_, stored) = writer.storage.load()?;
+                let mut mac = SetMac::new(mac_key);
+                stored.iter().for_each(|row| mac.put(row));
+                writer.mac = mac;
+                let changes = {
+                    let kms = self.kms.read();
+                    epoch::begin(kms.snapshot(), doomed, rows, new, enrollment, now)
+                };
+                self.commit(writer, &changes, Anchor::Soon)
+            });
+        match begun {
+            Ok(()) => {
+                self.domain.write().make_current(new);
+                writer.enrollment = staged;
+                Ok(())
+            }
+            Err(error) => {
+                // Whether the commit went through is not known: keep the key until a reload tells.
+                tracing::error!(%error, "a deletion epoch could not begin; it is tried again");
+                Err(error)
+            }
+        }
+    }
+
+    /// Steps 3 to 7, from wherever the store stands.
+    pub(super) fn finish_epoch(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let phase = |shared: &Self| shared.kms.read().snapshot().meta().epoch_change;
+        if phase(self) == Some(EpochPhase::Rewrapping) {
+            loop {
+                let changes = {
+                    let kms = self.kms.read();
+                    epoch::rewrap(kms.snapshot(), &self.domain.read())?
+                };
+                if changes.is_empty() {
+                    break;
+                }
+                self.commit(writer, &changes, Anchor::Soon)?;
+            }
+            let changes = {
+                let kms = self.kms.read();
+                epoch::drop_old(kms.snapshot())
+            };
+            self.commit(writer, &changes, Anchor::Soon)?;
+            self.domain.write().retain_current();
+        }
+        if phase(self) == Some(EpochPhase::Scrubbing) {
+            writer.storage.scrub()?;
+            let committed = writer.sealer.commit_epoch(&writer.enrollment)?;
+            let changes = {
+                let kms = self.kms.read();
+                epoch::finish(kms.snapshot(), committed.to_json()?)
+            };
+            self.commit(writer, &changes, Anchor::Now)?;
+            writer.enrollment = committed;
+            self.increment(writer)?;
+            let epoch = self.kms.read().snapshot().meta().deletion_epoch;
+            tracing::info!(
+                epoch,
+                "deletion epoch complete: no older copy of the store opens any more"
+            );
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn recovery_public(bytes: &[u8]) -> Result<RecoveryPublicKey, EngineError> {
+    <[u8; 32]>::try_from(bytes)
+        .map(RecoveryPublicKey::from_bytes)
+        .map_err(|_| EngineError::Tampered("the recovery public key has a wrong length".to_owned()))
+}

@@ -1,0 +1,286 @@
+//! The one writer: makes transactions durable under the set-MAC, and anchors them.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use kms_api::{ApiError, ErrorCode, Response};
+use kms_core::kms::World;
+use kms_core::provider::KeyProvider as _;
+use kms_core::rows::{MetaRow, RawRow, Row, RowError};
+use kms_core::setmac::SetMac;
+use kms_core::storage::{RawChange, Storage, StorageError};
+use kms_core::{Change, Effect, Kms, Outcome, Snapshot, SystemEntropy, Write};
+use kms_seal::{Credential, Enrollment, RootSealer};
+
+use super::{EngineError, Shared};
+
+/// What only the thread that writes may touch.
+pub(super) struct Writer {
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) sealer: Box<dyn RootSealer>,
+    pub(super) credential: Credential,
+    pub(super) enrollment: Enrollment,
+    pub(super) mac: SetMac,
+    /// The rollback counter, as last seen.
+    pub(super) counter: u64,
+    /// When changes were last anchored.
+    pub(super) anchored: Instant,
+    /// When elapsed time was last made durable.
+    pub(super) counted: Instant,
+    /// When clocks that disagree were last reported.
+    pub(super) alerted: Option<Instant>,
+    /// Storage may differ from the snapshot: load it before the next write.
+    pub(super) stale: bool,
+    /// Held for its lifetime.
+    pub(super) _lock: Option<crate::storage::StoreLock>,
+}
+
+/// How a transaction stands to the rollback counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anchor {
+    /// At once, before the reply.
+    Now,
+    /// Within the configured window.
+    Soon,
+    /// Bookkeeping that needs none of its own.
+    Never,
+}
+
+/// How often a transaction is evaluated again after a conflict.
+const ATTEMPTS: usize = 3;
+
+impl Shared {
+    /// Carries out a change: `first` if the store is still at the revision it was evaluated against,
+    /// otherwise what `evaluate` makes of the present one.
+    pub(super) fn write(
+        &self,
+        first: Option<Write>,
+        evaluate: impl Fn(&Kms, &World<'_>) -> Result<Outcome, ApiError>,
+    ) -> Result<Response, ApiError> {
+        let mut writer = self.writer.lock();
+        self.check_open()?;
+        let mut ready = first;
+        for _ in 0..ATTEMPTS {
+            if writer.stale {
+                self.reload(&mut writer)
+                    .map_err(|error| self.report(&error))?;
+            }
+            let revision = self.kms.read().snapshot().meta().revision;
+            let write = match ready.take().filter(|write| write.expected == revision) {
+                Some(write) => write,
+                None => {
+                    let kms = self.kms.read();
+                    let domain = self.domain.read();
+                    let world = World {
+                        now: self.now(&kms),
+                        entropy: &SystemEntropy,
+                        domain: &domain,
+                        host: &self.host,
+                    };
+                    match evaluate(&kms, &world)? {
+                        Outcome::Write(write) => *write,
+                        // Done already, at most the counter is missing.
+                        Outcome::Reply(response) => {
+                            self.prove(&mut writer)?;
+                            return Ok(*response);
+                        }
+                        Outcome::Use(_) => return Err(ApiError::bare(ErrorCode::Internal)),
+                    }
+                }
+            };
+            let anchor = if write.tightening {
+                Anchor::Now
+            } else {
+                Anchor::Soon
+            };
+            match self.commit(&mut writer, &write.changes, anchor) {
+                Ok(()) => {}
+                Err(EngineError::Storage(StorageError::Conflict { .. })) => continue,
+                Err(error) => return Err(self.report(&error)),
+            }
+            for effect in &write.effects {
+                match effect {
+                    Effect::Forget(key) => self.provider.forget(*key),
+                }
+            }
+            if anchor == Anchor::Now {
+                self.prove(&mut writer)?;
+            }
+            return Ok(write.response);
+        }
+        Err(ApiError::new(
+            ErrorCode::Internal,
+            "The store changes faster than this can be done.",
+        ))
+    }
+
+    /// Advances the counter before the reply to a tightening change. If that fails, the change is
+    /// durable and in force all the same; only the proof against putting an older store back is
+    /// missing, and the next tick tries again.
+    fn prove(&self, writer: &mut Writer) -> Result<(), ApiError> {
+        self.unproved.store(true, Ordering::SeqCst);
+        self.increment(writer).map_err(|error| {
+            tracing::error!(%error, "the rollback counter could not be advanced");
+            ApiError::new(
+                ErrorCode::DependencyTimeout,
+                "The change is in force, but the rollback counter could not be advanced.",
+            )
+        })
+    }
+
+    /// Makes a transaction durable and applies it. Nothing is applied if this fails.
+    pub(super) fn commit(
+        &self,
+        writer: &mut Writer,
+        changes: &[Change],
+        anchor: Anchor,
+    ) -> Result<(), EngineError> {
+        let meta = self.next_meta(writer, changes, anchor);
+        let expected = meta.revision.saturating_sub(1);
+        let mut all: Vec<Change> = changes
+            .iter()
+            .filter(|change| !is_meta(change))
+            .cloned()
+            .collect();
+        all.push(Change::Put(Row::Meta(Box::new(meta))));
+        let mut raw = all.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        // From here on the running MAC is ahead of the store until the commit is through.
+        writer.stale = true;
+        for change in &raw {
+            match change {
+                RawChange::Put(row) => writer.mac.put(row),
+                RawChange::Remove(table, id) => writer.mac.remove(*table, id),
+            }
+        }
+        let mac = Change::Put(Row::Mac(writer.mac.value().to_vec()));
+        raw.push(encode(&mac)?);
+        all.push(mac);
+        writer.storage.commit(expected, &raw)?;
+        writer.stale = false;
+        self.kms.write().apply(&all);
+        Ok(())
+    }
+
+    /// Advances the counter to the generation that the store already has.
+    pub(super) fn increment(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let generation = self.kms.read().snapshot().meta().generation;
+        if generation > writer.counter {
+            writer.counter = writer.sealer.increment(&writer.enrollment)?;
+            writer.anchored = Instant::now();
+        }
+        if writer.counter > generation {
+            // Somebody else has used the counter: follow it, or the next start would refuse.
+            tracing::warn!(
+                counter = writer.counter,
+                generation,
+                "the rollback counter ran ahead"
+            );
+            let mut meta = self.kms.read().snapshot().meta().clone();
+            meta.generation = writer.counter;
+            self.commit(
+                writer,
+                &[Change::Put(Row::Meta(Box::new(meta)))],
+                Anchor::Never,
+            )?;
+        }
+        self.unproved.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Anchors everything that is not anchored yet.
+    pub(super) fn anchor_all(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        if writer.stale {
+            self.reload(writer)?;
+        }
+        if self.kms.read().snapshot().meta().unanchored > 0 {
+            self.commit(writer, &[], Anchor::Now)?;
+        }
+        self.increment(writer)
+    }
+
+    /// Reads the store again, after a conflict or a commit with an unknown end.
+    pub(super) fn reload(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let (_, rows) = writer.storage.load()?;
+        let snapshot = Snapshot::from_rows(&rows)?;
+        let mac_key = self.domain.read().mac_key(snapshot.meta().domain)?;
+        writer.mac = verified(&rows, &snapshot, mac_key)?;
+        writer.enrollment = Enrollment::from_json(snapshot.enrollment())?;
+        self.domain.write().make_current(snapshot.meta().domain);
+        for key in snapshot
+            .keys()
+            .filter(|key| key.state != kms_core::rows::State::Enabled)
+        {
+            self.provider.forget(key.id);
+        }
+        *self.kms.write() = Kms::new(snapshot);
+        writer.stale = false;
+        Ok(())
+    }
+
+    fn next_meta(&self, writer: &Writer, changes: &[Change], anchor: Anchor) -> MetaRow {
+        let given = changes.iter().rev().find_map(|change| match change {
+            Change::Put(Row::Meta(meta)) => Some(MetaRow::clone(meta)),
+            _ => None,
+        });
+        let kms = self.kms.read();
+        let current = kms.snapshot().meta();
+        let mut meta = given.unwrap_or_else(|| current.clone());
+        meta.revision = current.revision.saturating_add(1);
+        meta.elapsed = current.elapsed.advanced(&self.clock.read());
+        match anchor {
+            Anchor::Now => {
+                meta.generation = writer.counter.saturating_add(1);
+                meta.unanchored = 0;
+            }
+            Anchor::Soon => meta.unanchored = current.unanchored.saturating_add(1),
+            Anchor::Never => {}
+        }
+        meta
+    }
+
+    /// Logs a failure and turns it into what the caller may know.
+    pub(super) fn report(&self, error: &EngineError) -> ApiError {
+        tracing::error!(%error, next_step = error.next_step(), "a change could not be carried out");
+        if self.closed.load(Ordering::SeqCst) {
+            return ApiError::new(ErrorCode::ServiceUnavailable, "kmsd is shutting down.");
+        }
+        match error {
+            EngineError::Seal(_) => ApiError::new(
+                ErrorCode::DependencyTimeout,
+                "The TPM did not do what it was asked; see kmsd's log.",
+            ),
+            _ => ApiError::new(
+                ErrorCode::Internal,
+                "The store could not be written; see kmsd's log.",
+            ),
+        }
+    }
+}
+
+/// Computes the set-MAC over loaded rows and compares it with the stored one.
+pub(super) fn verified(
+    rows: &[RawRow],
+    snapshot: &Snapshot,
+    key: kms_crypto::Key<32>,
+) -> Result<SetMac, EngineError> {
+    let mut mac = SetMac::new(key);
+    rows.iter().for_each(|row| mac.put(row));
+    if kms_crypto::constant_time_eq(&mac.value(), snapshot.mac()) {
+        return Ok(mac);
+    }
+    Err(EngineError::Tampered(
+        "its rows do not fit its MAC".to_owned(),
+    ))
+}
+
+pub(super) fn encode(change: &Change) -> Result<RawChange, EngineError> {
+    let damaged = |error: RowError| EngineError::Tampered(error.to_string());
+    Ok(match change {
+        Change::Put(row) => RawChange::Put(row.encode().map_err(damaged)?),
+        Change::Remove(table, id) => RawChange::Remove(*table, id.clone()),
+    })
+}
+
+fn is_meta(change: &Change) -> bool {
+    matches!(change, Change::Put(Row::Meta(_)))
+}
