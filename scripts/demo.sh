@@ -161,6 +161,7 @@ directory = "$private/store"
 [seal]
 kind = "tpm"
 device = "$device"
+credential = "$private/credential"
 TOML
     "$target/kmsd" --config "$private/kmsd.toml" --check-config >/dev/null
     "$target/kmsd" enroll --config "$private/kmsd.toml" --recovery-out "$private/recovery-key" \
@@ -175,9 +176,10 @@ TOML
     await "$target/kmsctl" status || fail_with_log "$private/kmsd.log" "kmsd does not answer"
     "$target/kmsctl" key create --description "the demo's key" --alias "$alias" >/dev/null
     "$target/kmsctl" fs init "$demo/cipher" --key "$alias" >/dev/null
-    "$target/kmsfs" mount --control "$run/kmsfs.sock" --log "$private/kmsfs.log" \
-        "$demo/cipher" "$demo/plain" || fail_with_log "$private/kmsfs.log" "the mount failed"
-    pgrep -n -x kmsfs >"$private/kmsfs.pid" || true
+    setsid "$target/kmsfs" mount --foreground --control "$run/kmsfs.sock" \
+        "$demo/cipher" "$demo/plain" >"$private/kmsfs.log" 2>&1 </dev/null &
+    echo $! >"$private/kmsfs.pid"
+    await mountpoint -q "$demo/plain" || fail_with_log "$private/kmsfs.log" "the mount failed"
     say "Mounted demo/plain over demo/cipher under the key $alias."
 
     # The repository itself: what git knows of, as it is in the work tree.

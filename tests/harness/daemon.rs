@@ -29,9 +29,10 @@ impl Daemon {
         daemon.set_clock(0);
         let config = format!(
             "[server]\nsocket = {socket:?}\n\n[store]\ndirectory = {store:?}\n\n\
-             [seal]\nkind = \"tpm\"\ndevice = {device:?}\n\n[testing]\nclock_file = {clock:?}\n",
+             [seal]\nkind = \"tpm\"\ndevice = {device:?}\ncredential = {credential:?}\n\n[testing]\nclock_file = {clock:?}\n",
             socket = daemon.socket(),
             store = daemon.store(),
+            credential = folder.join("credential"),
             clock = folder.join("clock"),
         );
         fs::write(daemon.config(), config).expect("write the configuration");
