@@ -1,0 +1,1 @@
+//! System calls on the lower tree: `*at` calls on directory descriptors, never paths.
