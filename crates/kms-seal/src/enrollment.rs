@@ -139,6 +139,8 @@ pub(crate) struct NvPin {
 pub(crate) struct SoftwareVault {
     /// Which key file.
     pub(crate) key_id: HexArray<16>,
+    /// HMAC of the blob under the key file, so that damage and a wrong credential differ.
+    pub(crate) tag: HexArray<32>,
     pub(crate) sealed: Hex,
 }
 
@@ -279,6 +281,12 @@ impl Enrollment {
     fn canonical(&self) -> Result<Vec<u8>, SealError> {
         serde_json::to_vec(&(self.version, &self.body))
             .map_err(|error| SealError::Crypto(error.to_string()))
+    }
+
+    /// Makes the checksum fit an edited record.
+    #[cfg(test)]
+    pub(crate) fn resum(&mut self) {
+        self.checksum = HexArray(self.sum().unwrap());
     }
 
     fn sum(&self) -> Result<[u8; 32], SealError> {

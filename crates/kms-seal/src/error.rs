@@ -171,6 +171,12 @@ pub enum SealError {
         /// What did not fit.
         reason: &'static str,
     },
+    /// The key file is not the one of the enrolment.
+    #[error("the key file {} is not the one that this enrolment was made with", .path.display())]
+    OtherKeyFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The software sealer could not read or write one of its files.
     #[error("cannot access {}: {source}", .path.display())]
     Io {

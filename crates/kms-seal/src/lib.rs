@@ -16,20 +16,20 @@
 //! # Ok(()) }
 //! ```
 
-#[allow(dead_code, reason = "the keepers follow")]
 mod config;
-#[allow(dead_code, reason = "the keepers follow")]
 mod enrollment;
 mod error;
 mod generation;
 mod hex;
-#[allow(dead_code, reason = "the keepers follow")]
 mod keys;
-#[allow(dead_code, reason = "the keepers follow")]
 mod sealer;
+mod software;
 mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
+mod tpm;
 
 use std::collections::BTreeMap;
 
@@ -149,7 +149,8 @@ pub enum PcrState {
 /// [`SealError::InvalidConfig`].
 pub fn open(config: &SealerConfig) -> Result<Box<dyn RootSealer>, SealError> {
     config.validate()?;
-    Err(SealError::InvalidConfig {
-        reason: "no keeper is built in yet".to_owned(),
+    Ok(match config.kind {
+        SealerKind::Tpm => Box::new(sealer::Sealer::new(tpm::Tpm::new(config))),
+        SealerKind::Software => Box::new(sealer::Sealer::new(software::KeyFile::new(config))),
     })
 }

@@ -22,7 +22,7 @@ pub const fn kinds() -> &'static [ErrorKind] {
 }
 
 impl SealError {
-    /// The exit status that programs end with: 20 to 43, one per kind, see [`kinds`].
+    /// The exit status that programs end with: 20 to 47, one per kind, see [`kinds`].
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         self.kind().exit_code
@@ -65,6 +65,7 @@ impl SealError {
             Self::NotUnsealed => &KINDS[24],
             Self::InvalidConfig { .. } => &KINDS[25],
             Self::Crypto(_) => &KINDS[26],
+            Self::OtherKeyFile { .. } => &KINDS[27],
         }
     }
 }
@@ -72,7 +73,7 @@ impl SealError {
 const RECOVER: &str =
     "If this is expected, run `kmsctl tpm recover` with the recovery key: it enrols anew.";
 
-const KINDS: [ErrorKind; 27] = [
+const KINDS: [ErrorKind; 28] = [
     kind(
         20,
         "no-device",
@@ -234,6 +235,12 @@ const KINDS: [ErrorKind; 27] = [
         "crypto",
         "A cryptographic primitive or the random generator failed.",
         "Restart the program; if it stays, the host's memory or random generator is broken.",
+    ),
+    kind(
+        47,
+        "other-key-file",
+        "The key file is not the one of the enrolment.",
+        "Put the right file back from its backup, or run `kmsctl tpm recover` with the recovery key.",
     ),
 ];
 
