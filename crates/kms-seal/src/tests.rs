@@ -43,14 +43,17 @@ impl Host for Soft {
 struct Chip {
     /// Dropped before the directory.
     tpm: Swtpm,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Host for Chip {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tpm = Swtpm::start(directory.path().join("tpm")).unwrap();
-        Self { tpm, directory }
+        Self {
+            tpm,
+            _directory: directory,
+        }
     }
 
     fn config(&self) -> SealerConfig {

@@ -12,6 +12,7 @@ const FAIR: [&str; 6] = [
     "other-tpm",
     "pcr-changed",
     "wrong-credential",
+    "other-key-file",
 ];
 
 #[test]

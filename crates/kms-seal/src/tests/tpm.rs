@@ -1,1 +1,1 @@
-//! TPM only.
+//! What only a TPM does.
