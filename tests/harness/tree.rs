@@ -8,6 +8,9 @@ use std::process::Command;
 
 use crate::require::output_of;
 
+#[cfg(test)]
+mod tests;
+
 /// Copies a tree with owners, modes, times, links and holes.
 pub fn copy(from: &Path, to: &Path) {
     output_of(Command::new("cp").arg("-a").arg("-T").arg(from).arg(to));
