@@ -119,8 +119,8 @@ pub struct Seal {
     pub pcrs: Vec<u32>,
     /// Key file of the software sealer; `seal.key` in the store's directory when absent.
     pub key_file: Option<PathBuf>,
-    /// File with the credential. Of the same name in `$CREDENTIALS_DIRECTORY`, that one is used.
-    pub credential: PathBuf,
+    /// File with the credential; a file of the same name in `$CREDENTIALS_DIRECTORY` goes first.
+    pub credential: Option<PathBuf>,
     /// Seconds to wait for an absent or busy device.
     pub wait: u64,
     /// File with the password of the TPM's owner hierarchy, where one is set.
@@ -135,7 +135,7 @@ impl Default for Seal {
             device: sealer.device,
             pcrs: sealer.pcrs,
             key_file: None,
-            credential: PathBuf::from("/etc/kmsd/credential"),
+            credential: None,
             wait: sealer.wait.as_secs(),
             owner_auth: None,
         }
@@ -268,13 +268,13 @@ impl Config {
         let account_ok =
             server.account.len() == 12 && server.account.bytes().all(|b| b.is_ascii_digit());
         require(account_ok, "server.account", || "must be 12 digits".into())?;
-        let region_ok = (1..=64).contains(&server.region.len())
+        let region_ok = (1..=32).contains(&server.region.len())
             && server
                 .region
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         require(region_ok, "server.region", || {
-            "must be 1 to 64 lower-case letters, digits and hyphens".into()
+            "must be 1 to 32 lower-case letters, digits and hyphens".into()
         })?;
         require(server.socket.is_absolute(), "server.socket", || {
             "must be an absolute path".into()
@@ -348,6 +348,18 @@ impl Config {
             pcrs: self.seal.pcrs.clone(),
             wait: Duration::from_secs(self.seal.wait),
             owner_auth,
+        }
+    }
+
+    /// The file with the credential: as configured, or `/etc/kmsd/credential` for the store of the
+    /// packaged unit (which delivers that file), or else `credential` in the store's directory.
+    pub fn credential(&self) -> PathBuf {
+        match &self.seal.credential {
+            Some(path) => path.clone(),
+            None if self.store.directory == Store::default().directory => {
+                PathBuf::from("/etc/kmsd/credential")
+            }
+            None => self.store.directory.join("credential"),
         }
     }
 

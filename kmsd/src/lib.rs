@@ -1,18 +1,99 @@
 //! kmsd: a key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
 //!
 //! In the order a request goes: [`listen`] accepts connections, [`auth`] says who is asking, `api`
-//! decodes and encodes, a [`service::Service`] answers: [`engine`] over [`storage`].
+//! decodes and encodes, a [`service::Service`] answers: the [`engine`] over its [`storage`].
 
 #![deny(unsafe_code)]
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
 mod api;
 pub mod auth;
+pub mod cli;
 pub mod clock;
+mod commands;
 pub mod config;
 pub mod engine;
+pub mod exit;
 pub mod listen;
 pub mod log;
 pub mod notify;
+mod run;
 pub mod service;
 pub mod storage;
 mod sys;
+mod terminal;
+mod world;
+
+use cli::{Cli, Command};
+use config::{Config, Log};
+use exit::Failure;
+
+/// Runs kmsd with the given arguments (the first one is the program's name).
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(exit::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if cli.command.is_none() && !cli.check_config {
+                tracing::error!(next_step = failure.next_step, "{}", failure.message);
+                notify::status(&failure.message);
+            }
+            failure.report(cli.json)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    // Before any secret exists.
+    let hardened = kms_crypto::harden_process();
+    let config = load(cli.config.as_deref())?;
+    if cli.check_config {
+        if !cli.json {
+            println!("The configuration is good.");
+        }
+        return Ok(());
+    }
+    match &cli.command {
+        // What a command has to say goes to the terminal; the log only warns.
+        Some(_) => log::start(&Log {
+            level: "warn".into(),
+            ..config.log
+        }),
+        None => log::start(&config.log),
+    }
+    if let Err(error) = hardened {
+        tracing::warn!(%error, "memory of this process may end up in a core dump");
+    }
+    match &cli.command {
+        None => run::serve(&config),
+        Some(Command::Enroll(args)) => commands::enroll(&config, args, cli.json),
+        Some(Command::Recover(args)) => commands::recover(&config, args, cli.json),
+        Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),
+        Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
+    }
+}
+
+/// The named configuration, or the default one, which need not exist.
+fn load(path: Option<&Path>) -> Result<Config, Failure> {
+    let default = Path::new(config::DEFAULT_PATH);
+    match path {
+        Some(path) => Ok(Config::load(path)?),
+        None if default.exists() => Ok(Config::load(default)?),
+        None => Ok(Config::default()),
+    }
+}

@@ -1,4 +1,6 @@
 //! The `kmsd` program.
 
 /// Starts the program.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kmsd::run(std::env::args_os())
+}

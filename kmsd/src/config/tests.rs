@@ -13,6 +13,9 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(config.server.region, "local-host-1");
     assert_eq!(config.seal.kind, SealerKind::Tpm);
     assert_eq!(config.key_file(), Path::new("/var/lib/kmsd/seal.key"));
+    assert_eq!(config.credential(), Path::new("/etc/kmsd/credential"));
+    let elsewhere = parse("[store]\ndirectory = \"/srv/kms\"").unwrap();
+    assert_eq!(elsewhere.credential(), Path::new("/srv/kms/credential"));
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! The command line of kmsd.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kms_seal::Profile;
+
+use crate::exit;
+
+/// A key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
+///
+/// Without a command it serves requests until it is told to end.
+#[derive(Debug, Parser)]
+#[command(name = "kmsd", version, propagate_version = true, after_help = exit::TABLE)]
+#[command(
+    args_conflicts_with_subcommands = false,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// The configuration [default: /etc/kmsd/kmsd.toml if it is there, else the defaults].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only check the configuration.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What kmsd does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Seal a new root key, make an empty store and its recovery key.
+    Enroll(EnrollArgs),
+    /// Open the store with the recovery key and seal it to this host's TPM; all keys are kept.
+    Recover(RecoverArgs),
+    /// Accept a store that is older than the newest one of this host. Needs the recovery key.
+    AcceptRollback(RecoveryArgs),
+    /// Show the TPM, or the software sealer.
+    TpmStatus,
+}
+
+/// What stands behind the credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// 32 random bytes in a file that the service manager delivers: starts without anyone there.
+    Machine,
+    /// A PIN that someone types at each start; the TPM locks when it is guessed wrong.
+    Pin,
+}
+
+impl From<ProfileName> for Profile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Machine => Self::Machine,
+            ProfileName::Pin => Self::Pin,
+        }
+    }
+}
+
+/// `kmsd enroll`.
+#[derive(Debug, Args)]
+pub struct EnrollArgs {
+    /// How the root key is protected besides by the TPM.
+    #[arg(long, value_enum, default_value_t = ProfileName::Machine)]
+    pub profile: ProfileName,
+    /// Write the recovery key to this file (mode 0600) instead of the terminal. Move it away
+    /// from this host afterwards: whoever has it and a copy of the store has every key.
+    #[arg(long, value_name = "FILE")]
+    pub recovery_out: Option<PathBuf>,
+    /// Prove with this file, instead of typing, that the recovery key was kept.
+    #[arg(long, value_name = "FILE", requires = "recovery_out")]
+    pub verify_from: Option<PathBuf>,
+}
+
+/// Where the recovery key comes from.
+#[derive(Debug, Args)]
+pub struct RecoveryArgs {
+    /// Read the recovery key from this file instead of asking for it.
+    #[arg(long, value_name = "FILE")]
+    pub recovery_from: Option<PathBuf>,
+}
+
+/// `kmsd recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// How the root key is protected besides by the TPM.
+    #[arg(long, value_enum, default_value_t = ProfileName::Machine)]
+    pub profile: ProfileName,
+    /// Where the recovery key comes from.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after_the_command() {
+        for line in ["kmsd --config x enroll", "kmsd enroll --config x"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.config, Some("x".into()));
+        }
+        let line = "kmsd enroll --verify-from x";
+        assert!(
+            Cli::try_parse_from(line.split(' ')).is_err(),
+            "needs --recovery-out"
+        );
+    }
+}

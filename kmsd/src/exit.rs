@@ -1,0 +1,121 @@
+//! How kmsd ends: one table of exit codes, and the error that carries what to do next.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use kms_seal::SealError;
+
+use crate::config::ConfigError;
+use crate::engine::EngineError;
+use crate::listen::ListenError;
+
+/// The table of exit codes for the help text.
+pub const TABLE: &str = "\
+Exit codes:
+      0  ended as it was told to
+      1  a file, the terminal or the system failed
+      2  the command line is wrong
+      3  the configuration is wrong
+      4  the socket cannot be made
+      5  the recovery key was not proved
+  20-46  the TPM or the root key, one for each failure: see docs/OPERATIONS.md
+  64-74  the store, one for each failure: see docs/OPERATIONS.md";
+
+/// A file, the terminal or the system failed.
+pub(crate) const LOCAL: u8 = 1;
+/// The command line is wrong.
+pub(crate) const USAGE: u8 = 2;
+const CONFIG: u8 = 3;
+const LISTEN: u8 = 4;
+const RECOVERY: u8 = 5;
+
+/// Why kmsd ends.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit status.
+    pub status: u8,
+    /// What happened, to what.
+    pub message: String,
+    /// What the operator does next.
+    pub next_step: String,
+}
+
+impl Failure {
+    /// Something local failed.
+    pub(crate) fn local(what: impl fmt::Display, error: &io::Error, next: &str) -> Self {
+        Self {
+            status: LOCAL,
+            message: format!("{what}: {error}"),
+            next_step: next.to_owned(),
+        }
+    }
+
+    /// The recovery key was not proved.
+    pub(crate) fn recovery(message: impl Into<String>, next: &str) -> Self {
+        Self {
+            status: RECOVERY,
+            message: message.into(),
+            next_step: next.to_owned(),
+        }
+    }
+
+    /// Prints it on standard error.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if json {
+            let value = serde_json::json!({ "error": {
+                "exit": self.status, "message": self.message, "next_step": self.next_step,
+            }});
+            eprintln!("{value}");
+        } else {
+            eprintln!("kmsd: {}", self.message);
+            eprintln!("      {}", self.next_step);
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            status: CONFIG,
+            message: error.to_string(),
+            next_step: error.next_step().to_owned(),
+        }
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let status = if matches!(error, ListenError::Config(_)) {
+            CONFIG
+        } else {
+            LISTEN
+        };
+        Self {
+            status,
+            message: error.to_string(),
+            next_step: error.next_step().to_owned(),
+        }
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Self {
+            status: error.exit_code(),
+            message: error.to_string(),
+            next_step: error.next_step(),
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self {
+            status: error.exit_code(),
+            message: error.to_string(),
+            next_step: error.next_step(),
+        }
+    }
+}

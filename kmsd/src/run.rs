@@ -1,0 +1,137 @@
+//! The daemon's life: open, serve, tick, end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_api::{ApiError, Caller, Request, Response};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::exit::Failure;
+use crate::listen::{Listener, server::Server};
+use crate::service::Service;
+use crate::{notify, world};
+
+/// How often the engine does what time brings.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Service for Engine {
+    async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
+        Engine::call(self, request, caller).await
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
+    let auth = Auth::new(&config.server)?;
+    notify::status("Opening the root key");
+    let engine = open(config)?;
+    let listener = Listener::open(&config.server)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| system("the runtime", &e))?;
+    let served = runtime.block_on(live(config, auth, engine.clone(), listener));
+    // Threads that still wait for the TPM have had their time.
+    runtime.shutdown_timeout(Duration::from_secs(config.server.shutdown_timeout));
+    let closed = engine.shutdown();
+    served?;
+    closed?;
+    tracing::info!("kmsd has ended");
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<Engine, Failure> {
+    let sealer = world::sealer(config)?;
+    let credential = world::credential(config)?;
+    let clock = world::clock(config)?;
+    let engine = Engine::open(world::engine_config(config), sealer, &credential, clock)?;
+    if let Ok(status) = engine.status() {
+        for warning in status.sealer.warnings.iter().chain(&status.warnings) {
+            tracing::warn!("{warning}");
+        }
+    }
+    Ok(engine)
+}
+
+async fn live(
+    config: &Config,
+    auth: Auth,
+    engine: Engine,
+    listener: Listener,
+) -> Result<(), Failure> {
+    let (stop, stopping) = watch::channel(false);
+    let signals = tokio::spawn(signals(stop)?);
+    let ticks = tokio::spawn(ticks(engine.clone(), stopping.clone()));
+    let place = match listener.is_passed() {
+        true => "the socket passed by the service manager".to_owned(),
+        false => config.server.socket.display().to_string(),
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        socket = place,
+        "kmsd serves requests"
+    );
+    let server = Server::new(&config.server, auth, Arc::new(engine));
+    let run = server.run(listener, stopping);
+    notify::ready(&format!("Serving requests on {place}"));
+    let result = run.await;
+    signals.abort();
+    // A tick that is under way ends first: it may be half way through a deletion.
+    let _ = ticks.await;
+    result.map_err(|e| system("the socket", &e))
+}
+
+/// Waits for the signals: TERM and INT end kmsd, HUP is ignored.
+fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()> + Send, Failure> {
+    let handler = |kind| signal(kind).map_err(|e| system("a signal handler", &e));
+    let mut term = handler(SignalKind::terminate())?;
+    let mut int = handler(SignalKind::interrupt())?;
+    let mut hup = handler(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                _ = hup.recv() => tracing::info!("SIGHUP is ignored: restart kmsd to read the configuration again"),
+            }
+        }
+        tracing::info!("kmsd is told to end");
+        notify::stopping();
+        let _ = stop.send(true);
+        // The server ends by this; stay, so that a second signal does not kill it half way.
+        std::future::pending::<()>().await;
+    })
+}
+
+/// Lets the engine do what time brings, and tells the service manager that it is alive.
+async fn ticks(engine: Engine, mut stopping: watch::Receiver<bool>) {
+    let mut timer = interval(TICK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+        let engine = engine.clone();
+        match tokio::task::spawn_blocking(move || engine.tick()).await {
+            Ok(Ok(())) => notify::alive(),
+            // The engine has logged it and tries again; the daemon is alive.
+            Ok(Err(_)) => notify::alive(),
+            Err(error) => tracing::error!(panicked = error.is_panic(), "background work failed"),
+        }
+    }
+}
+
+fn system(what: &str, e: &io::Error) -> Failure {
+    Failure::local(
+        what,
+        e,
+        "Look at the limits of the process and the kernel's log.",
+    )
+}
