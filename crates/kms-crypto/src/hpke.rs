@@ -178,20 +178,23 @@ impl Schedule {
         recipient: &[u8; 32],
         info: &[u8],
     ) -> Result<Self, CryptoError> {
-        let eae_prk = labeled_extract::<P>(KEM_SUITE, b"", b"eae_prk", dh.expose());
-        let mut shared = Zeroizing::new([0_u8; 32]);
+        let mut prk = Zeroizing::new([0; 32]);
+        let mut shared = Zeroizing::new([0; 32]);
+        labeled_extract::<P>(KEM_SUITE, b"", b"eae_prk", dh.expose(), &mut prk)?;
         labeled_expand::<P>(
             KEM_SUITE,
-            &eae_prk,
+            &prk,
             b"shared_secret",
             &[enc, recipient],
             &mut *shared,
         )?;
 
-        let psk_id_hash = labeled_extract::<P>(HPKE_SUITE, b"", b"psk_id_hash", b"");
-        let info_hash = labeled_extract::<P>(HPKE_SUITE, b"", b"info_hash", info);
-        let context: [&[u8]; 3] = [&[MODE_BASE], &*psk_id_hash, &*info_hash];
-        let secret = labeled_extract::<P>(HPKE_SUITE, &*shared, b"secret", b"");
+        let (mut psk_id_hash, mut info_hash) = ([0; 32], [0; 32]);
+        labeled_extract::<P>(HPKE_SUITE, b"", b"psk_id_hash", b"", &mut psk_id_hash)?;
+        labeled_extract::<P>(HPKE_SUITE, b"", b"info_hash", info, &mut info_hash)?;
+        let context: [&[u8]; 3] = [&[MODE_BASE], &psk_id_hash, &info_hash];
+        let mut secret = Zeroizing::new([0; 32]);
+        labeled_extract::<P>(HPKE_SUITE, &*shared, b"secret", b"", &mut secret)?;
 
         let key =
             Key::try_init(|out| labeled_expand::<P>(HPKE_SUITE, &secret, b"key", &context, out))?;
@@ -207,8 +210,9 @@ fn labeled_extract<P: Provider>(
     salt: &[u8],
     label: &[u8],
     ikm: &[u8],
-) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(P::hkdf_extract(salt, &[b"HPKE-v1", suite, label, ikm]))
+    prk: &mut [u8; 32],
+) -> Result<(), CryptoError> {
+    P::hkdf_extract(salt, &[b"HPKE-v1", suite, label, ikm], prk)
 }
 
 /// RFC 9180 section 4; `info` has at most 3 parts.

@@ -72,6 +72,7 @@ pub(crate) fn hkdf_with<P: Provider>(
             got: out.len(),
         });
     }
-    let prk = Zeroizing::new(P::hkdf_extract(salt, ikm));
+    let mut prk = Zeroizing::new([0; 32]);
+    P::hkdf_extract(salt, ikm, &mut prk)?;
     P::hkdf_expand(&prk, info, out)
 }

@@ -7,8 +7,13 @@
 //! recipient.
 //!
 //! The implementation behind them is chosen at compile time: AWS-LC (feature `aws-lc`, the default), or the crates of
-//! the RustCrypto project (`--no-default-features --features rustcrypto`). With both features on AWS-LC does the work
-//! and the tests compare the two.
+//! the RustCrypto project (`--no-default-features --features rustcrypto`, or `prefer-rustcrypto` where another crate
+//! switches the default on). With `rustcrypto` beside `aws-lc`, AWS-LC does the work and the tests compare the two.
+//!
+//! What a [`Key`] holds is locked and kept out of core dumps. What the providers make of it, expanded keys, lives on the
+//! ordinary heap while the [`XtsKey`], [`GcmKey`] or [`SivKey`] lives, and is zeroised after; [`harden_process`] keeps it
+//! out of core dumps, nothing keeps it out of swap. A test searches the memory of the process for both. The second
+//! provider moves expanded keys by value, which may leave copies on the stack.
 //!
 //! ```
 //! use kms_crypto::{Key, seal_message, open_message};

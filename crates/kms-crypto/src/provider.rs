@@ -3,21 +3,31 @@
 //! Lengths are checked above this line: a provider may assume what each function's comment says.
 
 #[cfg(feature = "aws-lc")]
+#[cfg_attr(
+    all(feature = "prefer-rustcrypto", not(test)),
+    allow(
+        dead_code,
+        reason = "beside RustCrypto it is only the oracle of the tests"
+    )
+)]
 pub(crate) mod aws_lc;
 #[cfg(feature = "rustcrypto")]
 #[cfg_attr(
-    all(feature = "aws-lc", not(test)),
+    all(feature = "aws-lc", not(feature = "prefer-rustcrypto"), not(test)),
     allow(dead_code, reason = "beside AWS-LC it is only the oracle of the tests")
 )]
 pub(crate) mod rustcrypto;
 
 use crate::CryptoError;
 
-/// The provider that does the work. A feature must not change behaviour, so `rustcrypto` only takes over when
-/// `aws-lc` is off.
-#[cfg(feature = "aws-lc")]
+/// The provider that does the work. `rustcrypto` alone must not change behaviour, because another crate of the build may
+/// have asked for it; `prefer-rustcrypto` is the wish to.
+#[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
 pub(crate) type Active = aws_lc::AwsLc;
-#[cfg(all(feature = "rustcrypto", not(feature = "aws-lc")))]
+#[cfg(all(
+    feature = "rustcrypto",
+    any(feature = "prefer-rustcrypto", not(feature = "aws-lc"))
+))]
 pub(crate) type Active = rustcrypto::RustCrypto;
 
 /// A full set of primitives.
@@ -32,10 +42,8 @@ pub(crate) trait Provider {
 
     fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32];
 
-    /// RFC 5869 extract: the pseudo-random key for `expand`.
-    fn hkdf_extract(salt: &[u8], ikm: &[&[u8]]) -> [u8; 32] {
-        Self::hmac_sha256(salt, ikm)
-    }
+    /// RFC 5869 extract: the pseudo-random key for `hkdf_expand`.
+    fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError>;
 
     /// RFC 5869 expand, `out` at most 255 * 32 bytes.
     fn hkdf_expand(prk: &[u8; 32], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError>;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-#[cfg(feature = "aws-lc")]
-use kms_crypto::{GcmKey, SivKey, XTS_UNIT, XtsKey};
+#[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
+use kms_crypto::{GcmKey, RecoveryPrivateKey, SivKey, XTS_UNIT, XtsKey, hkdf_key};
 use kms_crypto::{Key, LockStatus, SecretBytes, lock_status, seal_message, unwrap_key, wrap_key};
 
 #[test]
@@ -21,8 +21,10 @@ fn keys_in_memory() {
     );
     dropped_keys_leave_no_bytes();
     secret_bytes_are_zeroised();
-    #[cfg(feature = "aws-lc")]
+    #[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
     expanded_keys_are_zeroised();
+    #[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
+    derived_keys_are_zeroised();
     pages_are_locked_guarded_and_not_dumped();
     slots_do_not_overlap();
     millions_of_keys_do_not_leak();
@@ -76,7 +78,7 @@ fn secret_bytes_are_zeroised() {
 /// The first 32 bytes of an expanded AES-256 key are the key itself, so the search finds what a cipher holds.
 ///
 /// The second provider cannot promise this: its expanded keys are moved by value, which leaves copies on the stack.
-#[cfg(feature = "aws-lc")]
+#[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
 fn expanded_keys_are_zeroised() {
     let key = Key::<64>::random().unwrap();
     let (first, second) = key.expose().split_at(32);
@@ -101,6 +103,36 @@ fn expanded_keys_are_zeroised() {
     gcm.seal_in_place(&[0; 12], b"aad", &mut data).unwrap();
     drop(gcm);
     assert_eq!(count(), [1, 1], "after a GCM key");
+}
+
+#[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
+fn derived_keys_are_zeroised() {
+    let derived = hkdf_key::<32>(b"salt", &[b"ikm"], &[b"info"]).unwrap();
+    let needle = Needle::of(derived.expose());
+    assert_eq!(needle.count(), 1, "deriving leaves no copy");
+    drop(derived);
+    assert_eq!(needle.count(), 0);
+
+    let bytes = Key::<32>::random().unwrap();
+    let needle = Needle::of(bytes.expose());
+    let private = RecoveryPrivateKey::from_key(bytes);
+    let text = private.to_text();
+    let sealed = private
+        .public_key()
+        .unwrap()
+        .seal(b"info", b"aad", b"text")
+        .unwrap();
+    drop(private);
+    assert_eq!(needle.count(), 0, "writing it as text leaves no copy");
+    let private =
+        RecoveryPrivateKey::from_text(std::str::from_utf8(text.expose()).unwrap()).unwrap();
+    assert_eq!(
+        private.open(b"info", b"aad", &sealed).unwrap().expose(),
+        b"text"
+    );
+    assert_eq!(needle.count(), 1, "reading and using it leaves no copy");
+    drop(private);
+    assert_eq!(needle.count(), 0);
 }
 
 fn pages_are_locked_guarded_and_not_dumped() {

@@ -1,12 +1,12 @@
 //! The primitives over AWS-LC.
 
 mod context;
+mod hkdf;
 mod siv;
 mod xts;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{agreement, digest, hmac, rand};
-use zeroize::Zeroize;
 
 use super::{Gcm, Provider};
 use crate::CryptoError;
@@ -32,28 +32,19 @@ impl Provider for AwsLc {
     }
 
     fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-        hmac_with(&hmac::Key::new(hmac::HMAC_SHA256, key), parts)
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+        for part in parts {
+            context.update(part);
+        }
+        array(context.sign().as_ref())
+    }
+
+    fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError> {
+        hkdf::extract(salt, ikm, prk)
     }
 
     fn hkdf_expand(prk: &[u8; 32], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, prk);
-        let mut block = [0_u8; 32];
-        for (counter, chunk) in (1_u8..=255).zip(out.chunks_mut(32)) {
-            let mut context = hmac::Context::with_key(&key);
-            if counter > 1 {
-                context.update(&block);
-            }
-            for part in info {
-                context.update(part);
-            }
-            context.update(&[counter]);
-            block = array(context.sign().as_ref());
-            for (to, from) in chunk.iter_mut().zip(block) {
-                *to = from;
-            }
-        }
-        block.zeroize();
-        Ok(())
+        hkdf::expand(prk, info, out)
     }
 
     fn x25519_public(private: &[u8; 32]) -> Result<[u8; 32], CryptoError> {
@@ -73,14 +64,6 @@ impl Provider for AwsLc {
             Ok(())
         })
     }
-}
-
-fn hmac_with(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(key);
-    for part in parts {
-        context.update(part);
-    }
-    array(context.sign().as_ref())
 }
 
 /// The bytes of a digest whose length is known to be `N`.

@@ -48,12 +48,13 @@ impl Provider for RustCrypto {
         mac.finalize().into_bytes().0
     }
 
-    fn hkdf_extract(salt: &[u8], ikm: &[&[u8]]) -> [u8; 32] {
+    fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError> {
         let mut extract = HkdfExtract::<Sha256>::new(Some(salt));
         for part in ikm {
             extract.input_ikm(part);
         }
-        extract.finalize().0.0
+        prk.copy_from_slice(&Zeroizing::new(extract.finalize().0.0)[..]);
+        Ok(())
     }
 
     fn hkdf_expand(prk: &[u8; 32], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
