@@ -42,7 +42,7 @@ impl Swtpm {
         std::fs::create_dir_all(&state)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let port = next_port();
+            let port = free_port_pair();
             match spawn(&state, port) {
                 Ok(child) => {
                     return Ok(Self {
@@ -257,7 +257,7 @@ fn spawn(state: &Path, port: u16) -> io::Result<Child> {
 }
 
 /// A port that was free a moment ago, as was the next one. Test processes start at different places.
-fn next_port() -> u16 {
+pub(crate) fn free_port_pair() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id().wrapping_mul(97) % u32::from(PORT_PAIRS)) as u16;
     loop {

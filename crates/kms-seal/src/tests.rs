@@ -43,17 +43,14 @@ impl Host for Soft {
 struct Chip {
     /// Dropped before the directory.
     tpm: Swtpm,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Host for Chip {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tpm = Swtpm::start(directory.path().join("tpm")).unwrap();
-        Self {
-            tpm,
-            _directory: directory,
-        }
+        Self { tpm, directory }
     }
 
     fn config(&self) -> SealerConfig {

@@ -1,1 +1,7 @@
 //! What only a TPM does.
+
+mod device;
+mod foreign;
+mod measured;
+mod power;
+mod wire;

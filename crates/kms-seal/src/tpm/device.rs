@@ -38,7 +38,8 @@ pub(super) fn connect(device: &str, wait: Duration) -> Result<Context, SealError
             error,
             SealError::NoDevice { .. } | SealError::DeviceBusy { .. }
         );
-        if !may_pass || start.elapsed() + pause >= wait {
+        let left = wait.saturating_sub(start.elapsed());
+        if !may_pass || left.is_zero() {
             return Err(match error {
                 SealError::DeviceBusy { device, .. } => SealError::DeviceBusy {
                     device,
@@ -47,7 +48,7 @@ pub(super) fn connect(device: &str, wait: Duration) -> Result<Context, SealError
                 other => other,
             });
         }
-        thread::sleep(pause);
+        thread::sleep(pause.min(left));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
