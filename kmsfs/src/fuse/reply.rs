@@ -160,13 +160,6 @@ impl Body {
         true
     }
 
-    /// Fills in the header and gives the message.
-    pub(super) fn finish(&mut self, unique: u64) -> &[u8] {
-        let length = self.0.len();
-        put_header(&mut self.0, length, 0, unique);
-        &self.0
-    }
-
     /// Gives the buffer back for the next reply.
     pub(super) fn into_buffer(self) -> Vec<u8> {
         self.0
@@ -195,6 +188,6 @@ mod tests {
         assert!(body.dirent(64, 1, 2, 4, b"1"));
         assert_eq!(body.len(), 64);
         assert!(!body.dirent(64, 1, 3, 4, b""));
-        assert_eq!(body.finish(9).len(), 80);
+        assert_eq!(body.into_buffer().len(), OUT_HEADER + 64);
     }
 }

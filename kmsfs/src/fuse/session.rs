@@ -144,6 +144,7 @@ impl Running {
 impl Shared {
     /// Reads and answers requests until the file system is unmounted.
     fn serve(self: &Arc<Shared>) -> io::Result<()> {
+        crate::volume::never_wait_here();
         let mut buffer = AlignedBuffer::new(MAX_IO + WRITE_DATA + 4096, WRITE_DATA);
         let mut scratch = Scratch::new(MAX_IO);
         loop {
@@ -199,9 +200,7 @@ impl Shared {
     fn serve_parked(&self) {
         let mut scratch = Scratch::new(MAX_IO);
         while let Some(mut request) = self.parked.next() {
-            let outcome =
-                crate::volume::allow_waiting(|| self.dispatcher.handle(&mut request, &mut scratch));
-            match outcome {
+            match self.dispatcher.handle(&mut request, &mut scratch) {
                 Outcome::Reply(reply) => self.send(reply),
                 // It was allowed to wait, so it has an answer.
                 Outcome::Silent | Outcome::Wait => {}

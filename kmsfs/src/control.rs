@@ -1,0 +1,212 @@
+//! The control socket of a mount: one JSON object a line, one line back.
+//!
+//! Only root and the user who mounted may use it; the kernel tells who connects.
+
+pub mod client;
+mod protect;
+pub mod protocol;
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kms_format::VolumeId;
+
+use self::protocol::{Answer, Command, Failed};
+use crate::fs::Fs;
+use crate::status::MountStatus;
+use crate::volume::RecordFile;
+use crate::volume::kmsd::KmsdKeys;
+
+/// How long a client may take to say something.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest line.
+const MAX_LINE: u64 = 64 * 1024;
+
+/// A mount as the control socket sees it.
+pub struct Controlled {
+    /// The lower directory.
+    pub lower: PathBuf,
+    /// The mount point.
+    pub mountpoint: PathBuf,
+    /// The file system.
+    pub fs: Arc<Fs>,
+    /// Its keys.
+    pub keys: Arc<KmsdKeys>,
+    /// Its volume record.
+    pub record: RecordFile,
+}
+
+/// The socket of one mount; removed when dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    path: PathBuf,
+    link: Option<PathBuf>,
+    listener: Arc<UnixListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where the control socket of a volume is unless chosen otherwise.
+#[must_use]
+pub fn default_path(volume: &VolumeId) -> PathBuf {
+    directory().join(format!("{volume}.sock"))
+}
+
+/// Where control sockets are: `/run/kmsfs` for root, `$XDG_RUNTIME_DIR/kmsfs` for others.
+#[must_use]
+pub fn directory() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run/kmsfs");
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
+        || std::env::temp_dir().join(format!("kmsfs-{}", rustix::process::geteuid().as_raw())),
+        |runtime| PathBuf::from(runtime).join("kmsfs"),
+    )
+}
+
+impl ControlSocket {
+    /// Listens on `path`. The lower directory is locked, so a socket that is there already is left
+    /// from a mount that was killed.
+    ///
+    /// # Errors
+    /// The directory cannot be made or the socket not be bound.
+    pub fn open(path: &Path, mount: Controlled) -> io::Result<ControlSocket> {
+        make_room(path)?;
+        let link = link_to(path, &default_path(&mount.keys.volume()));
+        let listener = Arc::new(UnixListener::bind(path)?);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let accepting = Arc::clone(&listener);
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                // Ends when the socket is shut down.
+                while let Ok((stream, _)) = accepting.accept() {
+                    if let Err(error) = serve(&mount, &stream) {
+                        tracing::debug!(%error, "control connection");
+                    }
+                }
+            })?;
+        Ok(ControlSocket {
+            path: path.to_owned(),
+            link,
+            listener,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Wakes the thread out of accept.
+        let _ = rustix::net::shutdown(self.listener.as_fd(), rustix::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+        for path in self.link.iter().chain([&self.path]) {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Makes the directory, and removes what a killed mount left.
+fn make_room(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.is_dir()
+    {
+        std::fs::create_dir_all(parent)?;
+        std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o755))?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A socket at a chosen place can be found at the default one too, where kmsctl looks.
+fn link_to(path: &Path, default: &Path) -> Option<PathBuf> {
+    if path == default {
+        return None;
+    }
+    let linked = make_room(default).and_then(|()| std::os::unix::fs::symlink(path, default));
+    match linked {
+        Ok(()) => Some(default.to_owned()),
+        Err(error) => {
+            tracing::warn!(%error, link = %default.display(), "kmsctl needs --control for this mount");
+            None
+        }
+    }
+}
+
+fn serve(mount: &Controlled, stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    let owner = rustix::process::geteuid();
+    let allowed = peer.uid.is_root() || peer.uid == owner;
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if lines.by_ref().take(MAX_LINE).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let answer = if allowed {
+            handle(mount, &line)
+        } else {
+            Answer::Failed(Failed {
+                message: format!("user {} may not control this mount", peer.uid.as_raw()),
+                next_step: "use root, or the user who mounted".to_owned(),
+            })
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        (&mut &*stream).write_all(&text)?;
+    }
+}
+
+fn handle(mount: &Controlled, line: &str) -> Answer {
+    let command = match serde_json::from_str(line) {
+        Ok(command) => command,
+        Err(error) => {
+            return Answer::Failed(Failed {
+                message: format!("not a command of this kmsfs: {error}"),
+                next_step: "use kmsctl and kmsfs of the same version".to_owned(),
+            });
+        }
+    };
+    match command {
+        Command::Status => Answer::Status(status(mount)),
+        Command::Protect { path, key, mode } => match protect::protect(mount, &path, &key, &mode) {
+            Ok(done) => Answer::Protected(done),
+            Err(failed) => {
+                tracing::warn!(key, reason = failed.message, "protect refused");
+                Answer::Failed(failed)
+            }
+        },
+    }
+}
+
+fn status(mount: &Controlled) -> MountStatus {
+    let record = mount.keys.record();
+    let refusals = record.policies.iter().filter_map(|entry| {
+        let refusal = mount.keys.refusal(&entry.policy)?;
+        Some((entry.policy.to_string(), refusal.to_string()))
+    });
+    MountStatus {
+        volume: mount.keys.volume().to_string(),
+        lower: mount.lower.clone(),
+        mountpoint: mount.mountpoint.clone(),
+        pid: std::process::id(),
+        refused: refusals.collect(),
+        unlocked: mount
+            .keys
+            .unlocked()
+            .into_iter()
+            .map(|unlocked| (unlocked.policy.policy().to_string(), unlocked.key_material_id))
+            .collect(),
+    }
+}

@@ -1,0 +1,44 @@
+//! The other end of the control socket, for kmsctl.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{Answer, Command};
+use crate::mount::table::MountEntry;
+use crate::volume::RecordFile;
+
+/// Sends one command and returns the answer.
+///
+/// # Errors
+/// Nobody listens, or what answers is not kmsfs.
+pub fn ask(socket: &Path, command: &Command, timeout: Duration) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+/// The control socket of a mount at its default place, or the one among the sockets there whose mount
+/// is this one.
+#[must_use]
+pub fn socket_of(mount: &MountEntry) -> Option<PathBuf> {
+    let volume = RecordFile::in_directory(&mount.source)
+        .and_then(|record| record.read())
+        .map(|record| super::default_path(&record.volume))
+        .ok()
+        .filter(|path| path.exists());
+    volume.or_else(|| {
+        let sockets = std::fs::read_dir(super::directory()).ok()?;
+        sockets.flatten().map(|item| item.path()).find(|path| {
+            let answer = ask(path, &Command::Status, Duration::from_secs(1));
+            matches!(answer, Ok(Answer::Status(status)) if status.mountpoint == mount.mountpoint)
+        })
+    })
+}

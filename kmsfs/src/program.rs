@@ -1,0 +1,167 @@
+//! The program: `kmsfs mount`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use kms_api::client::Client;
+
+use crate::control::{self, Controlled, ControlSocket};
+use crate::fs::Fs;
+use crate::mount::lock::LowerLock;
+use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, system};
+use crate::options::{self, Cli, Command, MountArgs, MountOptions};
+use crate::volume::kmsd::KmsdKeys;
+use crate::volume::{Keys, RecordFile, VolumeError};
+
+/// Exit status: the mount failed, or did not end well.
+const FAILED: u8 = 1;
+/// Exit status: the command line is wrong.
+const USAGE: u8 = 2;
+
+/// Runs the program with these arguments, the first of which is its name.
+///
+/// Exit status: 0 mounted (and, in the foreground, unmounted cleanly), 1 failed, 2 wrong usage.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(options::from_mount_helper(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            drop(error.print());
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let Command::Mount(args) = cli.command;
+    let options = match MountOptions::from_args(&args) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("kmsfs: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    if !args.foreground && !daemon::is_background() {
+        return daemon::start().unwrap_or_else(|error| {
+            eprintln!("kmsfs: cannot start in the background: {error}");
+            ExitCode::from(FAILED)
+        });
+    }
+    match mount(&args, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kmsfs: {error}");
+            tracing::error!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
+    kms_crypto::harden_process()
+        .map_err(|error| system("cannot keep keys out of core dumps")(std::io::Error::other(error)))?;
+    // Modes come with each request, the umask of the caller with them.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let place = Place::resolve(&args.lower, &args.mountpoint)?;
+    let mut options = options.clone();
+    absolute(&mut options).map_err(system("cannot find the current directory"))?;
+    crate::log::start(args.foreground, options.log.as_deref())
+        .map_err(system("cannot open the log file"))?;
+    if !args.foreground {
+        daemon::detach().map_err(system("cannot leave the terminal"))?;
+    }
+    let lock = LowerLock::take(place.lower())?;
+    let keys = open_volume(&place, &options)?;
+    let fs = Fs::open(
+        place.lower(),
+        Arc::clone(&keys) as Arc<dyn Keys>,
+        options.read_only,
+    )
+    .map_err(|errno| MountError::Lower {
+        path: place.lower().to_owned(),
+        errno,
+    })?;
+    let fs = Arc::new(fs);
+    let mut active = ActiveMount::start(&place, lock, Arc::clone(&fs), &options)?;
+    active.attach(control_socket(&place, fs, &keys, &options)?);
+    stop_on_signals(active.stopper()).map_err(system("cannot handle signals"))?;
+    active
+        .probe()
+        .map_err(system("the mount does not answer"))?;
+    tracing::info!(
+        volume = %keys.volume(),
+        lower = %place.lower().display(),
+        mountpoint = %place.mountpoint().display(),
+        "mounted"
+    );
+    if args.foreground {
+        // Only a service manager listens.
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    } else {
+        daemon::ready().map_err(system("nobody waits for the mount"))?;
+    }
+    active
+        .wait()
+        .map_err(system("the file system did not end well"))?;
+    tracing::info!(mountpoint = %place.mountpoint().display(), "unmounted");
+    Ok(())
+}
+
+/// The daemon changes its directory: paths are resolved before.
+fn absolute(options: &mut MountOptions) -> std::io::Result<()> {
+    let full = |path: &PathBuf| std::path::absolute(path);
+    options.socket = full(&options.socket)?;
+    options.control = options.control.as_ref().map(full).transpose()?;
+    options.log = options.log.as_ref().map(full).transpose()?;
+    Ok(())
+}
+
+/// Reads the volume record and unlocks the root: a volume whose root is refused is not mounted.
+fn open_volume(place: &Place, options: &MountOptions) -> Result<Arc<KmsdKeys>, VolumeError> {
+    let record = RecordFile::in_directory(place.lower())?.read()?;
+    let client = Client::new(&options.socket);
+    let keys = KmsdKeys::new(client, record, options.key_wait);
+    let (policy, generation) = crate::init::root_policy(place.lower())?;
+    keys.unlock(&policy, generation)?;
+    Ok(Arc::new(keys))
+}
+
+fn control_socket(
+    place: &Place,
+    fs: Arc<Fs>,
+    keys: &Arc<KmsdKeys>,
+    options: &MountOptions,
+) -> Result<ControlSocket, MountError> {
+    let path = options
+        .control
+        .clone()
+        .unwrap_or_else(|| control::default_path(&keys.volume()));
+    let controlled = Controlled {
+        lower: place.lower().to_owned(),
+        mountpoint: place.mountpoint().to_owned(),
+        fs,
+        keys: Arc::clone(keys),
+        record: RecordFile::in_directory(place.lower())?,
+    };
+    ControlSocket::open(&path, controlled).map_err(|source| MountError::Control { path, source })
+}
+
+fn stop_on_signals(stopper: Stopper) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in &mut signals {
+                // A closed terminal is no reason to unmount.
+                if signal != SIGHUP {
+                    stopper.stop();
+                }
+            }
+        })?;
+    Ok(())
+}
