@@ -206,7 +206,12 @@ fn status(mount: &Controlled) -> MountStatus {
             .keys
             .unlocked()
             .into_iter()
-            .map(|unlocked| (unlocked.policy.policy().to_string(), unlocked.key_material_id))
+            .map(|unlocked| {
+                (
+                    unlocked.policy.policy().to_string(),
+                    unlocked.key_material_id,
+                )
+            })
             .collect(),
     }
 }

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use kms_format::UnlockedPolicy;
 
 pub use self::types::{
-    Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs, Timestamp,
+    Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
+    Timestamp,
 };
-pub use crate::errno::FsResult;
 use crate::errno::Errno;
+pub use crate::errno::FsResult;
 use crate::volume::Keys;
 
 /// A volume, opened.
@@ -73,7 +74,7 @@ impl Fs {
     ///
     /// # Errors
     /// The root directory's key is refused, or its header is damaged.
-    pub fn open(lower: &Path, keys: Arc<dyn Keys>, read_only: bool) -> FsResult<Fs> {
+    pub fn new(lower: &Path, keys: Arc<dyn Keys>, read_only: bool) -> FsResult<Fs> {
         let _ = (lower, keys, read_only);
         Err(Errno::NOSYS)
     }

@@ -149,7 +149,9 @@ fn check_empty(lower: &Path) -> Result<(), InitError> {
             return Err(InitError::Already(lower.to_owned()));
         }
         // Every new ext4 has one; it belongs to the file system and is not shown in the mount.
-        let ours = LEFTOVERS.iter().any(|leftover| name == OsStr::new(leftover));
+        let ours = LEFTOVERS
+            .iter()
+            .any(|leftover| name == OsStr::new(leftover));
         if !ours && name != OsStr::new("lost+found") {
             return Err(InitError::NotEmpty {
                 path: lower.to_owned(),

@@ -2,15 +2,27 @@
 //!
 //! Three layers, top to bottom, each ignorant of the one above:
 //!
-//! * [`fuse`]: what the kernel says, in fuser's types, turned into calls of
-//! * `fs`: the operations on inodes and handles, which know no transport, over
-//! * `backing`: the only place with system calls, `*at` calls on directory descriptors.
+//! * [`fuse`]: what the kernel says, turned into calls of
+//! * [`fs`]: the operations on inodes and handles, which know no transport, over
+//! * `backing`: the only place with system calls on the lower tree, `*at` calls on descriptors.
 //!
 //! Beside them: [`volume`] asks kmsd for the keys, [`control`] is the socket of one mount,
-//! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume.
-//! The program itself is [`run`].
+//! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume,
+//! [`status`] shows one. The program itself is [`run`].
 
+pub mod backing;
+pub mod control;
+pub mod errno;
+pub mod fs;
+pub mod fuse;
+pub mod handle;
+pub mod init;
+pub mod inode;
+mod log;
+pub mod mount;
 pub mod options;
+mod program;
+pub mod status;
+pub mod volume;
 
-/// The exit status of the program.
-pub use std::process::ExitCode;
+pub use program::run;

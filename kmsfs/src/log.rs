@@ -14,8 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// # Errors
 /// The log file cannot be opened.
 pub(crate) fn start(foreground: bool, file: Option<&Path>) -> io::Result<()> {
-    let filter =
-        EnvFilter::try_from_env("KMSFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("KMSFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -70,8 +69,8 @@ impl Write for SyslogLine<'_> {
             line if line.starts_with(b"WARN") => 4,
             _ => 6,
         };
-        let mut datagram = format!("<{}>kmsfs[{}]: ", 3 * 8 + severity, std::process::id())
-            .into_bytes();
+        let mut datagram =
+            format!("<{}>kmsfs[{}]: ", 3 * 8 + severity, std::process::id()).into_bytes();
         datagram.extend_from_slice(line.trim_ascii());
         self.0.send(&datagram)?;
         Ok(line.len())

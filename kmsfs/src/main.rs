@@ -1,4 +1,8 @@
 //! The `kmsfs` program.
 
+use std::process::ExitCode;
+
 /// Starts the program.
-fn main() {}
+fn main() -> ExitCode {
+    kmsfs::run(std::env::args_os().collect())
+}

@@ -271,7 +271,10 @@ impl ActiveMount {
                 Err(_) => {}
             }
             let users = self.mounted.users().join(", ");
-            tracing::warn!(users, "unmounting lazily: what is open stays usable until it is closed");
+            tracing::warn!(
+                users,
+                "unmounting lazily: what is open stays usable until it is closed"
+            );
             self.mounted.unmount(true)?;
             break;
         }

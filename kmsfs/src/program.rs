@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use kms_api::client::Client;
 
-use crate::control::{self, Controlled, ControlSocket};
+use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
 use crate::mount::lock::LowerLock;
 use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, system};
@@ -62,8 +62,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
-    kms_crypto::harden_process()
-        .map_err(|error| system("cannot keep keys out of core dumps")(std::io::Error::other(error)))?;
+    kms_crypto::harden_process().map_err(|error| {
+        system("cannot keep keys out of core dumps")(std::io::Error::other(error))
+    })?;
     // Modes come with each request, the umask of the caller with them.
     rustix::process::umask(rustix::fs::Mode::empty());
     let place = Place::resolve(&args.lower, &args.mountpoint)?;
@@ -76,7 +77,7 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     }
     let lock = LowerLock::take(place.lower())?;
     let keys = open_volume(&place, &options)?;
-    let fs = Fs::open(
+    let fs = Fs::new(
         place.lower(),
         Arc::clone(&keys) as Arc<dyn Keys>,
         options.read_only,

@@ -183,7 +183,11 @@ fn protected_directories(lower: &Path) -> HashMap<PolicyId, PathBuf> {
         {
             found.insert(header.policy(), directory.clone());
         }
-        for item in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        for item in std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             if item.file_type().is_ok_and(|kind| kind.is_dir()) {
                 stack.push(item.path());
             }

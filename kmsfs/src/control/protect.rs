@@ -35,7 +35,12 @@ pub(super) fn protect(
         key,
         ContentMode::Xts,
     )
-    .map_err(|error| failed(error.to_string(), "check the key with `kmsctl key describe`"))?;
+    .map_err(|error| {
+        failed(
+            error.to_string(),
+            "check the key with `kmsctl key describe`",
+        )
+    })?;
     let mut record = mount.keys.record();
     record.policies.push(new.record);
     mount.record.replace(&record).map_err(|error| {
@@ -132,7 +137,10 @@ fn refused(errno: Errno) -> Failed {
         libc::ENOKEY => "unlock the directory above first: see the log of the mount",
         _ => "see the log of the mount",
     };
-    failed(format!("the directory cannot be protected: {errno}"), next_step)
+    failed(
+        format!("the directory cannot be protected: {errno}"),
+        next_step,
+    )
 }
 
 fn failed(message: String, next_step: &str) -> Failed {

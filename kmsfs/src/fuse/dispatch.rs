@@ -75,7 +75,10 @@ impl Dispatcher {
     /// was afterwards; every other request can be handled again.
     pub(super) fn handle<'a>(&self, message: &mut [u8], scratch: &'a mut Scratch) -> Outcome<'a> {
         let Ok((header, arguments)) = Header::parse(message) else {
-            tracing::error!(length = message.len(), "the kernel sent a malformed request");
+            tracing::error!(
+                length = message.len(),
+                "the kernel sent a malformed request"
+            );
             return Outcome::Silent;
         };
         match header.opcode {
@@ -314,22 +317,35 @@ impl Dispatcher {
         let limit = limit.min(self.max_io);
         if header.opcode == op::READDIR {
             self.fs.readdir(handle, offset, &mut |item| {
-                !out.dirent(limit, item.ino, item.offset, item.kind.dirent_type(), item.name.as_bytes())
+                !out.dirent(
+                    limit,
+                    item.ino,
+                    item.offset,
+                    item.kind.dirent_type(),
+                    item.name.as_bytes(),
+                )
             })?;
         } else {
-            self.fs.readdirplus(caller, handle, offset, &mut |item, entry| {
-                let name: &OsStr = item.name;
-                let record = (128 + 24 + name.len()).next_multiple_of(8);
-                if out.len() + record > limit {
-                    return true;
-                }
-                match entry {
-                    Some(entry) => out.entry(entry, self.ttl),
-                    // Not looked up: the kernel takes the name and asks later.
-                    None => out.bytes(&[0; 128]),
-                };
-                !out.dirent(limit, item.ino, item.offset, item.kind.dirent_type(), name.as_bytes())
-            })?;
+            self.fs
+                .readdirplus(caller, handle, offset, &mut |item, entry| {
+                    let name: &OsStr = item.name;
+                    let record = (128 + 24 + name.len()).next_multiple_of(8);
+                    if out.len() + record > limit {
+                        return true;
+                    }
+                    match entry {
+                        Some(entry) => out.entry(entry, self.ttl),
+                        // Not looked up: the kernel takes the name and asks later.
+                        None => out.bytes(&[0; 128]),
+                    };
+                    !out.dirent(
+                        limit,
+                        item.ino,
+                        item.offset,
+                        item.kind.dirent_type(),
+                        name.as_bytes(),
+                    )
+                })?;
         }
         Ok(())
     }
@@ -346,7 +362,10 @@ fn finish<'a>(header: &Header, done: Done, body: Body, scratch: &'a mut Scratch)
         Err(Failure::Errno(WOULD_WAIT)) => return Outcome::Wait,
         Err(Failure::Errno(errno)) => errno.raw(),
         Err(Failure::Malformed) => {
-            tracing::error!(opcode = header.opcode, "the kernel sent a malformed request");
+            tracing::error!(
+                opcode = header.opcode,
+                "the kernel sent a malformed request"
+            );
             Errno::INVAL.raw()
         }
     };

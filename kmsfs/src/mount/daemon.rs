@@ -22,7 +22,11 @@ pub fn is_background() -> bool {
 /// The process could not be started.
 pub fn start() -> io::Result<ExitCode> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(crate::options::from_mount_helper(std::env::args_os().collect()).into_iter().skip(1))
+        .args(
+            crate::options::from_mount_helper(std::env::args_os().collect())
+                .into_iter()
+                .skip(1),
+        )
         .env(MARK, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -20,7 +20,9 @@ use crate::options::MountOptions;
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// No FUSE.
-    #[error("cannot open /dev/fuse: {0}; load the fuse module, and in a container allow the device")]
+    #[error(
+        "cannot open /dev/fuse: {0}; load the fuse module, and in a container allow the device"
+    )]
     NoFuse(#[source] io::Error),
     /// The directory to mount on.
     #[error("cannot mount on {path}: {source}; the mount point must be an existing directory of yours", path = path.display())]
@@ -31,7 +33,9 @@ pub enum DeviceError {
         source: io::Error,
     },
     /// The set-user-id helper for users other than root.
-    #[error("fusermount3 could not mount: {0}; install the package fuse3, and for allow_other put user_allow_other into /etc/fuse.conf")]
+    #[error(
+        "fusermount3 could not mount: {0}; install the package fuse3, and for allow_other put user_allow_other into /etc/fuse.conf"
+    )]
     Helper(String),
 }
 
@@ -188,8 +192,8 @@ fn mount_as_root(
     if options.allow_other {
         data.push_str(",allow_other");
     }
-    let data = std::ffi::CString::new(data)
-        .map_err(|error| DeviceError::Helper(error.to_string()))?;
+    let data =
+        std::ffi::CString::new(data).map_err(|error| DeviceError::Helper(error.to_string()))?;
     rustix::mount::mount(
         lower,
         mountpoint,

@@ -29,7 +29,10 @@ pub struct MountEntry {
 /// `/proc` is not there.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect())
 }
 
 /// The kmsfs mount in which `path` lies.
@@ -100,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_line_with_blanks_and_tags() {
-        let line = b"36 35 0:45 / /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.kmsfs /lo\\134w rw";
+        let line =
+            b"36 35 0:45 / /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.kmsfs /lo\\134w rw";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, "0:45");
         assert_eq!(mount.mountpoint, Path::new("/mnt/a b"));

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use kms_api::client::ClientError;
 use kms_api::ErrorCode;
+use kms_api::client::ClientError;
 use kms_format::{PolicyId, VolumeId};
 
 use crate::errno::Errno;

@@ -1,0 +1,180 @@
+//! `kmsctl fs status`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kmsfs::control::client;
+use kmsfs::control::protocol::{Answer, Command};
+use kmsfs::mount::table::{self, FS_TYPE, MountEntry};
+use kmsfs::status::{MountStatus, PolicyStatus, VolumeStatus, collect};
+
+use super::protect::{no_socket, unreachable_mount};
+use crate::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::Table;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn run(
+    path: Option<&Path>,
+    control: Option<&Path>,
+    context: &Context,
+) -> Result<(), Failure> {
+    let volumes = match path {
+        Some(path) => vec![one(path, control, context)?],
+        None => all(context)?,
+    };
+    let human: Vec<String> = volumes.iter().map(show).collect();
+    let human = if human.is_empty() {
+        "No kmsfs mounts. Name an encrypted directory to see its policies.".to_owned()
+    } else {
+        human.join("\n")
+    };
+    context.output.print(human, &volumes)
+}
+
+fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
+    let mounts = table::mounts().map_err(|error| Failure::local("/proc", &error))?;
+    let mut volumes = Vec::new();
+    for mount in mounts.iter().filter(|mount| mount.fs_type == FS_TYPE) {
+        // A mount that does not answer is shown as far as its lower directory tells.
+        let answer = client::socket_of(mount).and_then(|socket| ask(&socket).ok());
+        volumes.push(status(&mount.source, answer.as_ref(), context)?);
+    }
+    Ok(volumes)
+}
+
+/// `path` is in a mount, or the lower directory of one, or a lower directory that is not mounted.
+fn one(path: &Path, control: Option<&Path>, context: &Context) -> Result<VolumeStatus, Failure> {
+    let local = |error: std::io::Error| Failure::local(path.display(), &error);
+    if let Some(mount) = table::kmsfs_mount_of(path).map_err(local)? {
+        let socket = control
+            .map(Path::to_path_buf)
+            .or_else(|| client::socket_of(&mount))
+            .ok_or_else(|| no_socket(&mount.mountpoint))?;
+        let answer = ask(&socket)?;
+        return status(&mount.source, Some(&answer), context);
+    }
+    let lower = path.canonicalize().map_err(local)?;
+    let answer = control
+        .map(Path::to_path_buf)
+        .or_else(|| mount_of_lower(&lower).and_then(|mount| client::socket_of(&mount)))
+        .and_then(|socket: PathBuf| ask(&socket).ok());
+    status(&lower, answer.as_ref(), context)
+}
+
+fn mount_of_lower(lower: &Path) -> Option<MountEntry> {
+    let mounts = table::mounts().ok()?;
+    mounts
+        .into_iter()
+        .find(|mount| mount.fs_type == FS_TYPE && mount.source == lower)
+}
+
+fn ask(socket: &Path) -> Result<MountStatus, Failure> {
+    match client::ask(socket, &Command::Status, TIMEOUT) {
+        Ok(Answer::Status(status)) => Ok(status),
+        Ok(Answer::Failed(failed)) => {
+            Err(Failure::new(Exit::FileSystem, failed.message).next(failed.next_step))
+        }
+        Ok(Answer::Protected(_)) => Err(Failure::new(
+            Exit::Protocol,
+            "the mount gave another answer than asked for",
+        )),
+        Err(error) => Err(unreachable_mount(socket, &error)),
+    }
+}
+
+fn status(
+    lower: &Path,
+    mount: Option<&MountStatus>,
+    context: &Context,
+) -> Result<VolumeStatus, Failure> {
+    collect(&context.client, lower, mount)
+        .map_err(|error| Failure::new(Exit::FileSystem, error.to_string()))
+}
+
+fn show(volume: &VolumeStatus) -> String {
+    let mounted = volume.mountpoint.as_ref().map_or_else(
+        || "not mounted".to_owned(),
+        |at| format!("mounted at {}", at.display()),
+    );
+    let mut text = format!(
+        "volume {} {}\n{} {mounted}\n",
+        volume.volume,
+        volume.label,
+        volume.lower.display()
+    );
+    if let Some(error) = &volume.kmsd_error {
+        text.push_str(&format!("kmsd: {error}\n"));
+    }
+    let mut table = Table::new(&[
+        "DIRECTORY",
+        "KEY",
+        "KEY STATE",
+        "MODE",
+        "GEN",
+        "DATA KEY FROM",
+        "CURRENT",
+        "STATE",
+    ]);
+    for policy in &volume.policies {
+        table.row(row(policy, volume.mountpoint.is_some()));
+    }
+    text.push_str(&table.to_string());
+    for policy in volume
+        .policies
+        .iter()
+        .filter(|policy| policy.reason.is_some())
+    {
+        let directory = directory(policy);
+        text.push_str(&format!(
+            "{directory}: {}\n",
+            policy.reason.as_deref().unwrap_or_default()
+        ));
+    }
+    text
+}
+
+fn row(policy: &PolicyStatus, mounted: bool) -> Vec<String> {
+    // Enough of a material id to tell two apart.
+    let short = |id: &Option<String>| {
+        id.as_deref()
+            .map_or("?", |id| id.get(..12).unwrap_or(id))
+            .to_owned()
+    };
+    let state = match (policy.unlocked, mounted, &policy.reason) {
+        (true, ..) => "unlocked",
+        (false, _, Some(_)) => "refused",
+        (false, true, None) => "not used yet",
+        (false, false, None) => "locked",
+    };
+    let mode = if policy.mode == "XTS" {
+        "xts (not authenticated)".to_owned()
+    } else {
+        policy.mode.to_lowercase()
+    };
+    let current = if policy.current_material.is_some()
+        && policy.current_material == policy.data_key_material
+    {
+        "same".to_owned()
+    } else {
+        short(&policy.current_material)
+    };
+    vec![
+        directory(policy),
+        policy.key_arn.clone(),
+        policy.key_state.clone().unwrap_or_else(|| "?".to_owned()),
+        mode,
+        policy.generation.to_string(),
+        short(&policy.data_key_material),
+        current,
+        state.to_owned(),
+    ]
+}
+
+fn directory(policy: &PolicyStatus) -> String {
+    policy
+        .directory
+        .as_ref()
+        .map_or_else(|| "(none)".to_owned(), |path| path.display().to_string())
+}
