@@ -176,8 +176,8 @@ TOML
     await "$target/kmsctl" status || fail_with_log "$private/kmsd.log" "kmsd does not answer"
     "$target/kmsctl" key create --description "the demo's key" --alias "$alias" >/dev/null
     "$target/kmsctl" fs init "$demo/cipher" --key "$alias" >/dev/null
-    setsid "$target/kmsfs" mount --foreground --control "$run/kmsfs.sock" \
-        "$demo/cipher" "$demo/plain" >"$private/kmsfs.log" 2>&1 </dev/null &
+    setsid "$target/kmsfs" mount --foreground "$demo/cipher" "$demo/plain" \
+        >"$private/kmsfs.log" 2>&1 </dev/null &
     echo $! >"$private/kmsfs.pid"
     await mountpoint -q "$demo/plain" || fail_with_log "$private/kmsfs.log" "the mount failed"
     say "Mounted demo/plain over demo/cipher under the key $alias."

@@ -20,7 +20,7 @@ fn policies(world: &World, mounted: &str) -> Vec<Value> {
         .kmsctl(&["fs", "status", mounted, "--json"])
         .ok()
         .json();
-    status["policies"]
+    status[0]["policies"]
         .as_array()
         .unwrap_or_else(|| panic!("{status:#}"))
         .clone()

@@ -413,12 +413,9 @@ fn mounting_in_the_background() {
     let lower = world.volume("daemon", "alias/fs");
     let point = world.path("point");
     fs::create_dir(&point).unwrap();
-    let control = world.path("control");
     let log = world.path("kmsfs.log");
     let arguments = [
         "mount",
-        "--control",
-        path_text(&control),
         "--log",
         path_text(&log),
         path_text(&lower),

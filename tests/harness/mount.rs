@@ -26,9 +26,6 @@ impl Mount {
         command
             .args(["mount", "--foreground", "--socket"])
             .arg(socket);
-        command
-            .arg("--control")
-            .arg(point.with_extension("control"));
         for option in options {
             command.args(["-o", option]);
         }
@@ -44,11 +41,6 @@ impl Mount {
             is_mounted(&mount.point)
         });
         mount
-    }
-
-    /// The control socket of this mount.
-    pub fn control(&self) -> PathBuf {
-        self.point.with_extension("control")
     }
 
     /// A path below the mount.
