@@ -296,3 +296,6 @@ fn associated(header: &[u8; DIR_HEADER]) -> Result<(&[u8], &[u8]), FormatError> 
     let fields = Fields::exact(Record::DirHeader, header, DIR_HEADER)?;
     Ok((fields.slice(0, WRAP)?, fields.rest(NESTING)?))
 }
+
+#[cfg(test)]
+mod tests;

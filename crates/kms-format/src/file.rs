@@ -468,3 +468,6 @@ fn worse(first: Option<FormatError>, second: FormatError) -> FormatError {
         _ => second,
     }
 }
+
+#[cfg(test)]
+mod tests;

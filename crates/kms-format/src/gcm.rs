@@ -136,3 +136,6 @@ impl std::fmt::Debug for Range {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -312,3 +312,6 @@ pub(crate) fn open_padded(
     }
     Ok(plain)
 }
+
+#[cfg(test)]
+mod tests;

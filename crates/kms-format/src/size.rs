@@ -149,3 +149,6 @@ const fn code(lower: u64) -> Result<u64, SizeError> {
         None => Err(SizeError::Cut { lower }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,9 @@ pub const TARGET_MAX: usize = 4095;
 /// The longest plain target that a lower symlink holds itself, in bytes.
 pub const INLINE_MAX: usize = 713;
 
+/// The longest lower symlink this program writes, in bytes.
+pub const STORED_MAX: usize = 1000;
+
 const MAGIC: &[u8; 8] = b"KMSFSSYM";
 const HERE: u8 = 1;
 const RECORDED: u8 = 2;
@@ -95,7 +98,9 @@ pub fn seal(policy: &UnlockedPolicy, target: &[u8]) -> Result<SealedTarget, Form
 /// target is in a record, or it is damaged).
 #[must_use]
 pub fn plain_length(lower_size: u64) -> Option<u64> {
-    let length = usize::try_from(lower_size).ok()?;
+    let length = usize::try_from(lower_size)
+        .ok()
+        .filter(|length| *length <= STORED_MAX)?;
     let raw = BASE64URL_NOPAD.decode_len(length).ok()?;
     let plain = raw.checked_sub(HEAD.saturating_add(SIV_TAG_LEN))?;
     (1..=INLINE_MAX).contains(&plain).then_some(plain as u64)
@@ -242,3 +247,6 @@ fn check(target: &[u8]) -> Result<u16, NameError> {
         _ => Err(NameError::TooLong(length)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,3 +225,6 @@ fn bare(name: &[u8]) -> Result<&[u8], NameError> {
     }
     Ok(bare)
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,3 +263,6 @@ fn has_hole(unit: &[u8]) -> bool {
     let (cells, _) = unit.as_chunks::<CELL>();
     cells.iter().any(|cell| u128::from_ne_bytes(*cell) == 0)
 }
+
+#[cfg(test)]
+mod tests;
