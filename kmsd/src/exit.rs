@@ -19,7 +19,7 @@ Exit codes:
       3  the configuration is wrong
       4  the socket cannot be made
       5  the recovery key was not proved
-  20-46  the TPM or the root key, one for each failure: see docs/OPERATIONS.md
+  20-47  the TPM or the root key, one for each failure: see docs/OPERATIONS.md
   64-74  the store, one for each failure: see docs/OPERATIONS.md";
 
 /// A file, the terminal or the system failed.

@@ -335,11 +335,15 @@ impl Chip {
             Found::Written(handle) => {
                 let noise = Key::random()?;
                 match nv::write_secret(context, srk, handle, auth, &noise) {
-                    // With another authorisation value it is not ours any more; it goes all the same.
+                    // With another authorisation value it is not ours any more: our secret is gone.
                     Ok(()) | Err(Refused::WrongAuth) => {}
                     Err(refused) => return Err(unexpected(refused)),
                 }
-                nv::undefine(context, srk, handle, given)?;
+                // The secret is destroyed; that the index goes as well is only tidy.
+                if let Err(error) = nv::undefine(context, srk, handle, given) {
+                    tracing::warn!(%error, index = index(pin), "an overwritten epoch slot stays");
+                    return Ok(());
+                }
             }
             Found::Unwritten(_) => return Ok(()),
             Found::Absent => {}

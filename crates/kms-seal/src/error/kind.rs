@@ -102,7 +102,7 @@ const KINDS: [ErrorKind; 28] = [
         24,
         "pcr-changed",
         "The measured state (PCRs) differs from every approved one.",
-        "If the update was yours, boot the old state and approve the new one before, or run `kmsctl tpm recover` with the recovery key; if not, treat the host as tampered with.",
+        "If the update was yours, boot the old state and approve the new one there, or run `kmsctl tpm recover` with the recovery key; if not, treat the host as tampered with.",
     ),
     kind(
         25,
@@ -162,7 +162,7 @@ const KINDS: [ErrorKind; 28] = [
         34,
         "rolled-back",
         "The store is not the newest one that this host has written.",
-        "Put the newest store back; to go on with this one anyway: `kmsctl tpm recover --accept-rollback` with the recovery key.",
+        "Put the newest store back; to go on with this one anyway, run `kmsd accept-rollback` with the recovery key.",
     ),
     kind(
         35,
@@ -186,7 +186,7 @@ const KINDS: [ErrorKind; 28] = [
         38,
         "owner-auth",
         "The owner hierarchy has a password that was not given, or a wrong one was.",
-        "Give it as `seal.owner_auth` for this one operation, or clear it with `tpm2_changeauth -c owner`.",
+        "Name a file with it as `seal.owner_auth`, or clear it with `tpm2_changeauth -c owner`.",
     ),
     kind(
         39,
