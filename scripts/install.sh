@@ -13,6 +13,9 @@ for unit in systemd/*.service systemd/*.socket; do
     # The units name /usr/bin; another prefix needs its own path in them.
     [ "$prefix" = /usr ] || sed -i "s#/usr/bin/kms#$prefix/bin/kms#g" "$destdir$unitdir/$(basename "$unit")"
 done
+install -D -m 0644 systemd/kmsd.sysusers "$destdir$prefix/lib/sysusers.d/kmsd.conf"
+# The administrator's configuration is never overwritten.
+[ -e "$destdir/etc/kmsd/kmsd.toml" ] || install -D -m 0644 systemd/kmsd.toml "$destdir/etc/kmsd/kmsd.toml"
 for document in README.md CHANGELOG.md LICENSE docs/*.md; do
     install -D -m 0644 "$document" "$destdir$prefix/share/doc/kmsd/$(basename "$document")"
 done

@@ -98,7 +98,11 @@ async fn process<S: Service>(
     let request = Request::decode(&target, &body)?;
     drop(body);
     entry.key = request.key().map(|key| key.chars().take(256).collect());
-    Ok(call(shared, request, caller).await?)
+    let response = call(shared, request, caller).await?;
+    if entry.key.is_none() {
+        entry.key = response.key().map(str::to_owned);
+    }
+    Ok(response)
 }
 
 /// Calls the service in a task of its own: a client that goes away does not stop an operation half

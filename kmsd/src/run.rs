@@ -13,7 +13,8 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::exit::Failure;
-use crate::listen::{Listener, server::Server};
+use crate::listen::Listener;
+use crate::listen::server::{Server, stopped};
 use crate::service::Service;
 use crate::{notify, world};
 
@@ -82,7 +83,6 @@ async fn live(
     notify::ready(&format!("Serving requests on {place}"));
     let result = run.await;
     signals.abort();
-    // A tick that is under way ends first: it may be half way through a deletion.
     let _ = ticks.await;
     result.map_err(|e| system("the socket", &e))
 }
@@ -109,23 +109,28 @@ fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()> + Send,
     })
 }
 
-/// Lets the engine do what time brings, and tells the service manager that it is alive.
+/// Lets the engine do what time brings, one tick at a time, and tells the service manager that kmsd
+/// is alive: the next tick waits for the last one (a slow TPM), the sign of life does not.
 async fn ticks(engine: Engine, mut stopping: watch::Receiver<bool>) {
     let mut timer = interval(TICK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = tokio::spawn(async {});
     loop {
         tokio::select! {
             _ = timer.tick() => {}
-            _ = stopping.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stopping) => break,
         }
-        let engine = engine.clone();
-        match tokio::task::spawn_blocking(move || engine.tick()).await {
-            Ok(Ok(())) => notify::alive(),
-            // The engine has logged it and tries again; the daemon is alive.
-            Ok(Err(_)) => notify::alive(),
-            Err(error) => tracing::error!(panicked = error.is_panic(), "background work failed"),
+        notify::alive();
+        if last.is_finished() {
+            let engine = engine.clone();
+            last = tokio::task::spawn_blocking(move || {
+                // The engine logs what fails and tries again.
+                let _ = engine.tick();
+            });
         }
     }
+    // One that is under way ends first: it may be half way through a deletion.
+    let _ = last.await;
 }
 
 fn system(what: &str, e: &io::Error) -> Failure {

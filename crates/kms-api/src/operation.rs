@@ -187,6 +187,18 @@ impl Request {
     }
 }
 
+impl Response {
+    /// The key that was used or made, for the log of requests that do not name it.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::CreateKey(r) => Some(&r.key_metadata.arn),
+            Self::Decrypt(r) => Some(&r.key_id),
+            Self::GetPolicy(r) => Some(&r.key_arn),
+            _ => None,
+        }
+    }
+}
+
 fn read<T: FromMembers>(body: &[u8]) -> Result<T, ApiError> {
     let mut members = Members::parse(body)?;
     let request = T::from_members(&mut members)?;

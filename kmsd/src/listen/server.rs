@@ -136,7 +136,7 @@ impl<S: Service> Server<S> {
 }
 
 /// Waits until the server is to stop (or nobody is left who could say so).
-pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
