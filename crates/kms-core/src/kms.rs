@@ -9,6 +9,9 @@ mod registry;
 mod rotation;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use kms_api::{ApiError, EmptyResponse, ErrorCode, Request, Response};
