@@ -266,6 +266,12 @@ impl DirHeader {
         self.nesting
     }
 
+    /// Is this the root of a volume: the root of a policy that no parent admitted? Only the lower root may be one.
+    #[must_use]
+    pub fn is_volume_root(&self) -> bool {
+        self.nesting == Nesting::Root && self.seal == [0; 32]
+    }
+
     /// The volume named in the header.
     #[must_use]
     pub const fn volume(&self) -> VolumeId {

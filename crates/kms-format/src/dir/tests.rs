@@ -152,11 +152,13 @@ fn the_wrapped_key_of_another_directory_is_refused() {
 fn a_directory_lies_below_its_own_policy_or_where_it_was_admitted() {
     let (policy, other) = (policy(), policy_at(2, 1, ContentMode::Gcm));
     let (root, root_keys) = DirHeader::create_root(&policy).unwrap();
+    assert!(root.is_volume_root());
     let (sibling, sibling_keys) = DirHeader::create(&policy).unwrap();
     sibling.check_below(&root, &root_keys).unwrap();
 
     let (nested, nested_keys) = DirHeader::create_nested(&other, &root_keys).unwrap();
     nested.check_below(&root, &root_keys).unwrap();
+    assert!(!nested.is_volume_root() && !sibling.is_volume_root());
     let moved = nested.check_below(&sibling, &sibling_keys).unwrap_err();
     assert!(matches!(moved, FormatError::NotAdmitted { .. }), "{moved}");
     DirHeader::create(&other)
