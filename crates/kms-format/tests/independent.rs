@@ -1,4 +1,9 @@
 //! Reads what `fixtures/format0.py`, a second implementation of docs/FORMAT.md, has written.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use data_encoding::HEXLOWER;
 use kms_crypto::Key;
@@ -133,7 +138,8 @@ fn a_file_of_mode_gcm_opens() {
         (opened.header.length(), opened.header.state()),
         (length, LengthState::Exact)
     );
-    assert_eq!(opened.holes.holes(), [1..4096]);
+    assert_eq!(opened.holes.holes().first(), Some(&(1..4096)));
+    assert_eq!(opened.holes.holes().len(), 1);
     let lower = size::gcm_lower_size(length).unwrap();
     assert_eq!(opened.header.settle(lower).unwrap(), Settled::Clean(length));
     for (unit, expected) in file["units"].as_object().unwrap() {
