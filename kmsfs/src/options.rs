@@ -43,8 +43,8 @@ pub struct MountArgs {
     /// Stay in the foreground and log to standard error.
     #[arg(short, long)]
     pub foreground: bool,
-    /// The socket of kmsd [default: /run/kmsd/kmsd.sock].
-    #[arg(long, value_name = "PATH", env = "KMSD_SOCKET")]
+    /// The socket of kmsd [default: $KMSD_SOCKET, or /run/kmsd/kmsd.sock].
+    #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The control socket of this mount [default: /run/kmsfs/VOLUME.sock for root, otherwise
     /// $XDG_RUNTIME_DIR/kmsfs/VOLUME.sock].
@@ -136,6 +136,9 @@ impl MountOptions {
     /// An unknown option, or one whose value does not fit.
     pub fn from_args(args: &MountArgs) -> Result<MountOptions, OptionError> {
         let mut options = MountOptions::default();
+        if let Some(socket) = std::env::var_os("KMSD_SOCKET") {
+            options.socket = PathBuf::from(socket);
+        }
         for option in args.options.iter().flat_map(|list| list.split(',')) {
             options.apply(option)?;
         }
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn defaults_are_safe() {
-        let options = parse(&[]).unwrap();
+        let options = MountOptions::default();
         assert!(!options.suid && !options.dev && !options.allow_other);
         assert_eq!(options.key_wait, Duration::from_secs(10));
         assert_eq!(options.socket, PathBuf::from(DEFAULT_KMSD_SOCKET));

@@ -124,7 +124,9 @@ fn absolute(options: &mut MountOptions) -> std::io::Result<()> {
 /// Reads the volume record and unlocks the root: a volume whose root is refused is not mounted.
 fn open_volume(place: &Place, options: &MountOptions) -> Result<Arc<KmsdKeys>, VolumeError> {
     let record = RecordFile::in_directory(place.lower())?.read()?;
-    let client = Client::new(&options.socket);
+    // A kmsd that takes the call and says nothing must not hold a caller longer than the limit.
+    let client = Client::new(&options.socket)
+        .with_timeout(options.key_wait.max(std::time::Duration::from_secs(1)));
     let keys = KmsdKeys::new(client, record, options.key_wait);
     let (policy, generation) = crate::init::root_policy(place.lower())?;
     keys.unlock(&policy, generation)?;

@@ -124,7 +124,9 @@ impl fmt::Display for Refusal {
         write!(f, "policy {policy} of volume {volume} under key {key}: ")?;
         match reason {
             Reason::Unavailable(text) => write!(f, "kmsd does not answer: {text}")?,
-            Reason::Refused { text, .. } => write!(f, "kmsd refuses: {text}")?,
+            Reason::Refused { text, .. } => {
+                write!(f, "kmsd refuses: {}", text.trim_end_matches('.'))?;
+            }
             Reason::Generation {
                 directory,
                 registry,

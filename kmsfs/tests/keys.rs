@@ -1,0 +1,298 @@
+//! Policy keys from a kmsd that answers, refuses, is down, and comes back: over a real socket, with a
+//! server that says what the test wants.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_api::client::Client;
+use kms_api::{
+    ApiError, Blob, ContentMode, DecryptResponse, EncryptionAlgorithm, ErrorCode,
+    GetPolicyResponse, KeyState, Request, ResourceId,
+};
+use kms_format::volume::{PolicyRecord, VolumeRecord};
+use kms_format::{PolicyId, VolumeId};
+use kmsfs::volume::kmsd::KmsdKeys;
+use kmsfs::volume::{Keys, WOULD_WAIT, never_wait_here};
+use parking_lot::Mutex;
+
+const ARN: &str = "arn:aws:kms:local-host-1:000000000000:key/1";
+
+/// What the server answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Answer,
+    Refuse(ErrorCode),
+    Generation(u32),
+}
+
+struct FakeKmsd {
+    socket: PathBuf,
+    mood: Mutex<Mood>,
+    policies_asked: AtomicUsize,
+    contexts: Mutex<Vec<BTreeMap<String, String>>>,
+}
+
+impl FakeKmsd {
+    fn start(socket: PathBuf) -> Arc<FakeKmsd> {
+        let server = Arc::new(FakeKmsd {
+            socket,
+            mood: Mutex::new(Mood::Answer),
+            policies_asked: AtomicUsize::new(0),
+            contexts: Mutex::default(),
+        });
+        server.listen();
+        server
+    }
+
+    fn listen(self: &Arc<Self>) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        let server = Arc::clone(self);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || server.serve(&stream.unwrap()));
+            }
+        });
+    }
+
+    /// Nobody can connect any more.
+    fn disappear(&self) {
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+
+    fn serve(&self, stream: &UnixStream) {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let (mut target, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+                let line = line.trim_end().to_owned();
+                if line.is_empty() {
+                    break;
+                }
+                if let Some((name, value)) = line.split_once(": ") {
+                    match name.to_lowercase().as_str() {
+                        "x-amz-target" => target = value.to_owned(),
+                        "content-length" => length = value.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let (status, answer) = self.answer(&Request::decode(&target, &body).unwrap());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
+                answer.len()
+            );
+            let mut out = stream;
+            if out.write_all(&[head.as_bytes(), &answer].concat()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> (u16, Vec<u8>) {
+        let mood = *self.mood.lock();
+        match request {
+            Request::GetPolicy(request) => {
+                self.policies_asked.fetch_add(1, Ordering::SeqCst);
+                // Long enough that others arrive meanwhile.
+                std::thread::sleep(Duration::from_millis(20));
+                let generation = match mood {
+                    Mood::Refuse(code) => {
+                        let error = ApiError::new(code, format!("{ARN} is not usable"));
+                        return (error.code.http_status(), error.to_json());
+                    }
+                    Mood::Generation(generation) => generation,
+                    Mood::Answer => 1,
+                };
+                let row = GetPolicyResponse {
+                    policy_id: request.policy_id,
+                    key_arn: ARN.into(),
+                    content_mode: ContentMode::Xts,
+                    generation,
+                    policy_secret: Blob::new(vec![7; 32]),
+                    key_state: KeyState::Enabled,
+                };
+                (200, serde_json::to_vec(&row).unwrap())
+            }
+            Request::Decrypt(request) => {
+                self.contexts
+                    .lock()
+                    .push(request.encryption_context.clone());
+                let opened = DecryptResponse {
+                    key_id: ARN.into(),
+                    plaintext: Blob::new(vec![9; 32]),
+                    encryption_algorithm: EncryptionAlgorithm::SymmetricDefault,
+                    key_material_id: Some("material".into()),
+                };
+                (200, serde_json::to_vec(&opened).unwrap())
+            }
+            other => panic!("unexpected {}", other.operation()),
+        }
+    }
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    server: Arc<FakeKmsd>,
+    keys: Arc<KmsdKeys>,
+    volume: VolumeId,
+    policy: PolicyId,
+}
+
+fn world(limit: Duration) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let server = FakeKmsd::start(folder.path().join("kmsd.sock"));
+    let (volume, policy) = (VolumeId::random().unwrap(), PolicyId::random().unwrap());
+    let mut record = VolumeRecord::new(volume, "");
+    record.policies.push(PolicyRecord {
+        policy,
+        generation: 1,
+        key_arn: "what the lower tree claims".into(),
+        content_mode: kms_format::ContentMode::Xts,
+        data_key: vec![1, 2, 3],
+    });
+    let keys = KmsdKeys::new(Client::new(&server.socket), record, limit);
+    World {
+        _folder: folder,
+        server,
+        keys: Arc::new(keys),
+        volume,
+        policy,
+    }
+}
+
+impl World {
+    fn ask(&self) -> Result<(), i32> {
+        self.keys
+            .policy_key(&self.volume, &self.policy, 1)
+            .map(drop)
+            .map_err(|errno| errno.raw())
+    }
+}
+
+#[test]
+fn many_callers_ask_once_and_the_registry_decides() {
+    let world = world(Duration::from_secs(5));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert_eq!(world.ask(), Ok(())));
+        }
+    });
+    assert_eq!(world.server.policies_asked.load(Ordering::SeqCst), 1);
+    let unlocked = world.keys.unlocked();
+    assert_eq!(unlocked.first().unwrap().key_arn, ARN);
+    let contexts = world.server.contexts.lock();
+    let context = contexts.first().unwrap();
+    assert_eq!(context.get("kmsfs:volume"), Some(&world.volume.to_string()));
+    assert_eq!(context.get("kmsfs:policy"), Some(&world.policy.to_string()));
+    assert_eq!(context.get("kmsfs:generation"), Some(&"1".to_owned()));
+}
+
+#[test]
+fn a_refusal_is_enokey_says_why_and_ends_when_the_key_is_enabled() {
+    let world = world(Duration::from_secs(5));
+    *world.server.mood.lock() = Mood::Refuse(ErrorCode::Disabled);
+    for _ in 0..50 {
+        assert_eq!(world.ask(), Err(libc::ENOKEY));
+    }
+    let asked = world.server.policies_asked.load(Ordering::SeqCst);
+    assert!(asked < 5, "50 lookups asked kmsd {asked} times");
+    let refusal = world.keys.refusal(&world.policy).unwrap().to_string();
+    for part in [
+        world.policy.to_string().as_str(),
+        "DisabledException",
+        "kmsctl key enable",
+    ] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    *world.server.mood.lock() = Mood::Answer;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while world.ask().is_err() {
+        assert!(Instant::now() < deadline, "still refused");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn another_generation_or_volume_is_refused() {
+    let world = world(Duration::from_secs(5));
+    *world.server.mood.lock() = Mood::Generation(2);
+    assert_eq!(world.ask(), Err(libc::ENOKEY));
+    let other = VolumeId::random().unwrap();
+    let refused = world.keys.policy_key(&other, &world.policy, 1);
+    assert_eq!(
+        refused.map(drop).map_err(|errno| errno.raw()),
+        Err(libc::ENOKEY)
+    );
+    let unknown = PolicyId::random().unwrap();
+    let refused = world.keys.policy_key(&world.volume, &unknown, 1);
+    assert_eq!(
+        refused.map(drop).map_err(|errno| errno.raw()),
+        Err(libc::ENOKEY)
+    );
+}
+
+#[test]
+fn an_absent_kmsd_is_waited_for_up_to_the_limit() {
+    let world = world(Duration::from_millis(300));
+    world.server.disappear();
+    let begin = Instant::now();
+    assert_eq!(world.ask(), Err(libc::ETIMEDOUT));
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    world.server.listen();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while world.ask().is_err() {
+        assert!(Instant::now() < deadline, "did not recover");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_kmsd_that_comes_back_is_noticed_while_waiting() {
+    let world = world(Duration::from_secs(20));
+    world.server.disappear();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.ask());
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(!waiting.is_finished());
+        world.server.listen();
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_request_thread_never_waits() {
+    let world = world(Duration::from_secs(5));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            never_wait_here();
+            assert_eq!(world.ask(), Err(WOULD_WAIT.raw()));
+        });
+    });
+    assert_eq!(world.server.policies_asked.load(Ordering::SeqCst), 0);
+    assert_eq!(world.ask(), Ok(()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            never_wait_here();
+            assert_eq!(world.ask(), Ok(()));
+        });
+    });
+}
+
+#[test]
+fn ids_on_the_wire_are_those_of_the_format() {
+    let volume = VolumeId::random().unwrap();
+    assert_eq!(volume.to_string(), ResourceId(volume.0).to_string());
+}
