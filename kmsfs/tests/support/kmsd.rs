@@ -1,0 +1,166 @@
+//! A kmsd that says what a test wants, over a real Unix socket.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kms_api::{
+    ApiError, Blob, ContentMode, CreatePolicyResponse, CreateVolumeResponse, DecryptResponse,
+    EncryptionAlgorithm, ErrorCode, GenerateDataKeyResponse, GetPolicyResponse, KeyState, Request,
+    ResourceId,
+};
+use parking_lot::Mutex;
+
+/// The only key there is.
+pub const ARN: &str = "arn:aws:kms:local-host-1:000000000000:key/1";
+
+/// What the server answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Every policy is given out.
+    Answer,
+    /// Every policy is refused.
+    Refuse(ErrorCode),
+    /// Every policy is of this generation.
+    Generation(u32),
+}
+
+pub struct FakeKmsd {
+    pub socket: PathBuf,
+    pub mood: Mutex<Mood>,
+    pub policies_asked: AtomicUsize,
+    pub contexts: Mutex<Vec<BTreeMap<String, String>>>,
+}
+
+impl FakeKmsd {
+    pub fn start(socket: PathBuf) -> Arc<FakeKmsd> {
+        let server = Arc::new(FakeKmsd {
+            socket,
+            mood: Mutex::new(Mood::Answer),
+            policies_asked: AtomicUsize::new(0),
+            contexts: Mutex::default(),
+        });
+        server.listen();
+        server
+    }
+
+    pub fn listen(self: &Arc<Self>) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        let server = Arc::clone(self);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || server.serve(&stream.unwrap()));
+            }
+        });
+    }
+
+    /// Nobody can connect any more.
+    pub fn disappear(&self) {
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+
+    fn serve(&self, stream: &UnixStream) {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let (mut target, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+                let line = line.trim_end().to_owned();
+                if line.is_empty() {
+                    break;
+                }
+                if let Some((name, value)) = line.split_once(": ") {
+                    match name.to_lowercase().as_str() {
+                        "x-amz-target" => target = value.to_owned(),
+                        "content-length" => length = value.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let (status, answer) = self.answer(&Request::decode(&target, &body).unwrap());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
+                answer.len()
+            );
+            let mut out = stream;
+            if out.write_all(&[head.as_bytes(), &answer].concat()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> (u16, Vec<u8>) {
+        let mood = *self.mood.lock();
+        match request {
+            Request::GetPolicy(request) => {
+                self.policies_asked.fetch_add(1, Ordering::SeqCst);
+                // Long enough that others arrive meanwhile.
+                std::thread::sleep(Duration::from_millis(20));
+                let generation = match mood {
+                    Mood::Refuse(code) => {
+                        let error = ApiError::new(code, format!("{ARN} is not usable"));
+                        return (error.code.http_status(), error.to_json());
+                    }
+                    Mood::Generation(generation) => generation,
+                    Mood::Answer => 1,
+                };
+                let row = GetPolicyResponse {
+                    policy_id: request.policy_id,
+                    key_arn: ARN.into(),
+                    content_mode: ContentMode::Xts,
+                    generation,
+                    policy_secret: Blob::new(vec![7; 32]),
+                    key_state: KeyState::Enabled,
+                };
+                (200, serde_json::to_vec(&row).unwrap())
+            }
+            Request::Decrypt(request) => {
+                self.contexts
+                    .lock()
+                    .push(request.encryption_context.clone());
+                let opened = DecryptResponse {
+                    key_id: ARN.into(),
+                    plaintext: Blob::new(vec![9; 32]),
+                    encryption_algorithm: EncryptionAlgorithm::SymmetricDefault,
+                    key_material_id: Some("material".into()),
+                };
+                (200, serde_json::to_vec(&opened).unwrap())
+            }
+            Request::CreateVolume(_) => {
+                let volume_id = ResourceId(kms_crypto::random_array().unwrap());
+                let made = CreateVolumeResponse { volume_id };
+                (200, serde_json::to_vec(&made).unwrap())
+            }
+            Request::CreatePolicy(_) => {
+                let made = CreatePolicyResponse {
+                    policy_id: ResourceId(kms_crypto::random_array().unwrap()),
+                    key_arn: ARN.into(),
+                    content_mode: ContentMode::Xts,
+                    generation: 1,
+                    policy_secret: Blob::new(vec![7; 32]),
+                };
+                (200, serde_json::to_vec(&made).unwrap())
+            }
+            Request::GenerateDataKey(_) => {
+                let made = GenerateDataKeyResponse {
+                    ciphertext_blob: Blob::new(vec![1, 2, 3]),
+                    plaintext: Blob::new(vec![9; 32]),
+                    key_id: ARN.into(),
+                    key_material_id: Some("material".into()),
+                };
+                (200, serde_json::to_vec(&made).unwrap())
+            }
+            other => panic!("unexpected {}", other.operation()),
+        }
+    }
+}
