@@ -216,6 +216,9 @@ pub enum TpmCommand {
     /// Open the store with the recovery key and seal it to this host's TPM.
     #[command(disable_help_flag = true)]
     Recover(Passed),
+    /// Let the store be opened in one more measured state (PCRs).
+    #[command(disable_help_flag = true)]
+    Approve(Passed),
 }
 
 /// Arguments for another program.

@@ -40,6 +40,8 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Accept a store that is older than the newest one of this host. Needs the recovery key.
     AcceptRollback(RecoveryArgs),
+    /// Let the store be opened in one more measured state (PCRs): the present one, or a coming one.
+    Approve(ApproveArgs),
     /// Show the TPM, or the software sealer.
     TpmStatus,
 }
@@ -83,6 +85,15 @@ pub struct RecoveryArgs {
     /// Read the recovery key from this file instead of asking for it.
     #[arg(long, value_name = "FILE")]
     pub recovery_from: Option<PathBuf>,
+}
+
+/// `kmsd approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// A register and its value (64 hex digits, SHA-256 bank) in the coming state; once for each
+    /// register that is to be checked. Without any, the present state is approved.
+    #[arg(long = "pcr", value_name = "NUMBER=VALUE", value_parser = crate::commands::parse_pcr)]
+    pub pcrs: Vec<(u32, [u8; 32])>,
 }
 
 /// `kmsd recover`.

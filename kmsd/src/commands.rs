@@ -10,10 +10,12 @@ use crate::engine::{self, EnrollReport};
 use crate::exit::Failure;
 use crate::{storage, terminal, world};
 
+mod approve;
 mod files;
 mod recovery;
 mod tpm_status;
 
+pub(crate) use approve::{approve, parse_pcr};
 use files::Ownership;
 pub(crate) use tpm_status::tpm_status;
 

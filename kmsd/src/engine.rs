@@ -10,6 +10,7 @@
 //! store, g = c + 1 one whose increment a crash prevented (it is made up for), anything else is
 //! refused.
 
+mod approve;
 mod block_on;
 mod enroll;
 mod error;
@@ -28,6 +29,7 @@ use kms_core::kms::{HostStatus, World};
 use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, SystemEntropy, Write};
 use parking_lot::{Mutex, RwLock};
 
+pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
 pub use error::EngineError;
 use writer::Writer;

@@ -84,6 +84,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Enroll(args)) => commands::enroll(&config, args, cli.json),
         Some(Command::Recover(args)) => commands::recover(&config, args, cli.json),
         Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),
+        Some(Command::Approve(args)) => commands::approve(&config, args, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

@@ -255,7 +255,8 @@ impl Link for Opened {
         })
     }
 
-    fn remove(&mut self, id: &[u8; 16], _vault: &Vault) -> Result<(), SealError> {
+    fn remove(&mut self, id: &[u8; 16], vault: &Vault) -> Result<(), SealError> {
+        vault_of(vault)?;
         for path in [
             self.slot_path(id, Slot::A),
             self.slot_path(id, Slot::B),

@@ -13,6 +13,7 @@ pub(super) fn run(command: &TpmCommand, context: &Context) -> Result<(), Failure
         TpmCommand::Enroll(passed) => ("enroll", passed),
         TpmCommand::Status(passed) => ("tpm-status", passed),
         TpmCommand::Recover(passed) => ("recover", passed),
+        TpmCommand::Approve(passed) => ("approve", passed),
     };
     let program = kmsd();
     let mut process = Command::new(&program);

@@ -10,7 +10,7 @@ use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage as _};
 use kms_core::{Change, Clock, DomainKeys, ids::Scope};
 use kms_crypto::{RecoveryPrivateKey, RecoveryPublicKey};
-use kms_seal::{Credential, Enrollment, HostKek, Profile, RootSealer};
+use kms_seal::{Credential, Enrollment, HostKek, Profile, RootSealer, SealError};
 use std::sync::Arc;
 
 use super::open::{Rollback, assemble, load, open_storage};
@@ -159,7 +159,8 @@ fn write_first(
 
 /// Opens the store with the recovery private key and seals it to `sealer`, with a new root secret.
 /// Every key is kept. Whether the store is the newest one cannot be known here: the counter that
-/// knew is the old TPM's.
+/// knew is the old TPM's. The former enrolment is removed if it was in the same TPM: a store that
+/// still uses it, such as the one that this is a copy of, needs the recovery key from then on.
 ///
 /// # Errors
 /// There is no store, the key is another store's, the store was changed; the sealer or the disk
@@ -230,6 +231,9 @@ pub fn recover(
     {
         tracing::warn!(%error, "a failed recovery left its counter and epoch secret in the TPM");
     }
+    if result.is_ok() {
+        remove_former(sealer, snapshot.enrollment());
+    }
     result
 }
 
@@ -279,6 +283,21 @@ pub fn accept_rollback(
         counter,
         accepted: writer.counter,
     })
+}
+
+/// Takes the former enrolment out of this TPM, if it is in this one. It would go on vouching for the
+/// store as it was before the recovery: that one, put back later, must not pass for the newest.
+fn remove_former(sealer: &mut dyn RootSealer, record: &[u8]) {
+    let removed = Enrollment::from_json(record).and_then(|former| sealer.remove(&former));
+    match removed {
+        Ok(()) => {}
+        Err(
+            SealError::OtherTpm { .. }
+            | SealError::OtherKeyFile { .. }
+            | SealError::UnsupportedRecord { .. },
+        ) => {}
+        Err(error) => tracing::warn!(%error, "the former enrolment stays in the TPM"),
+    }
 }
 
 /// The recovery key opens this domain key, now.
