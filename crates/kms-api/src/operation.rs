@@ -9,6 +9,9 @@ use crate::request::*;
 use crate::response::*;
 use crate::{AWS_PREFIX, LOCAL_PREFIX};
 
+#[cfg(test)]
+mod tests;
+
 macro_rules! operations {
     ($( $prefix:ident { $( $name:ident ( $request:ident ) -> $response:ident ; )* } )*) => {
         /// A decoded request.

@@ -1,0 +1,412 @@
+//! Decoding: AWS's texts, and that no input panics.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::*;
+
+fn refuse(target: &str, body: &str) -> ApiError {
+    Request::decode(target, body.as_bytes()).unwrap_err()
+}
+
+fn text(target: &str, body: &str) -> String {
+    let error = refuse(target, body);
+    assert_eq!(error.code, ErrorCode::Validation, "{body}: {error}");
+    error.message.unwrap()
+}
+
+fn base64(length: usize) -> String {
+    data_encoding::BASE64.encode(&vec![b'x'; length])
+}
+
+#[test]
+fn constraints_are_told_in_the_words_of_aws() {
+    let one = "1 validation error detected: ";
+    let cases = [
+        (
+            "TrentService.GenerateRandom",
+            r#"{"NumberOfBytes":1025}"#.to_owned(),
+            "Value '1025' at 'numberOfBytes' failed to satisfy constraint: Member must have value less than or equal to 1024",
+        ),
+        (
+            "TrentService.GenerateRandom",
+            r#"{"NumberOfBytes":0}"#.to_owned(),
+            "Value '0' at 'numberOfBytes' failed to satisfy constraint: Member must have value greater than or equal to 1",
+        ),
+        (
+            "TrentService.GenerateRandom",
+            r#"{"NumberOfBytes":-7}"#.to_owned(),
+            "Value '-7' at 'numberOfBytes' failed to satisfy constraint: Member must have value greater than or equal to 1",
+        ),
+        (
+            "TrentService.Encrypt",
+            format!(r#"{{"KeyId":"k","Plaintext":"{}"}}"#, base64(4097)),
+            "Value at 'plaintext' failed to satisfy constraint: Member must have length less than or equal to 4096",
+        ),
+        (
+            "TrentService.Encrypt",
+            r#"{"KeyId":"k","Plaintext":""}"#.to_owned(),
+            "Value at 'plaintext' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            "TrentService.Decrypt",
+            format!(r#"{{"CiphertextBlob":"{}"}}"#, base64(6145)),
+            "Value at 'ciphertextBlob' failed to satisfy constraint: Member must have length less than or equal to 6144",
+        ),
+        (
+            "TrentService.Decrypt",
+            "{}".to_owned(),
+            "Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null",
+        ),
+        (
+            "TrentService.DescribeKey",
+            r#"{"KeyId":null}"#.to_owned(),
+            "Value null at 'keyId' failed to satisfy constraint: Member must not be null",
+        ),
+        (
+            "TrentService.DescribeKey",
+            r#"{"KeyId":""}"#.to_owned(),
+            "Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            "TrentService.CreateAlias",
+            r#"{"AliasName":"alias/a b","TargetKeyId":"k"}"#.to_owned(),
+            "Value 'alias/a b' at 'aliasName' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$",
+        ),
+        (
+            "TrentService.CreateKey",
+            r#"{"Tags":[{"TagKey":"","TagValue":"v"}]}"#.to_owned(),
+            "Value '' at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            "TrentService.EnableKeyRotation",
+            r#"{"KeyId":"k","RotationPeriodInDays":89}"#.to_owned(),
+            "Value '89' at 'rotationPeriodInDays' failed to satisfy constraint: Member must have value greater than or equal to 90",
+        ),
+        (
+            "TrentService.GenerateDataKey",
+            r#"{"KeyId":"k","KeySpec":"AES_512"}"#.to_owned(),
+            "Value 'AES_512' at 'keySpec' failed to satisfy constraint: Member must satisfy enum value set: [AES_256, AES_128]",
+        ),
+        (
+            "KmsdLocal.DescribeVolume",
+            r#"{"VolumeId":"XYZ"}"#.to_owned(),
+            "Value 'XYZ' at 'volumeId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[0-9a-f]{32}$",
+        ),
+    ];
+    for (target, body, expected) in cases {
+        assert_eq!(text(target, &body), format!("{one}{expected}"));
+    }
+}
+
+#[test]
+fn several_violations_are_told_together() {
+    assert_eq!(
+        text("TrentService.CreateAlias", "{}"),
+        "2 validation errors detected: Value null at 'aliasName' failed to satisfy constraint: Member \
+         must not be null; Value null at 'targetKeyId' failed to satisfy constraint: Member must not \
+         be null"
+    );
+}
+
+#[test]
+fn rules_between_members() {
+    let cases = [
+        (
+            "TrentService.GenerateRandom",
+            "{}",
+            "NumberOfBytes is required.",
+        ),
+        (
+            "TrentService.GenerateDataKey",
+            r#"{"KeyId":"k"}"#,
+            "Please specify either number of bytes or key spec.",
+        ),
+        (
+            "TrentService.GenerateDataKeyWithoutPlaintext",
+            r#"{"KeyId":"k","KeySpec":"AES_256","NumberOfBytes":32}"#,
+            "Please specify either number of bytes or key spec.",
+        ),
+        (
+            "TrentService.CreateKey",
+            r#"{"KeySpec":"SYMMETRIC_DEFAULT","CustomerMasterKeySpec":"SYMMETRIC_DEFAULT"}"#,
+            "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated.",
+        ),
+    ];
+    for (target, body, expected) in cases {
+        assert_eq!(text(target, body), expected);
+    }
+    let dry = r#"{"KeyId":"k","DryRun":true,"DryRunModifiers":["IGNORE_CIPHERTEXT"]}"#;
+    assert!(Request::decode("TrentService.Decrypt", dry.as_bytes()).is_ok());
+}
+
+#[test]
+fn wrong_json_is_a_serialization_error_without_a_text() {
+    let bodies = [
+        "",
+        " ",
+        "{",
+        "null",
+        "[]",
+        "1",
+        "\"x\"",
+        "{\"KeyId\":}",
+        "{\"KeyId\":\"k\"} x",
+        r#"{"KeyId":1}"#,
+        r#"{"KeyId":["k"]}"#,
+        r#"{"KeyId":{"k":1}}"#,
+        r#"{"KeyId":"k","GrantTokens":"t"}"#,
+        r#"{"KeyId":"k","GrantTokens":[1]}"#,
+        "{\"KeyId\":\"\u{0}\"}",
+    ];
+    for body in bodies {
+        let error = refuse("TrentService.DescribeKey", body);
+        assert_eq!(error, ApiError::bare(ErrorCode::Serialization), "{body}");
+    }
+    for body in [
+        r#"{"NumberOfBytes":1.5}"#,
+        r#"{"NumberOfBytes":"8"}"#,
+        r#"{"NumberOfBytes":99999999999}"#,
+        r#"{"NumberOfBytes":1e400}"#,
+    ] {
+        assert_eq!(
+            refuse("TrentService.GenerateRandom", body).code,
+            ErrorCode::Serialization
+        );
+    }
+    let context = r#"{"KeyId":"k","Plaintext":"AA==","EncryptionContext":{"a":1}}"#;
+    assert_eq!(
+        refuse("TrentService.Encrypt", context).code,
+        ErrorCode::Serialization
+    );
+    for blob in ["A", "AA", "AA=", "A===", "====", "AB==", "AA==\\n", "*AA="] {
+        let body = format!(r#"{{"KeyId":"k","Plaintext":"{blob}"}}"#);
+        assert_eq!(
+            refuse("TrentService.Encrypt", &body).code,
+            ErrorCode::Serialization,
+            "{blob}"
+        );
+    }
+}
+
+#[test]
+fn unknown_members_are_ignored_as_aws_does() {
+    let body = br#"{"KeyId":"k","Surprise":{"a":[1,2,3]}}"#;
+    assert!(Request::decode("TrentService.DescribeKey", body).is_ok());
+}
+
+#[test]
+fn a_recipient_is_refused_and_not_answered_in_the_clear() {
+    let bodies = [
+        (
+            "Decrypt",
+            json!({"CiphertextBlob": "AAAA", "Recipient": {}}),
+        ),
+        (
+            "GenerateDataKey",
+            json!({"KeyId": "k", "KeySpec": "AES_256", "Recipient": {}}),
+        ),
+        (
+            "GenerateRandom",
+            json!({"NumberOfBytes": 8, "Recipient": {}}),
+        ),
+    ];
+    for (operation, body) in bodies {
+        let error = refuse(&format!("TrentService.{operation}"), &body.to_string());
+        assert_eq!(error.code, ErrorCode::UnsupportedOperation, "{operation}");
+    }
+}
+
+#[test]
+fn long_values_are_not_repeated_in_full() {
+    let body = json!({ "KeyId": "k".repeat(1_000_000) }).to_string();
+    assert!(text("TrentService.DescribeKey", &body).len() < 2000);
+}
+
+#[test]
+fn errors_have_the_form_of_aws() {
+    let body = |error: ApiError| String::from_utf8(error.to_json()).unwrap();
+    assert_eq!(
+        body(ApiError::new(ErrorCode::NotFound, "gone")),
+        r#"{"__type":"NotFoundException","message":"gone"}"#
+    );
+    assert_eq!(
+        body(ApiError::new(ErrorCode::AccessDenied, "no")),
+        r#"{"Message":"no","__type":"AccessDeniedException"}"#
+    );
+    assert_eq!(
+        body(ApiError::bare(ErrorCode::InvalidCiphertext)),
+        r#"{"__type":"InvalidCiphertextException"}"#
+    );
+    for code in ErrorCode::ALL {
+        let error = ApiError::new(*code, "t");
+        assert_eq!(ApiError::from_json(&error.to_json()), Some(error));
+        let server_fault = code.http_status() >= 500;
+        let expected = matches!(
+            code,
+            ErrorCode::Internal
+                | ErrorCode::DependencyTimeout
+                | ErrorCode::KeyUnavailable
+                | ErrorCode::ServiceUnavailable
+        );
+        assert_eq!(server_fault, expected, "{code:?}");
+    }
+    assert_eq!(ApiError::from_json(b"{}"), None);
+    assert_eq!(ApiError::from_json(br#"{"__type":"Strange"}"#), None);
+}
+
+#[test]
+fn responses_leave_out_what_is_absent() {
+    let empty = Response::CreateAlias(EmptyResponse {});
+    assert!(
+        empty.to_json().unwrap().is_empty(),
+        "no output is an empty body"
+    );
+    let list = Response::ListKeys(ListKeysResponse {
+        keys: vec![],
+        next_marker: None,
+        truncated: false,
+    });
+    assert_eq!(
+        list.to_json().unwrap().as_slice(),
+        br#"{"Keys":[],"Truncated":false}"#
+    );
+    let request = Request::from(ListKeysRequest::default());
+    assert_eq!(
+        Response::from_json(&request, &list.to_json().unwrap()).unwrap(),
+        list
+    );
+}
+
+#[test]
+fn timestamps_are_numbers_of_seconds() {
+    assert_eq!(
+        serde_json::to_string(&Timestamp::from_secs(1_795_471_163)).unwrap(),
+        "1795471163"
+    );
+    assert_eq!(
+        serde_json::to_string(&Timestamp::from_millis(1_250)).unwrap(),
+        "1.25"
+    );
+    assert_eq!(
+        serde_json::from_str::<Timestamp>("1.25").unwrap().millis(),
+        1_250
+    );
+    assert!(serde_json::from_str::<Timestamp>("1e300").is_err());
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let body = br#"{"KeyId":"k","Plaintext":"c2VjcmV0"}"#;
+    let request = Request::decode("TrentService.Encrypt", body).unwrap();
+    let shown = format!("{request:?}");
+    assert!(
+        shown.contains("Blob(6 bytes)") && !shown.contains("115, 101"),
+        "{shown}"
+    );
+}
+
+fn any_target() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(Request::OPERATIONS)
+        .prop_map(|(prefix, name)| format!("{prefix}.{name}"));
+    prop_oneof![8 => known, 1 => ".{0,40}"]
+}
+
+fn any_member() -> impl Strategy<Value = String> {
+    const NAMES: &[&str] = &[
+        "KeyId",
+        "Plaintext",
+        "CiphertextBlob",
+        "EncryptionContext",
+        "GrantTokens",
+        "NumberOfBytes",
+        "KeySpec",
+        "Tags",
+        "Limit",
+        "Marker",
+        "AliasName",
+        "TargetKeyId",
+        "PendingWindowInDays",
+        "DestinationKeyId",
+        "VolumeId",
+        "PolicyId",
+        "ContentMode",
+        "DryRun",
+        "DryRunModifiers",
+        "KeyUsage",
+        "Policy",
+        "Description",
+        "Origin",
+        "ResourceOwners",
+        "Recipient",
+    ];
+    prop_oneof![9 => prop::sample::select(NAMES).prop_map(str::to_owned), 1 => ".{0,10}"]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0i64..3000).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,40}".prop_map(Value::from),
+        Just(json!("AES_256")),
+        Just(json!("XTS")),
+        "[0-9a-f]{32}".prop_map(Value::from),
+        prop::collection::vec(any::<u8>(), 0..50)
+            .prop_map(|bytes| Value::from(data_encoding::BASE64.encode(&bytes))),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(any_member(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_decoded_or_refused(
+        target in any_target(),
+        body in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let _ = Request::decode(&target, &body);
+    }
+
+    #[test]
+    fn any_json_is_decoded_or_refused_for_a_reason_of_the_client(
+        target in any_target(),
+        members in prop::collection::btree_map(any_member(), any_json(), 0..8),
+    ) {
+        let body = Value::Object(members.into_iter().collect()).to_string();
+        match Request::decode(&target, body.as_bytes()) {
+            Ok(request) => {
+                // What was understood is what a client would have sent.
+                let again = request.to_json().unwrap();
+                prop_assert_eq!(Request::decode(&request.target(), &again).unwrap(), request);
+            }
+            Err(error) => prop_assert_eq!(error.code.http_status(), 400),
+        }
+    }
+
+    #[test]
+    fn requests_survive_the_wire(
+        key_id in ".{1,100}",
+        plaintext in prop::collection::vec(any::<u8>(), 1..4097),
+        encryption_context in prop::collection::btree_map(".{0,20}", ".{0,20}", 0..5),
+        dry_run: bool,
+    ) {
+        let encryption_context: BTreeMap<String, String> = encryption_context;
+        let request = Request::from(EncryptRequest {
+            key_id, plaintext: Blob::new(plaintext), encryption_context, dry_run,
+            grant_tokens: vec![], encryption_algorithm: None,
+        });
+        let body = request.to_json().unwrap();
+        prop_assert_eq!(Request::decode("TrentService.Encrypt", &body).unwrap(), request);
+    }
+}
