@@ -9,13 +9,18 @@ for program in kmsd kmsfs kmsctl; do
     install -D -m 0755 "$binaries/$program" "$destdir$prefix/bin/$program"
 done
 for unit in systemd/*.service systemd/*.socket; do
-    install -D -m 0644 "$unit" "$destdir$unitdir/$(basename "$unit")"
+    to=$destdir$unitdir/$(basename "$unit")
+    install -D -m 0644 "$unit" "$to"
     # The units name /usr/bin; another prefix needs its own path in them.
-    [ "$prefix" = /usr ] || sed -i "s#/usr/bin/kms#$prefix/bin/kms#g" "$destdir$unitdir/$(basename "$unit")"
+    [ "$prefix" = /usr ] || sed -i "s#/usr/bin/kms#$prefix/bin/kms#g" "$to"
 done
-install -D -m 0644 systemd/kmsd.sysusers "$destdir$prefix/lib/sysusers.d/kmsd.conf"
+install -D -m 0644 systemd/kmsd.sysusers "$destdir/usr/lib/sysusers.d/kmsd.conf"
 # The administrator's configuration is never overwritten.
 [ -e "$destdir/etc/kmsd/kmsd.toml" ] || install -D -m 0644 systemd/kmsd.toml "$destdir/etc/kmsd/kmsd.toml"
+install -d -m 0755 "$destdir/etc/kmsfs"
 for document in README.md CHANGELOG.md LICENSE docs/*.md; do
     install -D -m 0644 "$document" "$destdir$prefix/share/doc/kmsd/$(basename "$document")"
 done
+if [ -z "$destdir" ] && command -v systemd-sysusers >/dev/null; then
+    systemd-sysusers kmsd.conf
+fi

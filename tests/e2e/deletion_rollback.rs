@@ -180,7 +180,7 @@ fn the_recovery_key_with_an_old_backup_brings_it_back_as_documented() {
         "recover",
         "--config",
         path_text(&config),
-        "--recovery-key",
+        "--recovery-from",
         path_text(&recovery),
     ];
     cli::run("kmsd", &arguments, None).ok();
