@@ -19,6 +19,9 @@ mod status;
 mod tick;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -226,7 +229,9 @@ impl Shared {
     fn shutdown(&self) -> Result<(), EngineError> {
         let mut writer = self.writer.lock();
         self.closed.store(true, Ordering::SeqCst);
-        let anchored = self.anchor_all(&mut writer);
+        let anchored = self
+            .anchor_all(&mut writer)
+            .and_then(|()| self.count_time(&mut writer));
         self.provider.forget_all();
         self.domain.write().forget_all();
         anchored

@@ -40,9 +40,15 @@ impl Shared {
             self.anchor_all(&mut writer)?;
         }
         if writer.counted.elapsed() >= COUNT_INTERVAL {
-            self.commit(&mut writer, &[], Anchor::Never)?;
-            writer.counted = Instant::now();
+            self.count_time(&mut writer)?;
         }
+        Ok(())
+    }
+
+    /// Makes durable how much time has passed.
+    pub(super) fn count_time(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        self.commit(writer, &[], Anchor::Never)?;
+        writer.counted = Instant::now();
         Ok(())
     }
 

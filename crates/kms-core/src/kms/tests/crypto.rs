@@ -95,12 +95,9 @@ fn any_change_of_blob_or_context_is_refused_without_a_word() {
             refused
         );
     }
-    let mut longer = bytes.clone();
+    let mut longer = bytes;
     longer.push(0);
-    assert_eq!(
-        bench.decrypt(&BASE64.encode(&longer), context.clone()),
-        refused
-    );
+    assert_eq!(bench.decrypt(&BASE64.encode(&longer), context), refused);
     for other in [
         json!({}),
         json!({"purpose": "test", "b": "2"}),
