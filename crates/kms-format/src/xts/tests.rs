@@ -248,7 +248,7 @@ fn run(cipher: &Content, lower: &mut Lower, model: &mut Vec<u8>, op: &Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn operations_behave_like_a_plain_file_and_survive_crashes(
