@@ -43,6 +43,7 @@ numbers! {
     RANGE = ERANGE: "The buffer is too small.";
     ROFS = EROFS: "Mounted read-only.";
     STALE = ESTALE: "The object is gone.";
+    TXTBSY = ETXTBSY: "A program that runs.";
     XDEV = EXDEV: "Source and target are under different policies.";
 }
 

@@ -1,96 +1,179 @@
 //! The operations on the mounted tree, whatever transport carries them.
 //!
-//! Every method is one operation of the kernel's and may be called from any number of threads at once. What is missing
-//! here is in `docs/SEMANTICS.md`. Main type: [`Fs`].
+//! Every method of [`Fs`] that is named like a FUSE operation is that operation, and may be called from any number of threads at once.
+//! What each does, and where it differs from a local file system, is in `docs/SEMANTICS.md`.
 //!
 //! An operation may answer [`crate::volume::WOULD_WAIT`]: it has changed nothing then and can be repeated where waiting
 //! for a key is allowed.
+//!
+//! Reading order: [`types`](self) for what goes in and out, `context` for how a directory is unlocked, `lookup`, then one file for each family of operations;
+//! `content` is what happens inside one file.
 
+mod attr;
+mod content;
+mod context;
+mod create;
+mod dir;
+mod headers;
+mod io;
+mod link;
+mod lookup;
+mod make;
+mod open;
+mod protect;
+mod remove;
+mod rename;
 mod types;
+mod xattr;
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kms_format::UnlockedPolicy;
+use kms_format::{FormatError, names};
+use parking_lot::{Mutex, RwLock};
 
+use self::content::Fault;
+pub(crate) use self::content::FileBody;
+use self::headers::Headers;
 pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
     Timestamp,
 };
+use crate::backing::{Dir, LowerId};
 use crate::errno::Errno;
 pub use crate::errno::FsResult;
+use crate::handle::Handles;
+use crate::inode::Node;
+use crate::inode::descriptors::Descriptors;
+use crate::inode::table::Table;
 use crate::volume::Keys;
 
-/// A volume, opened.
+/// A volume, opened. Dropping it makes everything durable and takes the mark of use away.
 pub struct Fs {
-    _root: (),
-}
-
-macro_rules! skeleton {
-    ($($name:ident ( $($arg:ident : $ty:ty),* ) -> $ret:ty;)*) => {
-        #[allow(unused_variables, missing_docs, clippy::too_many_arguments, reason = "skeleton of the seam")]
-        impl Fs {
-            $(pub fn $name(&self, $($arg: $ty),*) -> FsResult<$ret> { Err(Errno::NOSYS) })*
-        }
-    };
-}
-
-skeleton! {
-    lookup(caller: &Caller, parent: NodeId, name: &OsStr) -> Entry;
-    getattr(caller: &Caller, node: NodeId, fh: Option<FileHandle>) -> Attr;
-    setattr(caller: &Caller, node: NodeId, fh: Option<FileHandle>, changes: &SetAttr) -> Attr;
-    readlink(node: NodeId) -> Vec<u8>;
-    mknod(caller: &Caller, parent: NodeId, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> Entry;
-    mkdir(caller: &Caller, parent: NodeId, name: &OsStr, mode: u32, umask: u32) -> Entry;
-    symlink(caller: &Caller, parent: NodeId, name: &OsStr, target: &OsStr) -> Entry;
-    link(caller: &Caller, node: NodeId, new_parent: NodeId, new_name: &OsStr) -> Entry;
-    unlink(caller: &Caller, parent: NodeId, name: &OsStr) -> ();
-    rmdir(caller: &Caller, parent: NodeId, name: &OsStr) -> ();
-    rename(caller: &Caller, parent: NodeId, name: &OsStr, new_parent: NodeId, new_name: &OsStr, flags: u32) -> ();
-    open(caller: &Caller, node: NodeId, flags: i32, kill_suidgid: bool) -> Opened;
-    create(caller: &Caller, parent: NodeId, name: &OsStr, mode: u32, umask: u32, flags: i32, kill_suidgid: bool) -> (Entry, Opened);
-    read(fh: FileHandle, offset: u64, out: &mut [u8]) -> usize;
-    write(caller: &Caller, fh: FileHandle, offset: u64, data: &mut [u8], kill_suidgid: bool) -> usize;
-    fsync(fh: FileHandle, datasync: bool) -> ();
-    opendir(caller: &Caller, node: NodeId) -> FileHandle;
-    readdir(fh: FileHandle, offset: u64, take: &mut dyn FnMut(DirEntry<'_>) -> bool) -> ();
-    readdirplus(caller: &Caller, fh: FileHandle, offset: u64, take: &mut dyn FnMut(DirEntry<'_>, Option<&Entry>) -> bool) -> ();
-    fsyncdir(fh: FileHandle, datasync: bool) -> ();
-    statfs(node: NodeId) -> StatFs;
-    getxattr(caller: &Caller, node: NodeId, name: &OsStr) -> Vec<u8>;
-    setxattr(caller: &Caller, node: NodeId, name: &OsStr, value: &[u8], flags: i32) -> ();
-    listxattr(caller: &Caller, node: NodeId) -> Vec<u8>;
-    removexattr(caller: &Caller, node: NodeId, name: &OsStr) -> ();
-    fallocate(caller: &Caller, fh: FileHandle, offset: u64, length: u64, mode: i32) -> ();
-    lseek(fh: FileHandle, offset: u64, whence: i32) -> u64;
-    copy_file_range(caller: &Caller, source: FileHandle, from: u64, target: FileHandle, to: u64, length: u64) -> u64;
-    protect(node: NodeId, policy: &Arc<UnlockedPolicy>) -> ();
-    sync_all() -> ();
+    lower: PathBuf,
+    table: Table,
+    dirs: Arc<Descriptors>,
+    handles: Handles,
+    keys: Arc<dyn Keys>,
+    headers: Arc<Headers>,
+    read_only: bool,
+    /// The last stop was not clean: sizes are compared with headers.
+    unclean: bool,
+    /// Runs as root, so that objects can be given to their makers.
+    privileged: bool,
+    group: u32,
+    /// The directory of long symlink targets, if there is one.
+    links: RwLock<Option<Arc<Dir>>>,
+    /// Temporary files in use, not to be cleaned up.
+    temporaries: Mutex<Vec<String>>,
+    /// Renames between directories, one at a time: the shape of the tree stays as it is under this lock.
+    shape: Mutex<()>,
 }
 
 impl Fs {
     /// Opens the volume whose lower tree is at `lower`. `read_only` writes nothing to it, not even repairs.
     ///
     /// # Errors
-    /// The root directory's key is refused, or its header is damaged.
+    /// The root directory's key is refused, or its header is damaged (`EIO`, with a line in the log).
     pub fn new(lower: &Path, keys: Arc<dyn Keys>, read_only: bool) -> FsResult<Fs> {
-        let _ = (lower, keys, read_only);
-        Err(Errno::NOSYS)
+        let root = Dir::open_root(lower)?;
+        let id = LowerId::of(&root.stat()?);
+        let unclean = match root.stat_at(names::UNCLEAN) {
+            Ok(_) => true,
+            Err(Errno::NOENT) => false,
+            Err(errno) => return Err(errno),
+        };
+        let links = match root.open_dir(names::LINKS) {
+            Ok(dir) => Some(Arc::new(dir)),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let dirs = Arc::new(Descriptors::new(root));
+        let fs = Fs {
+            lower: lower.to_owned(),
+            table: Table::new(id),
+            headers: Headers::start(Arc::clone(&dirs))?,
+            dirs,
+            handles: Handles::default(),
+            keys,
+            read_only,
+            unclean,
+            privileged: rustix::process::geteuid().is_root(),
+            group: rustix::process::getegid().as_raw(),
+            links: RwLock::new(links),
+            temporaries: Mutex::default(),
+            shape: Mutex::default(),
+        };
+        fs.context(fs.table.root())?;
+        if unclean {
+            tracing::warn!(lower = %lower.display(), "the last stop was not clean: sizes are checked at first use");
+        } else if !read_only {
+            let root = fs.dirs.root();
+            root.write_small(names::UNCLEAN, &[])?.sync()?;
+            root.sync()?;
+        }
+        Ok(fs)
     }
 
-    /// The kernel drops `count` references to a node.
-    pub fn forget(&self, node: NodeId, count: u64) {
-        let _ = (node, count);
+    /// Makes durable what an fsync of the root would, and every directory header.
+    ///
+    /// # Errors
+    /// The lower file system refuses.
+    pub fn sync_all(&self) -> FsResult<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.headers.flush_all()?;
+        self.dirs.root().sync_file_system()
     }
 
-    /// Closes a file.
-    pub fn release(&self, fh: FileHandle) {
-        let _ = fh;
+    fn check_writable(&self) -> FsResult<()> {
+        if self.read_only {
+            Err(Errno::ROFS)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Closes a directory.
-    pub fn releasedir(&self, fh: FileHandle) {
-        let _ = fh;
+    /// Logs what is wrong with a lower object, and says which error that is.
+    fn damaged(&self, node: &Node, what: &str, error: &FormatError) -> Errno {
+        let path = self.lower.join(node.lower_path()).join(what);
+        let errno = Errno::from(error);
+        tracing::error!(lower = %path.display(), %errno, "{error}");
+        errno
+    }
+
+    fn fault(&self, node: &Node, fault: Fault) -> Errno {
+        match fault {
+            Fault::Errno(errno) => errno,
+            // A request that cannot be met, not damage.
+            Fault::Damage(FormatError::Size(kms_format::SizeError::TooLarge { .. })) => Errno::FBIG,
+            Fault::Damage(error) => self.damaged(node, "", &error),
+        }
+    }
+}
+
+impl Drop for Fs {
+    fn drop(&mut self) {
+        self.headers.stop();
+        if self.read_only {
+            return;
+        }
+        if let Err(errno) = self.sync_all() {
+            tracing::error!(lower = %self.lower.display(), %errno, "not everything could be made durable; the next mount checks sizes");
+            return;
+        }
+        let root = self.dirs.root();
+        if let Err(errno) = root.unlink(names::UNCLEAN).and_then(|()| root.sync()) {
+            tracing::warn!(lower = %self.lower.display(), %errno, "cannot remove the mark of use; the next mount checks sizes");
+        }
+    }
+}
+
+impl std::fmt::Debug for Fs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fs")
+            .field("lower", &self.lower)
+            .finish_non_exhaustive()
     }
 }

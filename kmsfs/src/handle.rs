@@ -1,1 +1,65 @@
 //! Open files and directories.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::backing::Listing;
+use crate::errno::{Errno, FsResult};
+use crate::fs::FileHandle;
+use crate::inode::Node;
+
+const SHARDS: usize = 64;
+
+/// What a handle stands for.
+pub(crate) struct Handle {
+    pub(crate) node: Arc<Node>,
+    /// For directories: the reader, opened at the first read.
+    pub(crate) listing: Mutex<Option<Listing>>,
+}
+
+/// All handles. A number is never used twice within a mount.
+pub(crate) struct Handles {
+    shards: Vec<RwLock<HashMap<u64, Arc<Handle>>>>,
+    next: AtomicU64,
+}
+
+impl Default for Handles {
+    fn default() -> Handles {
+        Handles {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            next: AtomicU64::new(1),
+        }
+    }
+}
+
+impl Handles {
+    pub(crate) fn insert(&self, node: Arc<Node>) -> FileHandle {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = Handle {
+            node,
+            listing: Mutex::default(),
+        };
+        self.shard(number).write().insert(number, Arc::new(handle));
+        FileHandle(number)
+    }
+
+    pub(crate) fn get(&self, handle: FileHandle) -> FsResult<Arc<Handle>> {
+        let found = self.shard(handle.0).read().get(&handle.0).cloned();
+        found.ok_or(Errno::BADF)
+    }
+
+    pub(crate) fn remove(&self, handle: FileHandle) -> Option<Arc<Handle>> {
+        self.shard(handle.0).write().remove(&handle.0)
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the index is taken modulo the length"
+    )]
+    fn shard(&self, number: u64) -> &RwLock<HashMap<u64, Arc<Handle>>> {
+        &self.shards[usize::try_from(number % SHARDS as u64).unwrap_or(0)]
+    }
+}

@@ -1,1 +1,177 @@
-//! Objects of the mount and their numbers.
+//! Objects of the mount: what the file system knows of each lower object the kernel has heard of.
+//!
+//! A [`Node`] has a number of our own ([`NodeId`]); the lower inode number is only what `stat(2)` shows. Hard links are one node with
+//! several [`Place`]s. Lower objects are reached through a place: the descriptor of the parent and a lower name.
+//!
+//! Locks, in the order in which they are taken: [`Directory::entries`] (by node id), [`Node::links`], a shard of the
+//! [`table`], [`Node::places`], [`Node::file`].
+
+pub(crate) mod descriptors;
+pub(crate) mod table;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use kms_format::{DirHeader, DirKeys, UnlockedPolicy};
+use parking_lot::{Mutex, RwLock};
+
+use crate::backing::{Dir, LowerId};
+use crate::errno::{Errno, FsResult};
+use crate::fs::{FileBody, Kind, NodeId};
+
+/// Where an object is: under a lower name in a directory.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) parent: Arc<Node>,
+    pub(crate) name: Box<str>,
+}
+
+/// An object.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) lower: LowerId,
+    pub(crate) kind: Kind,
+    /// The kernel's references, and one for each child's place.
+    references: AtomicU64,
+    places: Mutex<Vec<Place>>,
+    /// Held while the number of names changes.
+    pub(crate) links: Mutex<()>,
+    /// Keeps an object that lost its last name reachable.
+    pinned: Mutex<Option<Arc<OwnedFd>>>,
+    /// Its size was compared with its header since an unclean stop.
+    pub(crate) settled: AtomicBool,
+    state: State,
+}
+
+enum State {
+    Directory(Box<Directory>),
+    File(Box<RwLock<FileBody>>),
+    Other,
+}
+
+/// What only directories have.
+#[derive(Default)]
+pub(crate) struct Directory {
+    /// Names are looked up under a shared lock and changed under an exclusive one.
+    pub(crate) entries: RwLock<()>,
+    /// Removed: nothing can be made in it.
+    pub(crate) dead: AtomicBool,
+    /// Header, keys and policy, once unlocked.
+    pub(crate) context: RwLock<Option<Arc<Context>>>,
+    /// Held while a missing header is made.
+    pub(crate) repair: Mutex<()>,
+    /// Whether it has a default ACL: 0 unknown, 1 no, 2 yes.
+    pub(crate) default_acl: AtomicU8,
+    pub(in crate::inode) cached: Mutex<Option<Arc<Dir>>>,
+    pub(in crate::inode) used: AtomicBool,
+}
+
+/// An unlocked directory.
+pub(crate) struct Context {
+    pub(crate) header: DirHeader,
+    pub(crate) keys: DirKeys,
+    pub(crate) policy: Arc<UnlockedPolicy>,
+}
+
+impl Context {
+    /// Whether files may move between the two.
+    pub(crate) fn same_policy(&self, other: &Context) -> bool {
+        (self.policy.volume(), self.policy.policy())
+            == (other.policy.volume(), other.policy.policy())
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, lower: LowerId, kind: Kind) -> Node {
+        Node {
+            id,
+            lower,
+            kind,
+            references: AtomicU64::new(0),
+            places: Mutex::default(),
+            links: Mutex::default(),
+            pinned: Mutex::default(),
+            settled: AtomicBool::new(false),
+            state: match kind {
+                Kind::Directory => State::Directory(Box::default()),
+                Kind::File => State::File(Box::default()),
+                _ => State::Other,
+            },
+        }
+    }
+
+    pub(crate) fn directory(&self) -> FsResult<&Directory> {
+        match &self.state {
+            State::Directory(directory) => Ok(directory),
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// What is known of an open file.
+    pub(crate) fn file(&self) -> FsResult<&RwLock<FileBody>> {
+        match &self.state {
+            State::File(body) => Ok(body),
+            State::Directory(_) => Err(Errno::ISDIR),
+            State::Other => Err(Errno::INVAL),
+        }
+    }
+
+    /// The names under which it is known, any of which may be gone.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.places.lock().clone()
+    }
+
+    /// One of them.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.places.lock().first().cloned()
+    }
+
+    pub(crate) fn parent(&self) -> Option<Arc<Node>> {
+        self.places
+            .lock()
+            .first()
+            .map(|place| Arc::clone(&place.parent))
+    }
+
+    pub(crate) fn pin(&self, fd: OwnedFd) {
+        *self.pinned.lock() = Some(Arc::new(fd));
+    }
+
+    pub(crate) fn pinned(&self) -> Option<Arc<OwnedFd>> {
+        self.pinned.lock().clone()
+    }
+
+    /// Whether it is this directory or lies below it.
+    pub(crate) fn is_below(self: &Arc<Node>, above: &Arc<Node>) -> bool {
+        let mut here = Arc::clone(self);
+        loop {
+            if Arc::ptr_eq(&here, above) {
+                return true;
+            }
+            match here.parent() {
+                Some(parent) => here = parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// Where it is in the lower tree, for the log.
+    pub(crate) fn lower_path(&self) -> String {
+        let mut names = Vec::new();
+        let mut place = self.place();
+        while let Some(here) = place {
+            place = here.parent.place();
+            names.push(here.name);
+        }
+        if names.is_empty() {
+            return ".".to_owned();
+        }
+        names.reverse();
+        names.join("/")
+    }
+
+    fn take_reference(&self) {
+        self.references.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,222 @@
+//! Attributes: getattr, setattr, statfs.
+
+use std::sync::Arc;
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+
+use super::{Attr, Caller, FileHandle, Fs, FsResult, Kind, NodeId, SetAttr, SetTime, StatFs};
+use crate::backing::{Dir, LowerFile, LowerId, Stat};
+use crate::errno::Errno;
+use crate::inode::{Node, Place};
+
+/// How a lower object is reached.
+pub(super) enum Reach {
+    File(Arc<LowerFile>),
+    Dir(Arc<Dir>),
+    /// By name; the lock of the directory is to be held.
+    Named(Arc<Dir>, Place),
+}
+
+impl Fs {
+    /// The attributes of an object. Needs no key.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is gone.
+    pub fn getattr(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        _fh: Option<FileHandle>,
+    ) -> FsResult<Attr> {
+        self.attr_of(&self.table.get(node)?)
+    }
+
+    /// Changes attributes, in this order: size, owner, mode, times.
+    ///
+    /// # Errors
+    /// What the lower file system says; `EIO` for the size of a damaged file.
+    pub fn setattr(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        _fh: Option<FileHandle>,
+        changes: &SetAttr,
+    ) -> FsResult<Attr> {
+        self.check_writable()?;
+        let node = self.table.get(node)?;
+        if let Some(size) = changes.size {
+            self.acquire(&node, true)?;
+            let resized = self.truncate(&node, size, changes.kill_suidgid);
+            self.give_up(&node);
+            resized?;
+        }
+        if changes.uid.is_some() || changes.gid.is_some() {
+            let (uid, gid) = (changes.uid, changes.gid);
+            self.reach(&node, |reach| match reach {
+                Reach::File(file) => file.set_owner(uid, gid),
+                Reach::Dir(dir) => dir.set_owner(uid, gid),
+                Reach::Named(dir, place) => dir.set_owner_at(&place.name, uid, gid),
+            })?;
+        }
+        if let Some(mode) = changes.mode {
+            self.set_mode(&node, mode)?;
+        }
+        if changes.atime.is_some() || changes.mtime.is_some() {
+            let times = Timestamps {
+                last_access: timespec(changes.atime),
+                last_modification: timespec(changes.mtime),
+            };
+            self.reach(&node, |reach| match reach {
+                Reach::File(file) => file.set_times(&times),
+                Reach::Dir(dir) => dir.set_times(&times),
+                Reach::Named(dir, place) => dir.set_times_at(&place.name, &times),
+            })?;
+        }
+        self.attr_of(&node)
+    }
+
+    /// The room on the lower file system.
+    ///
+    /// # Errors
+    /// What the lower file system says.
+    pub fn statfs(&self, _node: NodeId) -> FsResult<StatFs> {
+        let room = self.dirs.root().room()?;
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(StatFs {
+            blocks: room.f_blocks,
+            bfree: room.f_bfree,
+            bavail: room.f_bavail,
+            files: room.f_files,
+            ffree: room.f_ffree,
+            bsize: small(room.f_bsize),
+            namelen: 255,
+            frsize: small(room.f_frsize),
+        })
+    }
+
+    pub(super) fn attr_of(&self, node: &Arc<Node>) -> FsResult<Attr> {
+        let mut target = None;
+        let stat = self.reach(node, |reach| match reach {
+            Reach::File(file) => file.stat(),
+            Reach::Dir(dir) => dir.stat(),
+            Reach::Named(dir, place) => {
+                let stat = dir.stat_at(&place.name)?;
+                if node.kind == Kind::Symlink {
+                    target = Some(self.target_length(dir, &place.name, &stat)?);
+                }
+                Ok(stat)
+            }
+        });
+        let stat = match stat {
+            Err(Errno::STALE) => self.pinned_stat(node)?,
+            stat => stat?,
+        };
+        let size = match target {
+            Some(length) => length,
+            None => self.plain_size(node, &stat)?,
+        };
+        Ok(self.attributes(node, &stat, size))
+    }
+
+    /// An object without a name that somebody still has open.
+    fn pinned_stat(&self, node: &Node) -> FsResult<Stat> {
+        let pinned = node.pinned().ok_or(Errno::STALE)?;
+        Ok(rustix::fs::fstat(&*pinned)?)
+    }
+
+    /// Takes the set-user-id and set-group-id bits away.
+    pub(super) fn kill_suidgid(&self, node: &Arc<Node>, file: &LowerFile) -> FsResult<()> {
+        let mode = file.stat()?.st_mode;
+        let mut kept = mode & !libc::S_ISUID;
+        // Without group execution the bit means mandatory locking.
+        if mode & libc::S_IXGRP != 0 {
+            kept &= !libc::S_ISGID;
+        }
+        if kept != mode {
+            tracing::trace!(node = node.id.0, "set-id bits removed");
+            file.set_mode(kept)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the size of a file that is open.
+    pub(super) fn truncate(&self, node: &Arc<Node>, size: u64, kill: bool) -> FsResult<()> {
+        let mut body = node.file()?.write();
+        let open = body.opened_mut()?;
+        open.resize(size).map_err(|fault| self.fault(node, fault))?;
+        if kill {
+            let lower = Arc::clone(&open.lower);
+            drop(body);
+            self.kill_suidgid(node, &lower)?;
+        }
+        Ok(())
+    }
+
+    fn set_mode(&self, node: &Arc<Node>, mode: u32) -> FsResult<()> {
+        self.reach(node, |reach| match reach {
+            Reach::File(file) => file.set_mode(mode),
+            Reach::Dir(dir) => dir.set_mode(mode),
+            Reach::Named(_, _) if node.kind == Kind::Symlink => Err(Errno::OPNOTSUPP),
+            Reach::Named(dir, place) if node.kind == Kind::File => {
+                // By descriptor, so that nothing that takes the name can be hit.
+                match dir.open_file(&place.name, false) {
+                    Ok(file) if LowerId::of(&file.stat()?) == node.lower => file.set_mode(mode),
+                    Ok(_) => Err(Errno::STALE),
+                    Err(Errno::ACCES) => dir.set_mode_at(&place.name, mode),
+                    Err(errno) => Err(errno),
+                }
+            }
+            Reach::Named(dir, place) => dir.set_mode_at(&place.name, mode),
+        })
+    }
+
+    /// Runs `work` on the lower object, reached in the best way there is.
+    pub(super) fn reach<T>(
+        &self,
+        node: &Arc<Node>,
+        mut work: impl FnMut(&Reach) -> FsResult<T>,
+    ) -> FsResult<T> {
+        if node.kind == Kind::Directory {
+            return work(&Reach::Dir(self.dirs.get(node)?));
+        }
+        if node.kind == Kind::File {
+            let open = node
+                .file()?
+                .read()
+                .open
+                .as_ref()
+                .map(|open| Arc::clone(&open.lower));
+            if let Some(file) = open {
+                return work(&Reach::File(file));
+            }
+        }
+        for place in node.places() {
+            let dir = match self.dirs.get(&place.parent) {
+                Err(Errno::STALE) => continue,
+                dir => dir?,
+            };
+            let parent = Arc::clone(&place.parent);
+            let _names_stay = parent.directory()?.entries.read();
+            match dir.stat_at(&place.name) {
+                Ok(stat) if LowerId::of(&stat) == node.lower => {
+                    return work(&Reach::Named(dir, place));
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::STALE)
+    }
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    match time {
+        None => special(UTIME_OMIT),
+        Some(SetTime::Now) => special(UTIME_NOW),
+        Some(SetTime::At(time)) => Timespec {
+            tv_sec: time.secs,
+            tv_nsec: time.nanos.into(),
+        },
+    }
+}

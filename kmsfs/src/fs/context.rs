@@ -1,0 +1,195 @@
+//! Unlocking directories: their header, keys and policy.
+
+use std::sync::Arc;
+
+use kms_format::names::{self, EncryptedName, LowerName};
+use kms_format::{ContentMode, DirHeader, FormatError, dir};
+
+use super::{Fs, FsResult};
+use crate::backing::Dir;
+use crate::errno::Errno;
+use crate::inode::{Context, Node};
+
+/// Where entries go whose directory lost its header in a crash, in the root.
+const LOST: &str = ".kmsfs.lost";
+
+impl Fs {
+    /// Keys and policy of a directory. Checks its header at the first use, against its parent's.
+    pub(super) fn context(&self, node: &Arc<Node>) -> FsResult<Arc<Context>> {
+        let directory = node.directory()?;
+        if let Some(context) = directory.context.read().as_ref() {
+            return Ok(Arc::clone(context));
+        }
+        // The parent first: a directory is what its parent admits.
+        let parent = match node.parent() {
+            Some(parent) => Some(self.context(&parent)?),
+            None if node.id == super::NodeId::ROOT => None,
+            None => return Err(Errno::STALE),
+        };
+        let damaged = |error: &FormatError| self.damaged(node, names::DIR_HEADER, error);
+        let lower = self.dirs.get(node)?;
+        let header = match read_header(&lower)? {
+            Ok(header) => header,
+            Err(error) => match &parent {
+                Some(parent) if never_written(&error) => {
+                    return self.repair(node, &lower, parent, &error);
+                }
+                _ => return Err(damaged(&error)),
+            },
+        };
+        let (volume, policy) = (header.volume(), header.policy());
+        if let Some(parent) = &parent
+            && volume != parent.policy.volume()
+        {
+            let (found, expected) = (volume, parent.policy.volume());
+            let record = kms_format::Record::DirHeader;
+            return Err(damaged(&FormatError::ForeignVolume {
+                record,
+                found,
+                expected,
+            }));
+        }
+        let policy = self
+            .keys
+            .policy_key(&volume, &policy, header.generation())?;
+        let keys = header.unlock(&policy).map_err(|error| damaged(&error))?;
+        if let Some(parent) = &parent {
+            header
+                .check_below(&parent.header, &parent.keys)
+                .map_err(|error| damaged(&error))?;
+        }
+        if policy.mode() != ContentMode::Xts {
+            tracing::error!(policy = %policy.policy(), "content mode GCM is not supported by this version of kmsfs");
+            return Err(Errno::OPNOTSUPP);
+        }
+        let mut slot = directory.context.write();
+        let context = Context {
+            header,
+            keys,
+            policy,
+        };
+        Ok(Arc::clone(slot.get_or_insert_with(|| Arc::new(context))))
+    }
+
+    /// A directory whose header never reached the disk gets a fresh one: it holds nothing that was ever synced.
+    fn repair(
+        &self,
+        node: &Arc<Node>,
+        lower: &Dir,
+        parent: &Context,
+        error: &FormatError,
+    ) -> FsResult<Arc<Context>> {
+        let directory = node.directory()?;
+        let _one = directory.repair.lock();
+        if let Some(context) = directory.context.read().as_ref() {
+            return Ok(Arc::clone(context));
+        }
+        let orphans = orphans(lower)?;
+        if !orphans.is_empty() {
+            if !self.unclean || self.read_only {
+                // Nothing that kmsfs does leaves this behind without a crash.
+                return Err(self.damaged(node, names::DIR_HEADER, error));
+            }
+            self.set_aside(node, lower, &orphans)?;
+        }
+        let (header, keys) = DirHeader::create(&parent.policy).map_err(|e| Errno::from(&e))?;
+        if !self.read_only {
+            let bytes = header.encode().map_err(|e| Errno::from(&e))?;
+            self.replace(lower, names::DIR_HEADER, &bytes)?;
+        }
+        tracing::info!(
+            lower = node.lower_path(),
+            "gave a new header to a directory whose creation a crash cut short"
+        );
+        let policy = Arc::clone(&parent.policy);
+        let context = Arc::new(Context {
+            header,
+            keys,
+            policy,
+        });
+        *directory.context.write() = Some(Arc::clone(&context));
+        Ok(context)
+    }
+
+    /// Moves entries that no key opens any more out of the way, but does not destroy them.
+    fn set_aside(&self, node: &Node, lower: &Dir, orphans: &[String]) -> FsResult<()> {
+        let root = self.dirs.root();
+        match root.make_dir(LOST, 0o700) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let lost = root.open_dir(LOST)?;
+        for name in orphans {
+            let suffix = names::temporary().map_err(|e| Errno::from(&e))?;
+            let new = suffix.trim_start_matches(names::RESERVED).to_owned();
+            lower.rename(name, &lost, &new, rustix::fs::RenameFlags::NOREPLACE)?;
+        }
+        tracing::error!(
+            lower = node.lower_path(),
+            entries = orphans.len(),
+            "the header of this directory did not survive the crash, and nothing in it was ever synced: its entries are in {LOST}"
+        );
+        Ok(())
+    }
+
+    /// Replaces a small file of ours durably: the old or the new one is there, whole.
+    pub(super) fn replace(&self, dir: &Dir, name: &str, bytes: &[u8]) -> FsResult<()> {
+        let temporary = names::temporary().map_err(|e| Errno::from(&e))?;
+        self.temporaries.lock().push(temporary.clone());
+        let replaced = dir.write_small(&temporary, bytes).and_then(|file| {
+            file.sync()?;
+            dir.rename(&temporary, dir, name, rustix::fs::RenameFlags::empty())
+        });
+        if replaced.is_err() {
+            let _ = dir.unlink(&temporary);
+        }
+        self.temporaries.lock().retain(|used| *used != temporary);
+        replaced?;
+        dir.sync()
+    }
+
+    /// The lower name of a plain one.
+    pub(super) fn encrypt_name(
+        &self,
+        context: &Context,
+        name: &std::ffi::OsStr,
+    ) -> FsResult<EncryptedName> {
+        use std::os::unix::ffi::OsStrExt as _;
+        names::encrypt(&context.keys, name.as_bytes(), names::LOWER_MAX)
+            .map_err(|e| Errno::from(&e))
+    }
+}
+
+/// Reads and parses a directory header.
+pub(super) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError>> {
+    let record = kms_format::Record::DirHeader;
+    let bytes = lower.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1)?;
+    Ok(match bytes.as_deref() {
+        None | Some([]) => Err(FormatError::Blank { record }),
+        Some(bytes) => DirHeader::decode(bytes),
+    })
+}
+
+/// What a power cut can leave of a header that was written but not synced.
+fn never_written(error: &FormatError) -> bool {
+    matches!(
+        error,
+        FormatError::Blank { .. } | FormatError::Truncated { .. }
+    )
+}
+
+/// Entries of a directory, ours apart.
+fn orphans(lower: &Dir) -> FsResult<Vec<String>> {
+    let mut listing = lower.list()?;
+    let mut found = Vec::new();
+    while let Some(entry) = listing.peek()? {
+        if matches!(
+            names::classify(&entry.name),
+            LowerName::Short | LowerName::Long
+        ) {
+            found.push(String::from_utf8_lossy(&entry.name).into_owned());
+        }
+        listing.advance();
+    }
+    Ok(found)
+}

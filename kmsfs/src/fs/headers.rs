@@ -1,0 +1,169 @@
+//! Directory headers that are written but not yet durable.
+//!
+//! They become durable before an fsync at or below their directory returns, and within some seconds anyway, on a
+//! thread of their own: not one fsync for each mkdir.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kms_format::names;
+use parking_lot::{Condvar, Mutex};
+
+use super::{FsResult, NodeId};
+use crate::errno::Errno;
+use crate::inode::Node;
+use crate::inode::descriptors::Descriptors;
+
+/// How long a header may stay in memory; with the time to write it, less than the 5 s of FORMAT.md.
+const DELAY: Duration = Duration::from_secs(3);
+/// From this many on, one call for the whole lower file system is cheaper than one for each.
+const MANY: usize = 64;
+
+pub(super) struct Headers {
+    dirs: Arc<Descriptors>,
+    waiting: Mutex<Waiting>,
+    count: AtomicUsize,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    nodes: HashMap<NodeId, Arc<Node>>,
+    stopped: bool,
+}
+
+impl Headers {
+    pub(super) fn start(dirs: Arc<Descriptors>) -> FsResult<Arc<Headers>> {
+        let headers = Arc::new(Headers {
+            dirs,
+            waiting: Mutex::default(),
+            count: AtomicUsize::new(0),
+            changed: Condvar::new(),
+            thread: Mutex::default(),
+        });
+        let worker = Arc::clone(&headers);
+        let thread = std::thread::Builder::new()
+            .name("headers".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+        *headers.thread.lock() = Some(thread);
+        Ok(headers)
+    }
+
+    /// A header was written.
+    pub(super) fn add(&self, node: &Arc<Node>) {
+        let mut waiting = self.waiting.lock();
+        waiting.nodes.insert(node.id, Arc::clone(node));
+        self.count.store(waiting.nodes.len(), Ordering::Release);
+        if waiting.nodes.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The directory is gone.
+    pub(super) fn remove(&self, node: &Node) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        waiting.nodes.remove(&node.id);
+        self.count.store(waiting.nodes.len(), Ordering::Release);
+    }
+
+    /// Makes the headers of a directory and of all above it durable.
+    pub(super) fn flush_above(&self, node: &Arc<Node>) -> FsResult<()> {
+        let mut here = Some(Arc::clone(node));
+        while let Some(node) = here
+            && self.count.load(Ordering::Acquire) > 0
+        {
+            let waits = self.waiting.lock().nodes.contains_key(&node.id);
+            if waits {
+                self.flush(&node)?;
+            }
+            here = node.parent();
+        }
+        Ok(())
+    }
+
+    /// Makes the headers of the directories in `parent` durable.
+    pub(super) fn flush_below(&self, parent: &Arc<Node>) -> FsResult<()> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let all: Vec<_> = self.waiting.lock().nodes.values().cloned().collect();
+        let inside = |node: &&Arc<Node>| node.parent().is_some_and(|up| Arc::ptr_eq(&up, parent));
+        all.iter()
+            .filter(inside)
+            .try_for_each(|node| self.flush(node))
+    }
+
+    pub(super) fn flush_all(&self) -> FsResult<()> {
+        let all: Vec<_> = self.waiting.lock().nodes.values().cloned().collect();
+        if all.len() < MANY {
+            return all.iter().try_for_each(|node| self.flush(node));
+        }
+        self.dirs.root().sync_file_system()?;
+        for node in all {
+            self.remove(&node);
+        }
+        Ok(())
+    }
+
+    fn flush(&self, node: &Arc<Node>) -> FsResult<()> {
+        let written = self.dirs.get(node).and_then(|dir| {
+            dir.open_file(names::DIR_HEADER, false)?.sync()?;
+            dir.sync()
+        });
+        match written {
+            // Removed in the meantime: nothing to keep.
+            Ok(()) | Err(Errno::NOENT | Errno::STALE) => {
+                self.remove(node);
+                Ok(())
+            }
+            Err(errno) => {
+                tracing::error!(lower = node.lower_path(), %errno, "cannot make a directory header durable");
+                Err(errno)
+            }
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                while waiting.nodes.is_empty() && !waiting.stopped {
+                    self.changed.wait(&mut waiting);
+                }
+                if !waiting.stopped {
+                    // A notification in between is only one more header.
+                    let until = std::time::Instant::now() + DELAY;
+                    while !waiting.stopped
+                        && !self.changed.wait_until(&mut waiting, until).timed_out()
+                    {
+                    }
+                }
+                if waiting.stopped {
+                    return;
+                }
+            }
+            // Logged; tried again with the next header, fsync or at the end.
+            let _ = self.flush_all();
+        }
+    }
+
+    /// Ends the thread; what waits is for [`Headers::flush_all`].
+    pub(super) fn stop(&self) {
+        self.waiting.lock().stopped = true;
+        self.changed.notify_all();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for directory headers panicked");
+        }
+    }
+}

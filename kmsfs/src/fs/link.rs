@@ -1,0 +1,53 @@
+//! Hard links.
+
+use std::ffi::OsStr;
+
+use super::{Caller, Entry, Fs, FsResult, Kind, NodeId};
+use crate::backing::LowerId;
+use crate::errno::Errno;
+
+impl Fs {
+    /// Gives an object another name.
+    ///
+    /// # Errors
+    /// `EPERM` for a directory, `EXDEV` into a directory of another policy, `ENOENT` if it has no name any more.
+    pub fn link(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        new_parent: NodeId,
+        new_name: &OsStr,
+    ) -> FsResult<Entry> {
+        self.check_writable()?;
+        let node = self.table.get(node)?;
+        if node.kind == Kind::Directory {
+            return Err(Errno::PERM);
+        }
+        let named = self.named(new_parent, new_name)?;
+        for place in node.places() {
+            if !self.context(&place.parent)?.same_policy(&named.context) {
+                return Err(Errno::XDEV);
+            }
+        }
+        let _alone = named.parent.directory()?.entries.write();
+        let _links = node.links.lock();
+        let stat = self.making(&named, |dir, stored| {
+            for place in node.places() {
+                let from = self.dirs.get(&place.parent)?;
+                match from.link(&place.name, dir, stored) {
+                    Ok(()) => {}
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno),
+                }
+                let stat = dir.stat_at(stored)?;
+                if LowerId::of(&stat) == node.lower {
+                    return Ok(stat);
+                }
+                // A rename gave the name to something else just then.
+                dir.unlink(stored)?;
+            }
+            Err(Errno::NOENT)
+        })?;
+        Ok(self.entry(named.place(), &named.dir, stat)?.1)
+    }
+}

@@ -1,0 +1,249 @@
+//! From names to nodes, and what nodes look like.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kms_format::names::EncryptedName;
+use kms_format::{SizeError, names, size, symlink};
+
+use super::{Attr, Caller, Entry, Fs, FsResult, Kind, NodeId, Timestamp};
+use crate::backing::{Dir, LowerId, Stat};
+use crate::errno::Errno;
+use crate::inode::{Context, Node, Place};
+
+/// A name in an unlocked directory.
+pub(super) struct Named {
+    pub(super) parent: Arc<Node>,
+    pub(super) context: Arc<Context>,
+    pub(super) dir: Arc<Dir>,
+    pub(super) name: EncryptedName,
+}
+
+impl Named {
+    pub(super) fn stored(&self) -> &str {
+        self.name.stored()
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place {
+            parent: Arc::clone(&self.parent),
+            name: self.stored().into(),
+        }
+    }
+}
+
+impl Fs {
+    /// Finds a name. Negative answers (`ENOENT`) may be cached: nobody else writes to the lower tree.
+    ///
+    /// # Errors
+    /// `ENOENT`; `ENOKEY` if the directory is locked.
+    pub fn lookup(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        let named = self.named(parent, name)?;
+        let _shared = named.parent.directory()?.entries.read();
+        self.enter(&named.parent, &named.dir, named.stored())
+    }
+
+    /// The kernel drops `count` references to a node.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        if node != NodeId::ROOT {
+            self.table.forget(node, count);
+        }
+    }
+
+    /// Unlocks a directory and encrypts a name for it.
+    pub(super) fn named(&self, parent: NodeId, name: &OsStr) -> FsResult<Named> {
+        let parent = self.table.get(parent)?;
+        let context = self.context(&parent)?;
+        let name = self.encrypt_name(&context, name)?;
+        let dir = self.dirs.get(&parent)?;
+        Ok(Named {
+            parent,
+            context,
+            dir,
+            name,
+        })
+    }
+
+    /// The entry of a lower name; the caller holds the lock of the directory.
+    pub(super) fn enter(&self, parent: &Arc<Node>, dir: &Dir, name: &str) -> FsResult<Entry> {
+        let stat = dir.stat_at(name)?;
+        let place = Place {
+            parent: Arc::clone(parent),
+            name: name.into(),
+        };
+        Ok(self.entry(place, dir, stat)?.1)
+    }
+
+    /// The entry of a lower object with these attributes, found at `place`.
+    pub(super) fn entry(
+        &self,
+        place: Place,
+        dir: &Dir,
+        mut stat: Stat,
+    ) -> FsResult<(Arc<Node>, Entry)> {
+        let kind = Kind::from_mode(stat.st_mode).ok_or(Errno::IO)?;
+        let name = place.name.clone();
+        let node = self.table.intern(LowerId::of(&stat), kind, place);
+        let attr = (|| {
+            if self.unclean && kind == Kind::File && !node.settled.load(Ordering::Acquire) {
+                self.settle(&node)?;
+                stat = dir.stat_at(&name)?;
+            }
+            let size = match kind {
+                Kind::Symlink => self.target_length(dir, &name, &stat)?,
+                _ => self.plain_size(&node, &stat)?,
+            };
+            Ok(self.attributes(&node, &stat, size))
+        })();
+        match attr {
+            Ok(attr) => {
+                let entry = Entry {
+                    node: node.id,
+                    generation: 0,
+                    attr,
+                };
+                Ok((node, entry))
+            }
+            Err(errno) => {
+                self.table.forget(node.id, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    /// After an unclean stop: compares the lower size of a file with its header, once.
+    fn settle(&self, node: &Arc<Node>) -> FsResult<()> {
+        match self.with_file(node, false, |file| {
+            file.settle(!self.read_only && file.writable())
+        }) {
+            Err(errno) if errno == crate::volume::WOULD_WAIT => return Err(errno),
+            // Damage is reported when the file is opened; it can still be seen and removed.
+            Ok(_) | Err(_) => {}
+        }
+        node.settled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The size of anything but a symlink.
+    pub(super) fn plain_size(&self, node: &Node, stat: &Stat) -> FsResult<u64> {
+        let lower = stat.st_size.cast_unsigned();
+        if node.kind != Kind::File {
+            return Ok(lower);
+        }
+        if let Some(open) = &node.file()?.read().open {
+            return Ok(open.size());
+        }
+        match size::xts_plain_size(lower) {
+            Ok(size) => Ok(size),
+            Err(SizeError::Headerless) => Ok(0),
+            Err(error) => {
+                // Opening it says so; seeing and removing it works.
+                if !node.settled.swap(true, Ordering::AcqRel) {
+                    self.damaged(node, "", &error.into());
+                }
+                Ok(0)
+            }
+        }
+    }
+
+    /// The length of a symlink's target, read only if its lower size does not tell.
+    pub(super) fn target_length(&self, dir: &Dir, name: &str, stat: &Stat) -> FsResult<u64> {
+        if let Some(length) = symlink::plain_length(stat.st_size.cast_unsigned()) {
+            return Ok(length);
+        }
+        let stored = dir.read_link(name)?;
+        // What is damaged has some length, too: reading it gives the error.
+        Ok(symlink::StoredTarget::parse(&stored).map_or(0, |target| target.length() as u64))
+    }
+
+    pub(super) fn attributes(&self, node: &Node, stat: &Stat, size: u64) -> Attr {
+        let hidden = node.id == NodeId::ROOT && self.links.read().is_some();
+        Attr {
+            ino: stat.st_ino,
+            size,
+            blocks: stat.st_blocks.cast_unsigned(),
+            atime: time(stat.st_atime, stat.st_atime_nsec),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            kind: node.kind,
+            perm: stat.st_mode & 0o7777,
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX) - u32::from(hidden),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: encode_device(stat.st_rdev),
+            blksize: 4096,
+        }
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// `EINVAL` for anything else, `EIO` if it is damaged.
+    pub fn readlink(&self, node: NodeId) -> FsResult<Vec<u8>> {
+        let node = self.table.get(node)?;
+        if node.kind != Kind::Symlink {
+            return Err(Errno::INVAL);
+        }
+        let place = node.place().ok_or(Errno::STALE)?;
+        let context = self.context(&place.parent)?;
+        let stored = self.dirs.get(&place.parent)?.read_link(&place.name)?;
+        let open = || -> Result<Vec<u8>, super::Fault> {
+            let target = symlink::StoredTarget::parse(&stored)?;
+            let policy = if target.generation() == context.policy.generation() {
+                Arc::clone(&context.policy)
+            } else {
+                let (volume, policy) = (context.policy.volume(), context.policy.policy());
+                self.keys
+                    .policy_key(&volume, &policy, target.generation())?
+            };
+            let record = match (target.record_name(), self.links.read().as_ref()) {
+                (Some(name), Some(links)) => links.read_small(&name, symlink::TARGET_MAX + 128)?,
+                _ => None,
+            };
+            Ok(target.open(&policy, record.as_deref())?)
+        };
+        open().map_err(|fault| self.fault(&node, fault))
+    }
+
+    /// The directory of long symlink targets, made if need be.
+    pub(super) fn links_dir(&self) -> FsResult<Arc<Dir>> {
+        if let Some(links) = self.links.read().as_ref() {
+            return Ok(Arc::clone(links));
+        }
+        let mut slot = self.links.write();
+        if let Some(links) = slot.as_ref() {
+            return Ok(Arc::clone(links));
+        }
+        let root = self.dirs.root();
+        root.make_dir(names::LINKS, 0o700)?;
+        let links = Arc::new(root.open_dir(names::LINKS)?);
+        root.sync()?;
+        *slot = Some(Arc::clone(&links));
+        Ok(links)
+    }
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields have other types on other architectures"
+)]
+fn time(secs: i64, nanos: u64) -> Timestamp {
+    Timestamp {
+        secs,
+        nanos: u32::try_from(nanos).unwrap_or(0),
+    }
+}
+
+/// The kernel's 32-bit form of a device number.
+fn encode_device(device: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// And back.
+pub(super) fn decode_device(device: u32) -> u64 {
+    let major = (device & 0xf_ff00) >> 8;
+    let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
+    rustix::fs::makedev(major, minor)
+}

@@ -1,0 +1,122 @@
+//! Opening and closing files.
+
+use std::sync::Arc;
+
+use super::content::{Faulty, OpenFile};
+use super::{Caller, Fault, FileHandle, Fs, FsResult, NodeId, Opened};
+use crate::backing::{LowerFile, LowerId};
+use crate::errno::Errno;
+use crate::inode::{Context, Node};
+
+impl Fs {
+    /// Opens a file. `flags` are those of `open(2)`; of them O_TRUNC is carried out, and O_RDONLY decides whether a lower
+    /// file that cannot be written will do. Offsets of O_APPEND writes come from the caller.
+    ///
+    /// # Errors
+    /// `EIO` if the header is damaged or belongs elsewhere, `ENOKEY` if the file is locked, `ESTALE` if it is gone.
+    pub fn open(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        flags: i32,
+        kill_suidgid: bool,
+    ) -> FsResult<Opened> {
+        let node = self.table.get(node)?;
+        let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        if write {
+            self.check_writable()?;
+        }
+        self.acquire(&node, write)?;
+        if flags & libc::O_TRUNC != 0
+            && let Err(errno) = self.truncate(&node, 0, kill_suidgid)
+        {
+            self.give_up(&node);
+            return Err(errno);
+        }
+        Ok(Opened {
+            fh: self.handles.insert(node),
+        })
+    }
+
+    /// Closes a file.
+    pub fn release(&self, fh: FileHandle) {
+        if let Some(handle) = self.handles.remove(fh) {
+            self.give_up(&handle.node);
+        }
+    }
+
+    /// Makes sure that the node's file is open, until [`Fs::give_up`].
+    pub(super) fn acquire(&self, node: &Arc<Node>, write: bool) -> FsResult<()> {
+        let mut body = node.file()?.write();
+        if body
+            .open
+            .as_ref()
+            .is_none_or(|open| write && !open.writable())
+        {
+            let (lower, writable, context) = self.open_lower(node, write)?;
+            let keys = self.keys.as_ref();
+            let opened = OpenFile::load(lower, writable, &context.policy, keys);
+            body.open = Some(opened.map_err(|fault| self.fault(node, fault))?);
+        }
+        body.users += 1;
+        Ok(())
+    }
+
+    pub(super) fn give_up(&self, node: &Arc<Node>) {
+        if let Ok(body) = node.file() {
+            let mut body = body.write();
+            body.users = body.users.saturating_sub(1);
+            if body.users == 0 {
+                body.open = None;
+            }
+        }
+    }
+
+    /// Runs `work` on the open file, which is opened for it if need be.
+    pub(super) fn with_file<T>(
+        &self,
+        node: &Arc<Node>,
+        write: bool,
+        work: impl FnOnce(&mut OpenFile) -> Faulty<T>,
+    ) -> FsResult<T> {
+        self.acquire(node, write)?;
+        let result = match node.file()?.write().opened_mut() {
+            Ok(open) => work(open),
+            Err(errno) => Err(Fault::Errno(errno)),
+        };
+        self.give_up(node);
+        result.map_err(|fault| self.fault(node, fault))
+    }
+
+    /// Opens the lower file, for writing if at all possible.
+    fn open_lower(
+        &self,
+        node: &Arc<Node>,
+        write: bool,
+    ) -> FsResult<(LowerFile, bool, Arc<Context>)> {
+        let mut refused = Errno::STALE;
+        for place in node.places() {
+            let context = self.context(&place.parent)?;
+            let dir = self.dirs.get(&place.parent)?;
+            let opened = if self.read_only {
+                dir.open_file(&place.name, false).map(|file| (file, false))
+            } else {
+                match dir.open_file(&place.name, true) {
+                    Err(Errno::ACCES | Errno::PERM | Errno::ROFS | Errno::TXTBSY) if !write => {
+                        dir.open_file(&place.name, false).map(|file| (file, false))
+                    }
+                    result => result.map(|file| (file, true)),
+                }
+            };
+            match opened {
+                Ok((file, writable)) if LowerId::of(&file.stat()?) == node.lower => {
+                    return Ok((file, writable, context));
+                }
+                // Something else has the name now.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => refused = errno,
+            }
+        }
+        Err(refused)
+    }
+}

@@ -1,0 +1,187 @@
+//! Removing names: unlink, rmdir.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kms_format::names::{self, LowerName};
+use kms_format::symlink;
+
+use super::lookup::Named;
+use super::{Caller, Fs, FsResult, Kind, NodeId};
+use crate::backing::{Dir, LowerId, Stat};
+use crate::errno::Errno;
+use crate::inode::Node;
+
+/// What has to be done after a name is gone, or undone if it stays.
+#[derive(Default)]
+pub(super) struct Parting {
+    node: Option<Arc<Node>>,
+    /// It was the last name.
+    last: bool,
+    /// The record of a long symlink target.
+    record: Option<String>,
+    /// The directory, and its header, to be put back.
+    header: Option<(Arc<Dir>, Vec<u8>)>,
+}
+
+impl Fs {
+    /// Removes a name of anything but a directory. What is open stays usable.
+    ///
+    /// # Errors
+    /// `ENOENT`; `EISDIR` for a directory.
+    pub fn unlink(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        self.check_writable()?;
+        let named = self.named(parent, name)?;
+        let _alone = named.parent.directory()?.entries.write();
+        let stat = named.dir.stat_at(named.stored())?;
+        if Kind::from_mode(stat.st_mode) == Some(Kind::Directory) {
+            return Err(Errno::ISDIR);
+        }
+        let node = self.table.find(LowerId::of(&stat));
+        let _links = node.as_ref().map(|node| node.links.lock());
+        let parting = self.part(&named, &stat)?;
+        match named.dir.unlink(named.stored()) {
+            Ok(()) => {
+                self.parted(parting, &named.parent, named.stored());
+                self.drop_sidecar(&named);
+                Ok(())
+            }
+            Err(errno) => {
+                self.stay(parting);
+                Err(errno)
+            }
+        }
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`.
+    pub fn rmdir(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
+        self.check_writable()?;
+        let named = self.named(parent, name)?;
+        let _alone = named.parent.directory()?.entries.write();
+        let stat = named.dir.stat_at(named.stored())?;
+        if Kind::from_mode(stat.st_mode) != Some(Kind::Directory) {
+            return Err(Errno::NOTDIR);
+        }
+        let node = self.table.find(LowerId::of(&stat));
+        let directory = node.as_ref().map(|node| node.directory()).transpose()?;
+        let _inside = directory.map(|directory| directory.entries.write());
+        let parting = self.part(&named, &stat)?;
+        match named.dir.remove_dir(named.stored()) {
+            Ok(()) => {
+                self.parted(parting, &named.parent, named.stored());
+                self.drop_sidecar(&named);
+                Ok(())
+            }
+            Err(errno) => {
+                self.stay(parting);
+                // Something in it that is not ours.
+                Err(if errno == Errno::EXIST {
+                    Errno::NOTEMPTY
+                } else {
+                    errno
+                })
+            }
+        }
+    }
+
+    /// Prepares the removal of a name; the caller holds the locks.
+    pub(super) fn part(&self, named: &Named, stat: &Stat) -> FsResult<Parting> {
+        let mut parting = Parting {
+            node: self.table.find(LowerId::of(stat)),
+            ..Parting::default()
+        };
+        let kind = Kind::from_mode(stat.st_mode);
+        if kind == Some(Kind::Directory) {
+            parting.last = true;
+            if let Some(node) = &parting.node {
+                // Keeps it reachable for who has it open.
+                self.dirs.get(node)?;
+            }
+            parting.header = Some(self.empty_out(&named.dir, named.stored())?);
+        } else if stat.st_nlink == 1 {
+            parting.last = true;
+            if kind == Some(Kind::Symlink)
+                && symlink::plain_length(stat.st_size.cast_unsigned()).is_none()
+            {
+                let stored = named.dir.read_link(named.stored())?;
+                let target = symlink::StoredTarget::parse(&stored);
+                parting.record = target.ok().and_then(|target| target.record_name());
+            }
+            if let Some(node) = &parting.node
+                && !matches!(node.kind, Kind::File | Kind::Symlink)
+            {
+                node.pin(named.dir.open_path(named.stored())?);
+            }
+        }
+        if parting.last
+            && let Some(node) = &parting.node
+        {
+            self.table.unhash(node);
+            if let Ok(directory) = node.directory() {
+                directory.dead.store(true, Ordering::Release);
+            }
+        }
+        Ok(parting)
+    }
+
+    /// The name is gone.
+    pub(super) fn parted(&self, parting: Parting, parent: &Arc<Node>, name: &str) {
+        if let Some(node) = &parting.node {
+            self.headers.remove(node);
+            self.table.remove_place(node, parent, name);
+        }
+        if let (Some(record), Some(links)) = (&parting.record, self.links.read().as_ref()) {
+            // Without a symlink it is garbage, and harmless.
+            let _ = links.unlink(record);
+        }
+    }
+
+    /// The name stays: the removal failed.
+    pub(super) fn stay(&self, parting: Parting) {
+        if let Some(node) = &parting.node
+            && parting.last
+        {
+            self.table.rehash(node);
+            if let Ok(directory) = node.directory() {
+                directory.dead.store(false, Ordering::Release);
+            }
+        }
+        if let Some((dir, header)) = parting.header
+            && !header.is_empty()
+            && let Err(errno) = self.replace(&dir, names::DIR_HEADER, &header)
+        {
+            let lower = parting.node.as_ref().map(|node| node.lower_path());
+            tracing::error!(lower, %errno, "cannot put a directory header back");
+        }
+    }
+
+    /// Removes what is ours from a directory that holds nothing else. Gives the header, to be put back if need be.
+    fn empty_out(&self, parent: &Dir, name: &str) -> FsResult<(Arc<Dir>, Vec<u8>)> {
+        let dir = parent.open_dir(name)?;
+        let mut listing = dir.list()?;
+        let mut ours = Vec::new();
+        while let Some(entry) = listing.peek()? {
+            match names::classify(&entry.name) {
+                LowerName::Sidecar | LowerName::Temporary => {
+                    ours.push(String::from_utf8_lossy(&entry.name).into_owned());
+                }
+                LowerName::DirHeader => {}
+                _ if entry.name == b"." || entry.name == b".." => {}
+                _ => return Err(Errno::NOTEMPTY),
+            }
+            listing.advance();
+        }
+        let header = dir.read_small(names::DIR_HEADER, kms_format::dir::DIR_HEADER + 1)?;
+        for name in ours {
+            dir.unlink(&name)?;
+        }
+        if header.is_some() {
+            dir.unlink(names::DIR_HEADER)?;
+        }
+        Ok((Arc::new(dir), header.unwrap_or_default()))
+    }
+}

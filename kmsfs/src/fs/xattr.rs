@@ -1,0 +1,186 @@
+//! Extended attributes: `user.` ones are encrypted, the others pass through.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+use kms_format::{XattrKeys, xattr};
+
+use super::attr::Reach;
+use super::{Caller, Fault, Fs, FsResult, Kind, NodeId};
+use crate::backing::xattr::Target;
+use crate::errno::Errno;
+use crate::inode::Node;
+
+const TRUSTED: &[u8] = b"trusted.";
+const ACL: &[u8] = b"system.posix_acl_";
+
+impl Fs {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`; `EIO` for a damaged value.
+    pub fn getxattr(&self, _caller: &Caller, node: NodeId, name: &OsStr) -> FsResult<Vec<u8>> {
+        let (node, name) = (self.table.get(node)?, name.as_bytes());
+        if !xattr::is_encrypted(name) {
+            return self.on_lower(&node, |target| target.get(name));
+        }
+        self.with_keys(&node, false, |keys, target| {
+            let keys = keys.ok_or(Errno::NODATA)?;
+            let lower = xattr::encrypt_name(keys, name)?;
+            let value = target.get(lower.as_str().as_bytes())?;
+            Ok(xattr::open_value(keys, &lower, &value)?)
+        })
+    }
+
+    /// Sets an attribute; `flags` are XATTR_CREATE and XATTR_REPLACE.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA`; what the lower file system says.
+    pub fn setxattr(
+        &self,
+        _caller: &Caller,
+        node: NodeId,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> FsResult<()> {
+        self.check_writable()?;
+        let (node, name) = (self.table.get(node)?, name.as_bytes());
+        if !xattr::is_encrypted(name) {
+            self.on_lower(&node, |target| target.set(name, value, flags))?;
+            self.acl_changed(&node, name);
+            return Ok(());
+        }
+        self.with_keys(&node, true, |keys, target| {
+            let keys = keys.ok_or(Errno::IO)?;
+            let lower = xattr::encrypt_name(keys, name)?;
+            let sealed = xattr::seal_value(keys, name, &lower, value)?;
+            Ok(target.set(lower.as_str().as_bytes(), &sealed, flags)?)
+        })
+    }
+
+    /// The names of all attributes, each with a NUL behind it. `trusted.` ones are for root.
+    ///
+    /// # Errors
+    /// What the lower file system says.
+    pub fn listxattr(&self, caller: &Caller, node: NodeId) -> FsResult<Vec<u8>> {
+        let node = self.table.get(node)?;
+        let lower = match self.on_lower(&node, |target| target.list()) {
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            lower => lower?,
+        };
+        let names = || {
+            lower
+                .split(|byte| *byte == 0)
+                .filter(|name| !name.is_empty())
+        };
+        let mut list = Vec::new();
+        let mut add = |name: &[u8]| {
+            list.extend_from_slice(name);
+            list.push(0);
+        };
+        for name in names().filter(|name| !xattr::is_encrypted(name)) {
+            if caller.uid == 0 || !name.starts_with(TRUSTED) {
+                add(name);
+            }
+        }
+        let ours: Vec<_> = names()
+            .filter(|name| name.starts_with(xattr::PREFIX.as_bytes()))
+            .collect();
+        if !ours.is_empty() {
+            self.with_keys(&node, false, |keys, target| {
+                let Some(keys) = keys else { return Ok(()) };
+                for name in ours {
+                    let plain = if xattr::is_long(name) {
+                        xattr::decrypt_long_name(keys, name, &target.get(name)?)
+                    } else {
+                        xattr::decrypt_name(keys, name)
+                    };
+                    match plain {
+                        Ok(plain) => add(&plain),
+                        Err(error) => {
+                            self.damaged(&node, &String::from_utf8_lossy(name), &error);
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(list)
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`; what the lower file system says.
+    pub fn removexattr(&self, _caller: &Caller, node: NodeId, name: &OsStr) -> FsResult<()> {
+        self.check_writable()?;
+        let (node, name) = (self.table.get(node)?, name.as_bytes());
+        if !xattr::is_encrypted(name) {
+            self.on_lower(&node, |target| target.remove(name))?;
+            self.acl_changed(&node, name);
+            return Ok(());
+        }
+        self.with_keys(&node, true, |keys, target| {
+            let keys = keys.ok_or(Errno::NODATA)?;
+            let lower = xattr::encrypt_name(keys, name)?;
+            Ok(target.remove(lower.as_str().as_bytes())?)
+        })
+    }
+
+    fn acl_changed(&self, node: &Node, name: &[u8]) {
+        if name.starts_with(ACL) {
+            self.forget_default_acl(node);
+        }
+    }
+
+    /// Runs `work` on the lower object.
+    fn on_lower<T>(
+        &self,
+        node: &Arc<Node>,
+        mut work: impl FnMut(&Target<'_>) -> FsResult<T>,
+    ) -> FsResult<T> {
+        self.reach(node, |reach| match reach {
+            Reach::File(file) => work(&Target::Open(&**file)),
+            Reach::Dir(dir) => work(&Target::Open(&**dir)),
+            Reach::Named(dir, place) => {
+                // Descriptors work for every user; what cannot be opened harmlessly goes by name.
+                if node.kind == Kind::File
+                    && let Ok(file) = dir.open_file(&place.name, false)
+                {
+                    return work(&Target::Open(&file));
+                }
+                work(&Target::Named(dir, &place.name))
+            }
+        })
+    }
+
+    /// Runs `work` with the object's keys, if it has any yet; to `write` a file gets them.
+    fn with_keys<T>(
+        &self,
+        node: &Arc<Node>,
+        write: bool,
+        work: impl FnOnce(Option<&XattrKeys>, &Target<'_>) -> Result<T, Fault>,
+    ) -> FsResult<T> {
+        match node.kind {
+            Kind::File => self.with_file(node, write, |file| {
+                let keys = if write {
+                    Some(file.keys()?)
+                } else {
+                    file.existing_keys()
+                };
+                let keys = keys.map(|keys| keys.xattrs()).transpose()?;
+                work(keys.as_ref(), &Target::Open(&*file.lower))
+            }),
+            Kind::Directory => {
+                let context = self.context(node)?;
+                let dir = self.dirs.get(node)?;
+                let keys = context.keys.xattrs().map_err(|error| Errno::from(&error))?;
+                work(Some(&keys), &Target::Open(&*dir)).map_err(|fault| self.fault(node, fault))
+            }
+            _ if write => Err(Errno::PERM),
+            _ => Err(Errno::NODATA),
+        }
+    }
+}
