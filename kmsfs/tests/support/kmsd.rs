@@ -16,11 +16,11 @@ use kms_api::{
 use parking_lot::Mutex;
 
 /// The only key there is.
-pub const ARN: &str = "arn:aws:kms:local-host-1:000000000000:key/1";
+pub(crate) const ARN: &str = "arn:aws:kms:local-host-1:000000000000:key/1";
 
 /// What the server answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// Every policy is given out.
     Answer,
     /// Every policy is refused.
@@ -29,15 +29,15 @@ pub enum Mood {
     Generation(u32),
 }
 
-pub struct FakeKmsd {
-    pub socket: PathBuf,
-    pub mood: Mutex<Mood>,
-    pub policies_asked: AtomicUsize,
-    pub contexts: Mutex<Vec<BTreeMap<String, String>>>,
+pub(crate) struct FakeKmsd {
+    pub(crate) socket: PathBuf,
+    pub(crate) mood: Mutex<Mood>,
+    pub(crate) policies_asked: AtomicUsize,
+    pub(crate) contexts: Mutex<Vec<BTreeMap<String, String>>>,
 }
 
 impl FakeKmsd {
-    pub fn start(socket: PathBuf) -> Arc<FakeKmsd> {
+    pub(crate) fn start(socket: PathBuf) -> Arc<FakeKmsd> {
         let server = Arc::new(FakeKmsd {
             socket,
             mood: Mutex::new(Mood::Answer),
@@ -48,7 +48,7 @@ impl FakeKmsd {
         server
     }
 
-    pub fn listen(self: &Arc<Self>) {
+    pub(crate) fn listen(self: &Arc<Self>) {
         let listener = UnixListener::bind(&self.socket).unwrap();
         let server = Arc::clone(self);
         std::thread::spawn(move || {
@@ -60,7 +60,7 @@ impl FakeKmsd {
     }
 
     /// Nobody can connect any more.
-    pub fn disappear(&self) {
+    pub(crate) fn disappear(&self) {
         std::fs::remove_file(&self.socket).unwrap();
     }
 
