@@ -48,13 +48,19 @@ pub(super) fn read_host_key(path: &Path) -> Result<HostKey, SealError> {
         .take(256)
         .read_to_end(&mut content)
         .map_err(io)?;
-    parse(SecretBytes::from(content).expose()).map_err(|reason| SealError::KeyFileDamaged {
+    let content = SecretBytes::from(content);
+    let (id, key) = parse(content.expose()).map_err(|reason| SealError::KeyFileDamaged {
         path: path.to_owned(),
         reason,
-    })?
+    })?;
+    Ok(HostKey {
+        id: *id,
+        key: Key::from_slice(key)?,
+    })
 }
 
-fn parse(content: &[u8]) -> Result<Result<HostKey, SealError>, &'static str> {
+/// Identifier and key of a key file's content.
+fn parse(content: &[u8]) -> Result<(&[u8; 16], &[u8; 32]), &'static str> {
     let rest = content
         .strip_prefix(MAGIC)
         .ok_or("it does not begin with `kmsdkey0`")?;
@@ -63,9 +69,7 @@ fn parse(content: &[u8]) -> Result<Result<HostKey, SealError>, &'static str> {
     if sha256(&[MAGIC, id, key]) != *sum {
         return Err("its checksum does not fit");
     }
-    Ok(Key::from_slice(key)
-        .map(|key| HostKey { id: *id, key })
-        .map_err(SealError::from))
+    Ok((id, key))
 }
 
 /// Makes a new key file; never overwrites one.
