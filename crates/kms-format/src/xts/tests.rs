@@ -65,6 +65,24 @@ impl Lower {
         buffer[range].to_vec()
     }
 
+    /// Puts junk wherever the format leaves bytes undefined: behind the end in the last cell, and behind that.
+    fn soil(&mut self, cipher: &Content) {
+        let size = self.size();
+        let beyond = (CELL - (size % 16) as usize) % CELL;
+        if beyond == 0 {
+            return;
+        }
+        let at = 4096 + size - size % 16;
+        let mut plain = *cipher.old_cell(at, size, self.cell(at)).unwrap();
+        plain[CELL - beyond..].fill(0xbb);
+        let cell = cipher.one_cell(at, plain, true).unwrap();
+        self.apply(&Call::Write(
+            at,
+            [cell.as_slice(), &vec![0xdd; beyond]].concat(),
+        ));
+        assert_eq!(self.size(), size);
+    }
+
     fn all(&self, cipher: &Content) -> Vec<u8> {
         self.read(cipher, 0, self.size() as usize)
     }
@@ -187,6 +205,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// Runs an operation call by call; checks every state a crash could leave, and the result.
 fn run(cipher: &Content, lower: &mut Lower, model: &mut Vec<u8>, op: &Op) {
+    lower.soil(cipher);
+    assert!(lower.all(cipher) == *model, "undefined bytes are masked");
     let old = model.clone();
     let mut touched = 0..0;
     let calls = match op {
@@ -354,6 +374,15 @@ fn bytes_that_were_cut_do_not_come_back() {
     run(&cipher, &mut lower, &mut model, &Op::Resize(70));
     run(&cipher, &mut lower, &mut model, &Op::Write(90, vec![1]));
     assert_eq!(&model[50..90], &[0; 40]);
+}
+
+#[test]
+fn a_hole_reaches_to_the_end_of_the_last_cell() {
+    let hole = |size, offset, length| plan_punch(size, offset, length).hole;
+    assert_eq!(hole(100, 0, 100), Some(4096..4096 + 112));
+    assert_eq!(hole(100, 0, 99), Some(4096..4096 + 96));
+    assert_eq!(hole(100, 17, 1000), Some(4096 + 32..4096 + 112));
+    assert_eq!(hole(100, 200, 1000), None);
 }
 
 #[test]
