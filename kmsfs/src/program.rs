@@ -75,7 +75,7 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     if !args.foreground {
         daemon::detach().map_err(system("cannot leave the terminal"))?;
     }
-    let lock = LowerLock::take(place.lower())?;
+    let lock = LowerLock::take_after_unmount(place.lower())?;
     let keys = open_volume(&place, &options)?;
     let fs = Fs::new(
         place.lower(),

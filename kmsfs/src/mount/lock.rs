@@ -7,8 +7,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+
+/// How long a mount that was just taken out of the tree may need to end.
+const UNMOUNTING: Duration = Duration::from_secs(5);
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -44,6 +48,25 @@ pub enum LockError {
 }
 
 impl LowerLock {
+    /// Locks `lower`. Waits a moment for a holder that has no mount in the tree any more: it is
+    /// writing out what is left, as right after `fusermount3 -u`.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take_after_unmount(lower: &Path) -> Result<LowerLock, LockError> {
+        let deadline = Instant::now() + UNMOUNTING;
+        loop {
+            match LowerLock::take(lower) {
+                Err(LockError::Held { .. })
+                    if Instant::now() < deadline && !is_mounted_somewhere(lower) =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Locks `lower`, without waiting.
     ///
     /// # Errors
@@ -67,6 +90,14 @@ impl LowerLock {
             }),
         }
     }
+}
+
+fn is_mounted_somewhere(lower: &Path) -> bool {
+    super::table::mounts().is_ok_and(|mounts| {
+        mounts
+            .iter()
+            .any(|mount| mount.fs_type == super::table::FS_TYPE && mount.source == lower)
+    })
 }
 
 /// Names the process that holds the lock: `/proc/locks` has its id, `/proc/ID/cmdline` its name.

@@ -34,6 +34,7 @@ pub(crate) struct FakeKmsd {
     pub(crate) mood: Mutex<Mood>,
     pub(crate) policies_asked: AtomicUsize,
     pub(crate) contexts: Mutex<Vec<BTreeMap<String, String>>>,
+    connections: Mutex<Vec<UnixStream>>,
 }
 
 impl FakeKmsd {
@@ -43,6 +44,7 @@ impl FakeKmsd {
             mood: Mutex::new(Mood::Answer),
             policies_asked: AtomicUsize::new(0),
             contexts: Mutex::default(),
+            connections: Mutex::default(),
         });
         server.listen();
         server
@@ -54,14 +56,19 @@ impl FakeKmsd {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let server = Arc::clone(&server);
-                std::thread::spawn(move || server.serve(&stream.unwrap()));
+                let stream = stream.unwrap();
+                server.connections.lock().push(stream.try_clone().unwrap());
+                std::thread::spawn(move || server.serve(&stream));
             }
         });
     }
 
-    /// Nobody can connect any more.
+    /// Nobody can connect any more, and nobody is connected.
     pub(crate) fn disappear(&self) {
         std::fs::remove_file(&self.socket).unwrap();
+        for connection in self.connections.lock().drain(..) {
+            drop(connection.shutdown(std::net::Shutdown::Both));
+        }
     }
 
     fn serve(&self, stream: &UnixStream) {
@@ -86,7 +93,9 @@ impl FakeKmsd {
                 }
             }
             let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
+            if reader.read_exact(&mut body).is_err() {
+                return;
+            }
             let (status, answer) = self.answer(&Request::decode(&target, &body).unwrap());
             let head = format!(
                 "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
