@@ -25,7 +25,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_api::{ApiError, Caller, ErrorCode, GetStatusResponse, Request, Response};
 use kms_core::kms::{HostStatus, World};
@@ -87,6 +87,8 @@ struct Shared {
     /// A tightening change is durable and the counter has not been advanced for it yet.
     unproved: AtomicBool,
     closed: AtomicBool,
+    /// What background work failed with last, and when that was logged.
+    last_failure: Mutex<Option<(String, Instant)>>,
 }
 
 impl Engine {

@@ -223,6 +223,13 @@ pub fn recover(
             changes.push(change);
         }
         changes.push(encode(&Change::Put(Row::Mac(mac.value().to_vec())))?);
+        // If the former enrolment is in this very TPM, it goes before the new one counts: the store
+        // as it is now must not pass for the newest one again. A crash here leaves a store that the
+        // recovery key opens, and that is being used anyway.
+        match Enrollment::from_json(snapshot.enrollment()).and_then(|old| sealer.remove(&old)) {
+            Ok(()) => tracing::info!("the former enrolment is removed, if it was here"),
+            Err(error) => tracing::info!(%error, "the former enrolment is not here"),
+        }
         storage.commit(snapshot.meta().revision, &changes)?;
         Ok(report)
     })();

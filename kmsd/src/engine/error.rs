@@ -96,7 +96,8 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The programs' exit status: those of `kms_seal::SealError` for its failures, here from 64 up.
+    /// The programs' exit status: those of `kms_seal::SealError` for its failures (34 also for the
+    /// rolled-back store, wherever it is noticed), here from 64 up.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Seal(error) => error.exit_code(),
@@ -106,11 +107,11 @@ impl EngineError {
             Self::AlreadyEnrolled(_) => 67,
             Self::OtherScope { .. } | Self::BadScope => 68,
             Self::Tampered(_) => 69,
-            Self::RolledBack { .. } => 70,
-            Self::CounterBehind { .. } => 71,
-            Self::WrongRecoveryKey(_) => 72,
-            Self::NotRolledBack(_) => 73,
-            Self::Crypto(_) | Self::Refused(_) | Self::Closed => 74,
+            Self::RolledBack { .. } => 34,
+            Self::CounterBehind { .. } => 70,
+            Self::WrongRecoveryKey(_) => 71,
+            Self::NotRolledBack(_) => 72,
+            Self::Crypto(_) | Self::Refused(_) | Self::Closed => 73,
         }
     }
 

@@ -130,6 +130,7 @@ pub(super) fn assemble(
         }),
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
+        last_failure: Mutex::new(None),
     })
 }
 

@@ -15,6 +15,8 @@ use super::{EngineError, Shared};
 
 /// Elapsed time is made durable at least this often.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// A failure that stays is reported at most this often.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
 /// Clocks that disagree are reported at most this often.
 const ALERT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -25,7 +27,28 @@ impl Shared {
             self.tick_deletions(),
             self.tick_rotations(),
         ];
-        results.into_iter().collect()
+        let result: Result<(), EngineError> = results.into_iter().collect();
+        if let Err(error) = &result {
+            self.log_failure(error);
+        }
+        result
+    }
+
+    /// A TPM that is gone fails at every tick: the same failure is logged once a minute.
+    fn log_failure(&self, error: &EngineError) {
+        let text = error.to_string();
+        let mut last = self.last_failure.lock();
+        let known = last
+            .as_ref()
+            .is_some_and(|(said, at)| *said == text && at.elapsed() < FAILURE_INTERVAL);
+        if !known && !matches!(error, EngineError::Closed) {
+            tracing::error!(
+                error = text,
+                next_step = error.next_step(),
+                "background work failed; it is tried again"
+            );
+            *last = Some((text, Instant::now()));
+        }
     }
 
     fn tick_anchor(&self) -> Result<(), EngineError> {
@@ -207,9 +230,9 @@ impl Shared {
                 epoch::drop_old(kms.snapshot())
             };
             self.commit(writer, &changes, Anchor::Soon)?;
-            self.domain.write().retain_current();
         }
         if phase(self) == Some(EpochPhase::Scrubbing) {
+            self.domain.write().retain_current();
             writer.storage.scrub()?;
             let committed = writer.sealer.commit_epoch(&writer.enrollment)?;
             let changes = {
