@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,6 +85,17 @@ pub fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The regular files below `root`, each inode once.
+pub fn files_once(root: &Path) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let mut all = files(root);
+    all.retain(|path| {
+        let meta = path.symlink_metadata().expect("the attributes of a file");
+        seen.insert((meta.dev(), meta.ino()))
+    });
+    all
+}
+
 /// The regular files below `root`.
 pub fn files(root: &Path) -> Vec<PathBuf> {
     let mut all = walk(root);
@@ -112,6 +124,7 @@ pub fn search(lower: &Path, needles: &[Vec<u8>], names: &HashSet<OsString>) -> L
     let mut leaks = Leaks::default();
     let mut pages: HashSet<[u8; 32]> = HashSet::new();
     let mut counts = [0_u64; 256];
+    let mut seen = HashSet::new();
     let finder = Needles::new(needles);
     for path in walk(lower) {
         let own = path.file_name().unwrap_or_default().to_owned();
@@ -130,7 +143,8 @@ pub fn search(lower: &Path, needles: &[Vec<u8>], names: &HashSet<OsString>) -> L
                 leaks.names.push(path.clone());
             }
         }
-        if !meta.is_file() {
+        // A hard link is the same file again, not an equal one.
+        if !meta.is_file() || !seen.insert((meta.dev(), meta.ino())) {
             continue;
         }
         let bytes = std::fs::read(&path).expect("read a lower file");
@@ -147,7 +161,8 @@ pub fn search(lower: &Path, needles: &[Vec<u8>], names: &HashSet<OsString>) -> L
             for byte in page {
                 counts[usize::from(*byte)] += 1;
             }
-            if page.len() == 4096 && !pages.insert(digest(page)) {
+            // A few show what is wrong; a million lines do not show more.
+            if page.len() == 4096 && !pages.insert(digest(page)) && leaks.equal_pages.len() < 20 {
                 leaks.equal_pages.push((path.clone(), number));
             }
         }

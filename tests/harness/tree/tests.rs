@@ -70,6 +70,7 @@ fn equal_pages_are_found_and_holes_are_not() {
     )
     .unwrap();
     std::fs::write(folder.path().join("b"), [page, vec![0; 8_192]].concat()).unwrap();
+    std::fs::hard_link(folder.path().join("a"), folder.path().join("same file")).unwrap();
     let leaks = search(folder.path(), &[], &names(&[]));
     assert_eq!(leaks.equal_pages.len(), 1, "{leaks:?}");
 }
