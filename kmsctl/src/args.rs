@@ -219,6 +219,9 @@ pub enum TpmCommand {
     /// Let the store be opened in one more measured state (PCRs).
     #[command(disable_help_flag = true)]
     Approve(Passed),
+    /// Accept a store that is older than the newest one of this host.
+    #[command(disable_help_flag = true)]
+    AcceptRollback(Passed),
 }
 
 /// Arguments for another program.

@@ -14,6 +14,7 @@ pub(super) fn run(command: &TpmCommand, context: &Context) -> Result<(), Failure
         TpmCommand::Status(passed) => ("tpm-status", passed),
         TpmCommand::Recover(passed) => ("recover", passed),
         TpmCommand::Approve(passed) => ("approve", passed),
+        TpmCommand::AcceptRollback(passed) => ("accept-rollback", passed),
     };
     let program = kmsd();
     let mut process = Command::new(&program);

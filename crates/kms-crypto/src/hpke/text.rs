@@ -46,15 +46,16 @@ pub(super) fn decode(
     let mut clean = Zeroizing::new(Vec::with_capacity(text.len()));
     clean.extend(
         text.bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
+            .filter(|byte| !byte.is_ascii_whitespace() && *byte != b'-')
             .map(|byte| byte.to_ascii_uppercase()),
     );
+    let bare: Vec<u8> = word.bytes().filter(|byte| *byte != b'-').collect();
     let digits = clean
-        .strip_prefix(word.as_bytes())
+        .strip_prefix(bare.as_slice())
         .ok_or(TextError::Prefix(word))?;
 
     let mut values = Zeroizing::new(Vec::with_capacity(digits.len()));
-    for digit in digits.iter().filter(|byte| **byte != b'-') {
+    for digit in digits {
         let digit = match digit {
             b'O' => b'0',
             b'I' | b'L' => b'1',
