@@ -377,6 +377,38 @@ fn bytes_that_were_cut_do_not_come_back() {
 }
 
 #[test]
+fn a_shrink_scrubs_what_it_cut() {
+    let cipher = cipher();
+    let (mut lower, mut model) = (Lower::new(), Vec::new());
+    run(
+        &cipher,
+        &mut lower,
+        &mut model,
+        &Op::Write(0, vec![0x77; 100]),
+    );
+    run(&cipher, &mut lower, &mut model, &Op::Resize(50));
+    let last = cipher
+        .one_cell(4096 + 48, lower.cell(4096 + 48), false)
+        .unwrap();
+    assert_eq!(last[..2], [0x77; 2]);
+    assert_eq!(last[2..], [0; 14]);
+    assert_eq!(lower.0[4096 + 64..], [0; 14]);
+}
+
+#[test]
+fn a_read_leaves_nothing_from_behind_the_end_in_the_buffer() {
+    let cipher = cipher();
+    let mut buffer = vec![0x11; 4096];
+    cipher.encrypt_units(0, &mut buffer).unwrap();
+    let plan = plan_read(50, 0, 4096);
+    let range = cipher.open_read(&plan, &mut buffer, 64).unwrap();
+    assert_eq!(
+        (range, &buffer[..50], &buffer[50..64]),
+        (0..50, &[0x11; 50][..], &[0; 14][..])
+    );
+}
+
+#[test]
 fn a_hole_reaches_to_the_end_of_the_last_cell() {
     let hole = |size, offset, length| plan_punch(size, offset, length).hole;
     assert_eq!(hole(100, 0, 100), Some(4096..4096 + 112));
