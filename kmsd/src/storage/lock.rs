@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 /// ends).
 #[derive(Debug)]
 pub struct StoreLock {
-    _file: File,
+    file: File,
 }
 
 /// The store could not be taken.
@@ -78,6 +78,14 @@ impl StoreLock {
         }
         file.set_len(0).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that was forked and has not executed its
+        // program yet: it still has a copy of the descriptor.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
