@@ -107,6 +107,10 @@ impl OpenFile {
         self.layout = Layout::Units;
         (self.size, self.lower_size) = (0, size::HEADER);
         self.cipher()?;
+        if self.synced {
+            // Cells that a conversion left behind when it was killed would show in the holes of this one.
+            self.lower.truncate(size::HEADER)?;
+        }
         if !covered && !self.inline.is_empty() {
             let mut old = self.inline.clone();
             self.write_units(0, &mut old)?;
