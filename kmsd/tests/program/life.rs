@@ -111,8 +111,7 @@ fn a_passed_socket_is_served_and_kept() {
 fn two_daemons_do_not_share_a_store() {
     let home = Home::new();
     assert!(home.enroll().status.success());
-    let mut kmsd = Running(home.command(&[]).stderr(Stdio::null()).spawn().unwrap());
-    until("kmsd", || home.client().send(GetStatusRequest {}).ok());
+    let mut kmsd = home.start();
     let second = home.run(&[]);
     assert_eq!(second.status.code(), Some(64), "{}", stderr(&second));
     home.client().send(GetStatusRequest {}).unwrap();
@@ -124,9 +123,7 @@ fn the_log_has_one_line_for_each_request_and_no_secrets() {
     let home = Home::new();
     home.configure("[log]\nformat = \"json\"\n");
     assert!(home.enroll().status.success());
-    let log = fs::File::create(home.path("log")).unwrap();
-    let mut kmsd = Running(home.command(&[]).stderr(log).spawn().unwrap());
-    until("kmsd", || home.client().send(GetStatusRequest {}).ok());
+    let mut kmsd = home.start();
     let client = home.client();
     let key_id = client
         .send(CreateKeyRequest::default())

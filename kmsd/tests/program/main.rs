@@ -71,6 +71,22 @@ impl Home {
         ])
     }
 
+    /// Starts the daemon and waits until it answers.
+    fn start(&self) -> Running {
+        let log = fs::File::create(self.path("log")).unwrap();
+        let mut kmsd = Running(self.command(&[]).stderr(log).spawn().unwrap());
+        until("kmsd", || {
+            let ended = kmsd.0.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "kmsd ended: {ended:?}\n{}",
+                read(&self.path("log"))
+            );
+            self.client().send(kms_api::GetStatusRequest {}).ok()
+        });
+        kmsd
+    }
+
     fn client(&self) -> kms_api::client::Client {
         kms_api::client::Client::new(self.path("kmsd.sock"))
     }
