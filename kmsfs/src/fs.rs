@@ -23,6 +23,8 @@ mod open;
 mod protect;
 mod remove;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod types;
 mod xattr;
 

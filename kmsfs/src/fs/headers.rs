@@ -64,6 +64,11 @@ impl Headers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn waits(&self, node: NodeId) -> bool {
+        self.waiting.lock().nodes.contains_key(&node)
+    }
+
     /// The directory is gone.
     pub(super) fn remove(&self, node: &Node) {
         if self.count.load(Ordering::Acquire) == 0 {

@@ -160,6 +160,16 @@ impl Fs {
         if Arc::ptr_eq(&source.node, &target.node) && overlap {
             return Err(Errno::INVAL);
         }
+        // Up to where the source ends now: within one file the copy may extend it.
+        let length = length.min(
+            source
+                .node
+                .file()?
+                .read()
+                .opened()?
+                .size()
+                .saturating_sub(from),
+        );
         let mut buffer = vec![0; CHUNK.min(usize::try_from(length).unwrap_or(CHUNK))];
         let mut done = 0;
         while done < length {

@@ -1,0 +1,7 @@
+//! The operations on a real lower directory, without FUSE and with fixed keys.
+
+mod damage;
+mod durable;
+mod model;
+mod tree;
+mod world;

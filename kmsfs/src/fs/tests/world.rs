@@ -1,0 +1,261 @@
+//! A volume in a temporary directory, and keys that need no kmsd.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kms_crypto::Key;
+use kms_format::{ContentMode, DirHeader, PolicyId, UnlockedPolicy, VolumeId};
+use parking_lot::Mutex;
+
+use crate::errno::{Errno, FsResult};
+use crate::fs::{Caller, Entry, FileHandle, Fs, NodeId, SetAttr};
+use crate::volume::Keys;
+
+/// Who runs the tests.
+pub(super) fn me() -> Caller {
+    Caller {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        pid: 1,
+    }
+}
+
+/// Keys that were made in this process.
+#[derive(Default)]
+pub(super) struct FixedKeys {
+    known: Mutex<HashMap<(PolicyId, u32), Arc<UnlockedPolicy>>>,
+}
+
+impl FixedKeys {
+    pub(super) fn add(&self, volume: VolumeId) -> Arc<UnlockedPolicy> {
+        let policy = PolicyId::random().unwrap();
+        let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
+        let unlocked =
+            UnlockedPolicy::derive(volume, policy, 1, ContentMode::Xts, &data, &secret).unwrap();
+        let unlocked = Arc::new(unlocked);
+        self.known.lock().insert((policy, 1), Arc::clone(&unlocked));
+        unlocked
+    }
+
+    pub(super) fn forget(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
+        self.known
+            .lock()
+            .remove(&(policy.policy(), policy.generation()))
+            .unwrap()
+    }
+
+    pub(super) fn put_back(&self, policy: Arc<UnlockedPolicy>) {
+        self.known
+            .lock()
+            .insert((policy.policy(), policy.generation()), policy);
+    }
+}
+
+impl Keys for FixedKeys {
+    fn policy_key(
+        &self,
+        _volume: &VolumeId,
+        policy: &PolicyId,
+        generation: u32,
+    ) -> Result<Arc<UnlockedPolicy>, Errno> {
+        self.known
+            .lock()
+            .get(&(*policy, generation))
+            .cloned()
+            .ok_or(Errno::NOKEY)
+    }
+}
+
+/// A volume, mounted or not.
+pub(super) struct World {
+    folder: tempfile::TempDir,
+    pub(super) keys: Arc<FixedKeys>,
+    pub(super) volume: VolumeId,
+    fs: Option<Fs>,
+}
+
+impl World {
+    pub(super) fn new() -> World {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Arc::new(FixedKeys::default());
+        let volume = VolumeId::random().unwrap();
+        let (header, _) = DirHeader::create_root(&keys.add(volume)).unwrap();
+        std::fs::write(folder.path().join(".kmsfs"), header.encode().unwrap()).unwrap();
+        let mut world = World {
+            folder,
+            keys,
+            volume,
+            fs: None,
+        };
+        world.remount();
+        world
+    }
+
+    pub(super) fn lower(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn fs(&self) -> &Fs {
+        self.fs.as_ref().unwrap()
+    }
+
+    pub(super) fn open(&self) -> FsResult<Fs> {
+        Fs::new(self.lower(), Arc::clone(&self.keys) as Arc<dyn Keys>, false)
+    }
+
+    /// A clean unmount and a mount.
+    pub(super) fn remount(&mut self) {
+        self.unmount();
+        self.fs = Some(self.open().unwrap());
+    }
+
+    pub(super) fn unmount(&mut self) {
+        self.fs = None;
+    }
+
+    /// As after kill -9: the lower tree as it is this moment, opened by another process.
+    pub(super) fn crash(&mut self) {
+        let copy = tempfile::tempdir().unwrap();
+        let status = std::process::Command::new("cp")
+            .args(["-a", "--sparse=always"])
+            .arg(format!("{}/.", self.lower().display()))
+            .arg(copy.path())
+            .status();
+        assert!(status.unwrap().success());
+        self.unmount();
+        self.folder = copy;
+        self.fs = Some(self.open().unwrap());
+    }
+
+    /// The node at a path of components.
+    pub(super) fn at(&self, path: &[&str]) -> FsResult<Entry> {
+        let mut parent = NodeId::ROOT;
+        let mut found = None;
+        for name in path {
+            let entry = self.fs().lookup(&me(), parent, OsStr::new(name))?;
+            parent = entry.node;
+            found = Some(entry);
+        }
+        Ok(found.unwrap())
+    }
+
+    pub(super) fn mkdir(&self, parent: NodeId, name: &str) -> NodeId {
+        self.fs()
+            .mkdir(&me(), parent, OsStr::new(name), 0o755, 0)
+            .unwrap()
+            .node
+    }
+
+    pub(super) fn create(&self, parent: NodeId, name: impl AsRef<[u8]>) -> (Entry, FileHandle) {
+        let name = OsStr::from_bytes(name.as_ref());
+        let flags = libc::O_RDWR | libc::O_EXCL;
+        let (entry, opened) = self
+            .fs()
+            .create(&me(), parent, name, 0o644, 0, flags, false)
+            .unwrap();
+        (entry, opened.fh)
+    }
+
+    /// Makes a file with this content.
+    pub(super) fn put(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
+        let (entry, fh) = self.create(parent, name);
+        self.write(fh, 0, content);
+        self.fs().release(fh);
+        entry.node
+    }
+
+    pub(super) fn write(&self, fh: FileHandle, offset: u64, data: &[u8]) {
+        let mut data = data.to_vec();
+        let length = data.len();
+        assert_eq!(
+            self.fs().write(&me(), fh, offset, &mut data, false),
+            Ok(length)
+        );
+    }
+
+    pub(super) fn resize(&self, node: NodeId, size: u64) {
+        let changes = SetAttr {
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        assert_eq!(
+            self.fs().setattr(&me(), node, None, &changes).unwrap().size,
+            size
+        );
+    }
+
+    pub(super) fn size(&self, node: NodeId) -> u64 {
+        self.fs().getattr(&me(), node, None).unwrap().size
+    }
+
+    /// The whole content, in pieces of different sizes.
+    pub(super) fn get(&self, node: NodeId) -> FsResult<Vec<u8>> {
+        let fh = self.fs().open(&me(), node, libc::O_RDONLY, false)?.fh;
+        let mut content = Vec::new();
+        let mut step = 4096;
+        loop {
+            let mut piece = vec![0xee; step];
+            let got = self.fs().read(fh, content.len() as u64, &mut piece)?;
+            content.extend_from_slice(&piece[..got]);
+            if got < step {
+                break;
+            }
+            step = step * 3 + 17;
+        }
+        self.fs().release(fh);
+        Ok(content)
+    }
+
+    pub(super) fn names(&self, node: NodeId) -> Vec<Vec<u8>> {
+        let fh = self.fs().opendir(&me(), node).unwrap();
+        let mut names = Vec::new();
+        self.fs()
+            .readdir(fh, 0, &mut |item| {
+                if item.name != "." && item.name != ".." {
+                    names.push(item.name.as_bytes().to_vec());
+                }
+                false
+            })
+            .unwrap();
+        self.fs().releasedir(fh);
+        names.sort();
+        names
+    }
+
+    /// The lower path of a node.
+    pub(super) fn lower_of(&self, entry: &Entry) -> PathBuf {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut open = vec![self.lower().to_owned()];
+        while let Some(folder) = open.pop() {
+            for item in std::fs::read_dir(folder).unwrap() {
+                let path = item.unwrap().path();
+                let meta = path.symlink_metadata().unwrap();
+                if meta.ino() == entry.attr.ino {
+                    return path;
+                }
+                if meta.is_dir() {
+                    open.push(path);
+                }
+            }
+        }
+        panic!("no lower object has the inode of {:?}", entry.node);
+    }
+}
+
+/// Bytes that are not compressible and depend on the seed.
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
