@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-deny=$(command -v cargo-deny || scripts/tool.sh cargo-deny "$(cat scripts/cargo-deny.version)")
+deny=$(command -v cargo-deny || scripts/tool.sh cargo-deny)
 "$deny" --log-level warn --locked check bans licenses sources
 
 if timeout 60 "$deny" --log-level error fetch db >/dev/null 2>&1; then

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kms_tests::require;
-use kms_tests::tools::{self, cargo_tool};
+use kms_tests::tools::cargo_tool;
 use kms_tests::world::World;
 
 /// Length limit of the file and the largest operation, in bytes.
@@ -62,7 +62,7 @@ fn fsx() {
     if !crate::machine_can() {
         return;
     }
-    let tool = cargo_tool(tools::FSX);
+    let tool = cargo_tool("fsx");
     let world = World::start();
     world.key("alias/fs");
     let lower = world.volume("fsx", "alias/fs");

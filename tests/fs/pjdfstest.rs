@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use kms_tests::tools::{self, cargo_tool};
+use kms_tests::tools::cargo_tool;
 use kms_tests::world::World;
 
 /// Two users that every Debian has; the suite acts as them.
@@ -33,7 +33,7 @@ fn pjdfstest() {
     if !crate::machine_can() {
         return;
     }
-    let tool = cargo_tool(tools::PJDFSTEST);
+    let tool = cargo_tool("pjdfstest");
     let world = World::start();
     world.key("alias/fs");
     let lower = world.volume("pjd", "alias/fs");

@@ -8,22 +8,17 @@ use std::sync::Mutex;
 use crate::programs;
 use crate::require::output_of;
 
-/// pjdfstest, the Rust rewrite.
-pub const PJDFSTEST: (&str, &str) = ("pjdfstest", "0.2.2");
-/// fsx, the Rust rewrite.
-pub const FSX: (&str, &str) = ("fsx", "0.3.2");
 /// boto3, with the botocore of the same version.
 const BOTO3: &str = "1.44.5";
 
 /// One installation at a time in this process; `scripts/tool.sh` is quick when the tool is there.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// The path of a tool, built first if need be (a minute or so).
-pub fn cargo_tool((name, version): (&str, &str)) -> PathBuf {
+/// The path of a tool of `scripts/tool-versions`, built first if need be (a minute or so).
+pub fn cargo_tool(name: &str) -> PathBuf {
     let _one = INSTALLING.lock();
-    let root = programs::source_root();
-    let path = output_of(Command::new(root.join("scripts/tool.sh")).args([name, version]));
-    PathBuf::from(path.trim())
+    let script = programs::source_root().join("scripts/tool.sh");
+    PathBuf::from(output_of(Command::new(script).arg(name)).trim())
 }
 
 /// A Python interpreter that has boto3.
