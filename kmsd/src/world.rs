@@ -100,10 +100,30 @@ pub(crate) fn read_credential(path: &Path) -> io::Result<Credential> {
         .read_to_end(&mut bytes)?;
     // A machine credential has at least 32 bytes, all of which count; what is shorter was typed,
     // and an editor ended it with a newline.
-    if bytes.len() <= MACHINE_CREDENTIAL_LEN
+    if bytes.len() < MACHINE_CREDENTIAL_LEN
         && let Some(b'\n') = bytes.last()
     {
         bytes.pop();
     }
     Ok(Credential::new(std::mem::take(&mut *bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_typed_loses_its_newline() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(file.path(), bytes).unwrap();
+            read_credential(file.path()).unwrap().expose().to_vec()
+        };
+        assert_eq!(read(b"1234\n"), b"1234");
+        assert_eq!(read(b"1234"), b"1234");
+        // One in 256 random credentials ends in the byte of a newline.
+        let mut random = [7; MACHINE_CREDENTIAL_LEN];
+        random[MACHINE_CREDENTIAL_LEN - 1] = b'\n';
+        assert_eq!(read(&random), random);
+    }
 }
