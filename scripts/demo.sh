@@ -68,13 +68,15 @@ down() {
         fi
         if running "$private/kmsd.pid" kmsd; then said+=("stopped kmsd"); fi
         end "$private/kmsd.pid" kmsd
-        # A real TPM keeps a counter and a secret of the demo: they go too.
-        if [ -e "$private/real-tpm" ] && [ -x "$target/kmsd" ]; then
-            remove_from_tpm && said+=("removed the demo's objects from the TPM")
+        # There is no command yet that takes an enrolment out of a TPM.
+        if [ -e "$private/real-tpm" ]; then
+            said+=("The TPM still holds the demo's three NV indices, 0x01804b00 or the next free ones:"
+                "tpm2_getcap handles-nv-index lists them, tpm2_nvundefine removes one.")
         fi
         if running "$private/swtpm.pid" swtpm; then said+=("stopped swtpm"); fi
         end "$private/swtpm.pid" swtpm
         if [ -s "$private/run" ]; then rm -rf "$(cat "$private/run")"; fi
+        if [ -e "$private/made-run-kmsfs" ]; then rmdir /run/kmsfs 2>/dev/null || true; fi
         rm -rf --one-file-system "$demo"
         said+=("removed $demo")
     fi
@@ -176,6 +178,8 @@ TOML
     await "$target/kmsctl" status || fail_with_log "$private/kmsd.log" "kmsd does not answer"
     "$target/kmsctl" key create --description "the demo's key" --alias "$alias" >/dev/null
     "$target/kmsctl" fs init "$demo/cipher" --key "$alias" >/dev/null
+    # Control sockets of mounts are here when root mounts.
+    [ -e /run/kmsfs ] || touch "$private/made-run-kmsfs"
     setsid "$target/kmsfs" mount --foreground "$demo/cipher" "$demo/plain" \
         >"$private/kmsfs.log" 2>&1 </dev/null &
     echo $! >"$private/kmsfs.pid"
@@ -207,7 +211,7 @@ show() {
   2. cp /etc/os-release demo/plain; grep -rc Debian demo/cipher | grep -v ':0$' || echo "no trace below"
   3. kmsctl key list; kmsctl fs status demo/plain           which key opens it
   4. echo hello | kmsctl encrypt --key alias/demo --base64 | kmsctl decrypt --base64
-  5. kmsctl key rotate alias/demo; cat demo/plain/README.md | head -n 3; kmsctl key rotations alias/demo
+  5. kmsctl key rotate alias/demo; head -n 3 demo/plain/README.md; kmsctl key rotations alias/demo
 
 make demo-down removes every trace.
 TRY
