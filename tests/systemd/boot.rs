@@ -66,7 +66,13 @@ fn a_mount_comes_up_and_survives_a_restart_of_kmsd() {
         b"inactive\n"
     );
     // The first client starts the daemon.
-    host.sh("kmsctl key create --alias alias/secret");
+    let first = host.run_raw(&["kmsctl", "key", "create", "--alias", "alias/secret"]);
+    let said = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert!(
+        first.status.success(),
+        "{said}\n{}",
+        host.journal("kmsd.service")
+    );
     assert_eq!(
         host.run(&["systemctl", "is-active", "kmsd.service"]),
         "active\n"
