@@ -37,6 +37,11 @@ impl Fs {
                 _ => return Err(damaged(&error)),
             },
         };
+        if parent.is_none() && !header.is_volume_root() {
+            // A protected directory, taken out of its volume.
+            let record = kms_format::Record::DirHeader;
+            return Err(damaged(&FormatError::NotAdmitted { record }));
+        }
         let (volume, policy) = (header.volume(), header.policy());
         if let Some(parent) = &parent
             && volume != parent.policy.volume()
