@@ -33,7 +33,13 @@ pub(crate) fn enroll(config: &Config, args: &EnrollArgs, json: bool) -> Result<(
     sealer.status()?;
 
     let kept = recovery::make(args)?;
-    let (credential, made) = new_credential(config, args.profile)?;
+    let (credential, made) = match new_credential(config, args.profile) {
+        Ok(new) => new,
+        Err(failure) => {
+            kept.undo();
+            return Err(failure);
+        }
+    };
     let result = engine::enroll(
         &store,
         sealer.as_mut(),

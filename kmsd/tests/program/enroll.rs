@@ -68,6 +68,14 @@ fn without_a_proof_nothing_is_enrolled() {
         assert!(!home.path("store/catalogue.sqlite").exists());
         assert!(!home.path("store/credential").exists());
     }
+    let pin = ["enroll", "--profile", "pin"];
+    let files = ["--recovery-out", out, "--verify-from", out];
+    let output = home.run(&[&pin[..], &files].concat());
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(
+        !Path::new(out).exists(),
+        "nobody typed a PIN: the recovery key opens nothing"
+    );
     let output = home.run(&["enroll"]);
     assert_eq!(
         output.status.code(),
