@@ -93,6 +93,10 @@ impl Shared {
             } else {
                 Anchor::Soon
             };
+            if anchor == Anchor::Now {
+                // Before anyone can see the change: who finds it done waits for the counter too.
+                self.unproved.store(true, Ordering::SeqCst);
+            }
             match self.commit(&mut writer, &write.changes, anchor) {
                 Ok(()) => {}
                 Err(EngineError::Storage(StorageError::Conflict { .. })) => continue,

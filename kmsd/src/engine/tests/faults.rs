@@ -230,9 +230,14 @@ fn readers_do_not_wait_for_a_writers_disk() {
     let blob = encrypt(&engine, &key, b"before");
     let writer = {
         let engine = engine.clone();
+        let key = key.clone();
         std::thread::spawn(move || call(&engine, "DisableKey", json!({"KeyId": key})))
     };
     has_entered.recv().unwrap();
+    // Whoever finds the key disabled in the moment after the commit must wait for the counter too.
+    let again = json!({"KeyId": key}).to_string();
+    let again = Request::decode("TrentService.DisableKey", again.as_bytes()).unwrap();
+    assert!(engine.shared.must_be_proved(&again));
     // The writer stands in its commit: everything that reads is answered, by the old state.
     assert_eq!(decrypt(&engine, &blob).unwrap(), b"before");
     let status = engine.status().unwrap();
