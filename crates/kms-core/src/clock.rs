@@ -61,6 +61,16 @@ impl Elapsed {
         }
     }
 
+    /// Counts on from `reading`, perhaps on another host: how much of its uptime the store has seen
+    /// is not known, so none of it counts.
+    #[must_use]
+    pub fn moved(&self, reading: &Reading) -> Self {
+        Self {
+            total_ms: self.total_ms,
+            ..Self::starting(reading)
+        }
+    }
+
     /// A first count for a new store.
     pub fn starting(reading: &Reading) -> Self {
         Self {

@@ -164,7 +164,7 @@ fn write_first(
 ///
 /// # Errors
 /// There is no store, the key is another store's, the store was changed; the sealer or the disk
-/// failed, and then the store is as it was.
+/// failed, and then the store is as it was, but the former enrolment may be gone: run it again.
 pub fn recover(
     config: &EngineConfig,
     sealer: &mut dyn RootSealer,
@@ -190,7 +190,7 @@ pub fn recover(
             revision: snapshot.meta().revision.saturating_add(1),
             generation: sealer.counter(&enrollment)?,
             unanchored: 0,
-            elapsed: snapshot.meta().elapsed.advanced(&clock.read()),
+            elapsed: snapshot.meta().elapsed.moved(&clock.read()),
             ..snapshot.meta().clone()
         };
         let report = EnrollReport {

@@ -350,3 +350,35 @@ fn time_counts_over_restarts_and_one_clock_alone_destroys_nothing() {
     engine.tick().unwrap();
     assert_eq!(meta(&engine).deletion_epoch, 1);
 }
+
+#[test]
+fn the_uptime_of_another_host_is_no_time_that_the_store_has_seen() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    schedule(&engine, &key);
+    engine.shutdown().unwrap();
+    drop(engine);
+
+    // The other host has been up for a year, and its wall clock is wrong.
+    {
+        let mut reading = host.clock.0.lock();
+        reading.wall_ms += i64::try_from(30 * DAY_MS).unwrap();
+        reading.uptime_ms = 365 * DAY_MS;
+        reading.boot = "another host".to_owned();
+    }
+    recover(
+        &host.config(),
+        host.sealer().as_mut(),
+        Profile::Machine,
+        &host.credential,
+        &host.recovery,
+        &host.clock,
+    )
+    .unwrap();
+    let engine = host.open().unwrap();
+    engine.tick().unwrap();
+    let body = json!({"KeyId": key});
+    let state = call(&engine, "DescribeKey", body).unwrap();
+    assert_eq!(state["KeyMetadata"]["KeyState"], "PendingDeletion");
+}
