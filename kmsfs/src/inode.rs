@@ -1,10 +1,10 @@
 //! Objects of the mount: what the file system knows of each lower object the kernel has heard of.
 //!
-//! A [`Node`] has a number of our own ([`NodeId`]); the lower inode number is only what `stat(2)` shows. Hard links are one node with
-//! several [`Place`]s. Lower objects are reached through a place: the descriptor of the parent and a lower name.
+//! A `Node` has a number of our own (`NodeId`); the lower inode number is only what `stat(2)` shows. Hard links are one node with
+//! several `Place`s. Lower objects are reached through a place: the descriptor of the parent and a lower name.
 //!
-//! Locks, in the order in which they are taken: [`Directory::entries`] (by node id), [`Node::links`], a shard of the
-//! [`table`], [`Node::places`], [`Node::file`].
+//! Locks, in the order in which they are taken: `Directory::entries` (by node id), `Node::links`, a shard of the
+//! `table`, `Node::places`, `Node::file`.
 
 pub(crate) mod descriptors;
 pub(crate) mod table;

@@ -61,7 +61,7 @@ impl Absent for Blob {}
 impl Absent for crate::ResourceId {}
 impl Absent for ContentMode {}
 
-/// Declares request structures: each field with its wire name and the reader of [`Members`] that checks it.
+/// Declares request structures: each field with its wire name and the reader of `Members` that checks it.
 macro_rules! requests {
     ($( $(#[$doc:meta])* $name:ident {
         $( $(#[$fdoc:meta])* $field:ident : $ty:ty = $wire:literal $read:ident ( $($arg:expr),* ) ; )*

@@ -1,4 +1,4 @@
-//! Content of mode xts (FORMAT.md sections 5.3 and 5.4): the cipher over units and cells, and, in [`plan`], which
+//! Content of mode xts (FORMAT.md sections 5.3 and 5.4): the cipher over units and cells, and, in `plan`, which
 //! lower bytes to read, write and cut for an operation, in which order.
 //!
 //! ```
