@@ -2,15 +2,18 @@
 //!
 //! Order, each step durable before the next:
 //!
-//! 1. the sealer stages a new epoch secret (the old one still opens the store);
-//! 2. [`begin`]: the doomed keys become tombstones, their material, aliases and policy secrets go, a
-//!    new domain key is current, both domain keys are wrapped under the staged KEK;
-//! 3. [`rewrap`], repeated: survivors move from older domain keys to the current one. What is still
+//! 1. [`begin`]: the doomed keys become tombstones, their material, aliases and policy secrets go, a
+//!    new domain key is current;
+//! 2. [`rewrap`], repeated: survivors move from older domain keys to the current one. What is still
 //!    to do is read off the rows, so an interruption needs no cursor of its own;
-//! 4. [`drop_old`]: the older domain keys go, with every wrap of them;
-//! 5. the storage scrubs old bytes out of its files;
-//! 6. the sealer destroys the old epoch secret: from here no older copy of the store opens;
-//! 7. [`finish`].
+//! 3. [`drop_old`]: the older domain keys go, with every wrap of them;
+//! 4. the sealer stages a new epoch secret (the old one still opens the store);
+//! 5. [`reseal`]: the domain key that is left is wrapped under the staged KEK. No older domain key ever
+//!    is: a copy of the store from the middle of an epoch must not revive with an older backup
+//!    what is deleted;
+//! 6. the storage scrubs old bytes out of its files;
+//! 7. the sealer destroys the old epoch secret: from here no older copy of the store opens;
+//! 8. [`finish`].
 
 use std::sync::Arc;
 
@@ -26,28 +29,18 @@ use crate::snapshot::Snapshot;
 /// Rows moved to the new domain key in one transaction.
 pub const BATCH: usize = 256;
 
-/// Step 2. `domains` are the rows of every domain key that survivors are wrapped under and of the
-/// new one (the current one of `new_domain`), all wrapped to the staged KEK; `enrollment` is the
-/// staged one.
-pub fn begin(
-    snapshot: &Snapshot,
-    doomed: &[KeyId],
-    domains: Vec<DomainRow>,
-    new_domain: u64,
-    enrollment: Vec<u8>,
-    now: Now,
-) -> Vec<Change> {
+/// Step 1. `domain` is the row of the new domain key, wrapped to the KEK of the present epoch.
+pub fn begin(snapshot: &Snapshot, doomed: &[KeyId], domain: DomainRow, now: Now) -> Vec<Change> {
     let meta = MetaRow {
-        domain: new_domain,
+        domain: domain.id,
         deletion_epoch: snapshot.meta.deletion_epoch.saturating_add(1),
         epoch_change: Some(EpochPhase::Rewrapping),
         ..snapshot.meta.clone()
     };
     let mut changes = vec![
         Change::Put(Row::Meta(Box::new(meta))),
-        Change::Put(Row::Enrollment(enrollment)),
+        Change::Put(Row::Domain(domain)),
     ];
-    changes.extend(domains.into_iter().map(|row| Change::Put(Row::Domain(row))));
     for key in doomed.iter().filter_map(|id| snapshot.keys.get(id)) {
         changes.push(Change::Put(Row::Key(Box::new(tombstone(key, now)))));
         for row in snapshot.materials(key.id) {
@@ -71,7 +64,7 @@ pub fn begin(
     changes
 }
 
-/// Step 3. Moves up to [`BATCH`] secrets to the current domain key; nothing left gives no changes.
+/// Step 2. Moves up to [`BATCH`] secrets to the current domain key; nothing left gives no changes.
 ///
 /// # Errors
 /// A secret does not open: the store is damaged, nothing may be dropped.
@@ -98,7 +91,7 @@ pub fn rewrap(snapshot: &Snapshot, domain: &DomainKeys) -> Result<Vec<Change>, D
         .collect()
 }
 
-/// Step 4. Drops every domain key but the current one.
+/// Step 3. Drops every domain key but the current one.
 pub fn drop_old(snapshot: &Snapshot) -> Vec<Change> {
     let meta = MetaRow {
         epoch_change: Some(EpochPhase::Scrubbing),
@@ -115,7 +108,15 @@ pub fn drop_old(snapshot: &Snapshot) -> Vec<Change> {
     changes
 }
 
-/// Step 7. The epoch is over; `enrollment` no longer names the old secret.
+/// Step 5. `domains` are the rows of the domain keys that are left, wrapped to the staged KEK;
+/// `enrollment` is the staged one.
+pub fn reseal(domains: Vec<DomainRow>, enrollment: Vec<u8>) -> Vec<Change> {
+    let mut changes = vec![Change::Put(Row::Enrollment(enrollment))];
+    changes.extend(domains.into_iter().map(|row| Change::Put(Row::Domain(row))));
+    changes
+}
+
+/// Step 8. The epoch is over; `enrollment` no longer names the old secret.
 pub fn finish(snapshot: &Snapshot, enrollment: Vec<u8>) -> Vec<Change> {
     let meta = MetaRow {
         epoch_change: None,

@@ -147,25 +147,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Steps 1 and 2 of a deletion epoch: see [`kms_core::epoch`].
+    /// Step 1 of a deletion epoch: see [`kms_core::epoch`].
     fn begin_epoch(&self, writer: &mut Writer, doomed: &[KeyId]) -> Result<(), EngineError> {
         for key in doomed {
             tracing::warn!(%key, "the waiting period is over; destroying the key material");
             self.provider.forget(*key);
         }
-        let (staged, kek) = writer
+        // Under the epoch that is about to end: what copies of this phase hold dies with it.
+        let kek = writer
             .sealer
-            .stage_epoch(&writer.enrollment, &writer.credential)?;
-        let enrollment = staged.to_json()?;
-        let (meta, held) = {
-            let kms = self.kms.read();
-            let held: Vec<_> = kms
-                .snapshot()
-                .domains()
-                .map(|row| (row.id, row.created_ms))
-                .collect();
-            (kms.snapshot().meta().clone(), held)
-        };
+            .unseal(&writer.enrollment, &writer.credential)?;
+        let meta = self.kms.read().snapshot().meta().clone();
         let recovery = recovery_public(&meta.recovery_public.0)?;
         let new = meta.domain.saturating_add(1);
         let now = {
@@ -175,32 +167,27 @@ impl Shared {
         let drawn = {
             let mut domain = self.domain.write();
             domain.draw(new)?;
-            held.into_iter()
-                .chain([(new, now.wall_ms)])
-                .map(|(id, created)| domain.row(id, created, kek.key(), &recovery))
-                .collect::<Result<Vec<_>, DomainError>>()
-                .and_then(|rows| Ok((rows, domain.mac_key(new)?)))
+            domain
+                .row(new, now.wall_ms, kek.key(), &recovery)
+                .and_then(|row| Ok((row, domain.mac_key(new)?)))
         };
         drop(kek);
-        let begun = drawn
-            .map_err(EngineError::from)
-            .and_then(|(rows, mac_key)| {
-                // The new domain key also changes the key of the set-MAC.
-                writer.stale = true;
-                let (_, stored) = writer.storage.load()?;
-                let mut mac = SetMac::new(mac_key);
-                stored.iter().for_each(|row| mac.put(row));
-                writer.mac = mac;
-                let changes = {
-                    let kms = self.kms.read();
-                    epoch::begin(kms.snapshot(), doomed, rows, new, enrollment, now)
-                };
-                self.commit(writer, &changes, Anchor::Soon)
-            });
+        let begun = drawn.map_err(EngineError::from).and_then(|(row, mac_key)| {
+            // The new domain key also changes the key of the set-MAC.
+            writer.stale = true;
+            let (_, stored) = writer.storage.load()?;
+            let mut mac = SetMac::new(mac_key);
+            stored.iter().for_each(|row| mac.put(row));
+            writer.mac = mac;
+            let changes = {
+                let kms = self.kms.read();
+                epoch::begin(kms.snapshot(), doomed, row, now)
+            };
+            self.commit(writer, &changes, Anchor::Soon)
+        });
         match begun {
             Ok(()) => {
                 self.domain.write().make_current(new);
-                writer.enrollment = staged;
                 Ok(())
             }
             Err(error) => {
@@ -211,7 +198,28 @@ impl Shared {
         }
     }
 
-    /// Steps 3 to 7, from wherever the store stands.
+    /// Step 5: a new epoch secret, and the one domain key that is left under it.
+    fn reseal(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let (staged, kek) = writer
+            .sealer
+            .stage_epoch(&writer.enrollment, &writer.credential)?;
+        let changes = {
+            let kms = self.kms.read();
+            let recovery = recovery_public(&kms.snapshot().meta().recovery_public.0)?;
+            let domain = self.domain.read();
+            let rows = kms
+                .snapshot()
+                .domains()
+                .map(|row| domain.row(row.id, row.created_ms, kek.key(), &recovery))
+                .collect::<Result<Vec<_>, DomainError>>()?;
+            epoch::reseal(rows, staged.to_json()?)
+        };
+        self.commit(writer, &changes, Anchor::Soon)?;
+        writer.enrollment = staged;
+        Ok(())
+    }
+
+    /// Steps 2 to 8, from wherever the store stands.
     pub(super) fn finish_epoch(&self, writer: &mut Writer) -> Result<(), EngineError> {
         let phase = |shared: &Self| shared.kms.read().snapshot().meta().epoch_change;
         if phase(self) == Some(EpochPhase::Rewrapping) {
@@ -233,6 +241,9 @@ impl Shared {
         }
         if phase(self) == Some(EpochPhase::Scrubbing) {
             self.domain.write().retain_current();
+            if !writer.enrollment.has_retired_epoch() {
+                self.reseal(writer)?;
+            }
             writer.storage.scrub()?;
             let committed = writer.sealer.commit_epoch(&writer.enrollment)?;
             let changes = {

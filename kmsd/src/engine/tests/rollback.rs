@@ -1,5 +1,7 @@
 //! Older copies of the store, put back.
 
+use kms_core::rows::{RawRow, Row};
+use kms_core::storage::{RawChange, StorageError};
 use kms_core::{DomainKeys, Snapshot};
 use kms_seal::testing::Swtpm;
 use kms_seal::{Enrollment, SealError};
@@ -207,4 +209,56 @@ fn a_deleted_key_stays_deleted_whatever_is_put_back_under_the_same_tpm() {
     assert!(domain.unwrap(subject, &material.secret).is_ok());
     let engine = host.open().unwrap();
     assert_eq!(decrypt(&engine, &blob).unwrap(), b"kept");
+}
+
+/// Keeps every row that was ever written, as freed blocks and copies from the middle do.
+struct Remembering(Box<dyn Storage>, Arc<Mutex<Vec<RawRow>>>);
+
+impl Storage for Remembering {
+    fn load(&mut self) -> Result<(u64, Vec<RawRow>), StorageError> {
+        self.0.load()
+    }
+    fn commit(&mut self, expected: u64, changes: &[RawChange]) -> Result<(), StorageError> {
+        for change in changes {
+            if let RawChange::Put(row) = change {
+                self.1.lock().push(row.clone());
+            }
+        }
+        self.0.commit(expected, changes)
+    }
+    fn scrub(&mut self) -> Result<(), StorageError> {
+        self.0.scrub()
+    }
+}
+
+#[test]
+fn a_copy_from_the_middle_of_an_epoch_does_not_open_what_is_older() {
+    let host = Host::software();
+    let rows = Arc::new(Mutex::new(host.storage().load().unwrap().1));
+    let storage = Remembering(host.storage(), Arc::clone(&rows));
+    let engine = host.open_with(Box::new(storage), host.sealer()).unwrap();
+    let old = meta(&engine).domain;
+    let doomed = create_key(&engine);
+    schedule(&engine, &doomed);
+    host.clock.pass_days(8);
+    engine.tick().unwrap();
+    let now = meta(&engine);
+    assert_eq!((now.deletion_epoch, now.epoch_change), (1, None));
+
+    let enrollment = engine.shared.writer.lock().enrollment.clone();
+    let kek = host.sealer().unseal(&enrollment, &host.credential).unwrap();
+    let (mut opened, mut closed) = (0, 0);
+    for row in rows.lock().iter() {
+        let Ok(Row::Domain(row)) = Row::decode(row) else {
+            continue;
+        };
+        match DomainKeys::new(&now).open_as_host(&row, kek.key()) {
+            Ok(()) => {
+                assert_ne!(row.id, old, "the older domain key opens in the new epoch");
+                opened += 1;
+            }
+            Err(_) => closed += 1,
+        }
+    }
+    assert!(opened > 0 && closed > 0);
 }

@@ -13,6 +13,7 @@ impl Bench {
         let changes = epoch::drop_old(self.kms.snapshot());
         self.apply(changes);
         self.domain.write().retain_current();
+        self.reseal();
         let changes = epoch::finish(self.kms.snapshot(), b"committed".to_vec());
         self.apply(changes);
     }
@@ -22,31 +23,26 @@ impl Bench {
         let recovery: [u8; 32] = meta.recovery_public.0.try_into().unwrap();
         let recovery = kms_crypto::RecoveryPublicKey::from_bytes(recovery);
         let new = meta.domain + 1;
-        self.kek = Key::random().unwrap();
-        let mut domain = self.domain.write();
-        domain.draw(new).unwrap();
-        let rows = self
-            .kms
-            .snapshot()
-            .domains()
-            .map(|row| row.id)
-            .chain([new])
-            .collect::<Vec<_>>();
-        let rows = rows
-            .into_iter()
-            .map(|id| domain.row(id, 0, &self.kek, &recovery).unwrap());
-        let rows = rows.collect();
-        drop(domain);
-        let changes = epoch::begin(
-            self.kms.snapshot(),
-            doomed,
-            rows,
-            new,
-            b"staged".to_vec(),
-            self.now,
-        );
+        let row = {
+            let mut domain = self.domain.write();
+            domain.draw(new).unwrap();
+            domain.row(new, 0, &self.kek, &recovery).unwrap()
+        };
+        let changes = epoch::begin(self.kms.snapshot(), doomed, row, self.now);
         self.apply(changes);
         self.domain.write().make_current(new);
+    }
+
+    fn reseal(&mut self) {
+        let meta = self.kms.snapshot().meta().clone();
+        let recovery: [u8; 32] = meta.recovery_public.0.try_into().unwrap();
+        let recovery = kms_crypto::RecoveryPublicKey::from_bytes(recovery);
+        self.kek = Key::random().unwrap();
+        let domain = self.domain.read();
+        let row = domain.row(meta.domain, 0, &self.kek, &recovery).unwrap();
+        drop(domain);
+        let changes = epoch::reseal(vec![row], b"staged".to_vec());
+        self.apply(changes);
     }
 
     fn rewrap_all(&mut self) {
