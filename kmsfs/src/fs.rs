@@ -21,6 +21,7 @@ mod lookup;
 mod make;
 mod open;
 mod protect;
+mod recheck;
 mod remove;
 mod rename;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use self::content::Fault;
 pub(crate) use self::content::FileBody;
 use self::headers::Headers;
+use self::recheck::Recheck;
 pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
     Timestamp,
@@ -61,6 +63,8 @@ pub struct Fs {
     read_only: bool,
     /// The last stop was not clean: sizes are compared with headers.
     unclean: bool,
+    /// Looks at all files after an unclean stop.
+    recheck: Option<Recheck>,
     /// Runs as root, so that objects can be given to their makers.
     privileged: bool,
     group: u32,
@@ -91,7 +95,7 @@ impl Fs {
             Err(errno) => return Err(errno),
         };
         let dirs = Arc::new(Descriptors::new(root));
-        let fs = Fs {
+        let mut fs = Fs {
             lower: lower.to_owned(),
             table: Table::new(id),
             headers: Headers::start(Arc::clone(&dirs))?,
@@ -100,6 +104,7 @@ impl Fs {
             keys,
             read_only,
             unclean,
+            recheck: None,
             privileged: rustix::process::geteuid().is_root(),
             group: rustix::process::getegid().as_raw(),
             links: RwLock::new(links),
@@ -109,6 +114,9 @@ impl Fs {
         fs.context(fs.table.root())?;
         if unclean {
             tracing::warn!(lower = %lower.display(), "the last stop was not clean: sizes are checked at first use");
+            if !read_only {
+                fs.recheck = Some(Recheck::start(fs.dirs.root())?);
+            }
         } else if !read_only {
             let root = fs.dirs.root();
             root.write_small(names::UNCLEAN, &[])?.sync()?;
@@ -161,8 +169,13 @@ impl Drop for Fs {
         if self.read_only {
             return;
         }
+        let settled = self.all_settled();
         if let Err(errno) = self.sync_all() {
             tracing::error!(lower = %self.lower.display(), %errno, "not everything could be made durable; the next mount checks sizes");
+            return;
+        }
+        if !settled {
+            tracing::info!(lower = %self.lower.display(), "not all sizes have been checked since the last unclean stop; the next mount goes on");
             return;
         }
         let root = self.dirs.root();

@@ -63,6 +63,14 @@ impl Fs {
                 self.check_movable(&to, target)?;
             }
         }
+        if let Some(recheck) = &self.recheck
+            && [Some(&source), target.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(|stat| Kind::from_mode(stat.st_mode) == Some(Kind::Directory))
+        {
+            recheck.disturb();
+        }
         match target {
             Some(target) if exchange => self.exchange(&from, &source, &to, &target),
             Some(target) => self.replace_by_rename(&from, &source, &to, &target, flags),

@@ -65,6 +65,41 @@ fn sizes_follow_the_header_after_a_crash() {
 }
 
 #[test]
+fn a_clean_stop_after_a_crash_leaves_no_wrong_size() {
+    let mut world = World::new();
+    let folder = world.mkdir(NodeId::ROOT, "folder");
+    let below = world.mkdir(folder, "below");
+    let own = world.keys.add(world.volume);
+    world.fs().protect(below, &own).unwrap();
+    for parent in [folder, below] {
+        world.put(parent, "file", b"inline content");
+    }
+    let paths: [&[&str]; 2] = [&["folder", "file"], &["folder", "below", "file"]];
+    let lower = paths.map(|path| world.lower_of(&world.at(path).unwrap()));
+    world.unmount();
+    // As if killed after the header of an empty file was written and before the file was cut.
+    let mark = world.lower().join(".kmsfs.unclean");
+    fs::write(&mark, "").unwrap();
+    for lower in &lower {
+        let file = fs::OpenOptions::new().write(true).open(lower).unwrap();
+        file.set_len(100_000).unwrap();
+    }
+    // Mounted and unmounted without a look at the files; one of them could not be settled anyway.
+    let own = world.keys.forget(&own);
+    world.remount();
+    world.unmount();
+    assert!(mark.exists());
+    world.keys.put_back(own);
+    world.remount();
+    world.unmount();
+    assert!(!mark.exists());
+    world.remount();
+    for path in paths {
+        assert_eq!(world.at(path).unwrap().attr.size, 14);
+    }
+}
+
+#[test]
 fn an_empty_directory_without_header_is_repaired() {
     for header in [
         None,

@@ -1,0 +1,204 @@
+//! After an unclean stop: whether the lower size of every file agrees with its header, so that the mark may go.
+//!
+//! A file is settled when it is looked up, but nobody need look it up before the next clean stop. So a thread reads
+//! all headers in the background, without keys and without changing anything; what it finds is settled at the end.
+//! The mark stays until a whole pass found nothing that could not be settled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kms_format::file::{self, Settled};
+use kms_format::names::{self, LowerName};
+use kms_format::{FileHeader, FormatError};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Fs, FsResult, Kind};
+use crate::backing::Dir;
+use crate::errno::Errno;
+
+/// How long an unmount waits for the pass to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// With more unsettled files than this the mark stays.
+const MOST: usize = 1000;
+
+/// Lower names from the root down.
+type LowerPath = Vec<String>;
+
+/// The pass over the lower tree.
+pub(super) struct Recheck {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// A directory changed its place, perhaps from where the pass has not been to where it has.
+    disturbed: AtomicBool,
+    /// Once over: the unsettled files; None inside if not everything could be read.
+    result: Mutex<Option<Option<Vec<LowerPath>>>>,
+    over: Condvar,
+}
+
+impl Recheck {
+    pub(super) fn start(root: &Arc<Dir>) -> FsResult<Recheck> {
+        let shared = Arc::new(Shared::default());
+        let (pass, root) = (Arc::clone(&shared), Arc::clone(root));
+        let thread = std::thread::Builder::new()
+            .name("recheck".to_owned())
+            .spawn(move || {
+                let found = pass.walk(root);
+                *pass.result.lock() = Some(found);
+                pass.over.notify_all();
+            })
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+        Ok(Recheck {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// A directory gets another name or parent.
+    pub(super) fn disturb(&self) {
+        if self.shared.result.lock().is_none() {
+            self.shared.disturbed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Waits a moment for the end, then ends it. The unsettled files, or None if not all were looked at.
+    fn finish(&self) -> Option<Vec<LowerPath>> {
+        let deadline = Instant::now() + PATIENCE;
+        let found = {
+            let mut result = self.shared.result.lock();
+            while result.is_none()
+                && !self
+                    .shared
+                    .over
+                    .wait_until(&mut result, deadline)
+                    .timed_out()
+            {}
+            result.take().flatten()
+        };
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that checks sizes panicked");
+        }
+        found.filter(|_| !self.shared.disturbed.load(Ordering::Acquire))
+    }
+}
+
+impl Shared {
+    fn walk(&self, root: Arc<Dir>) -> Option<Vec<LowerPath>> {
+        let mut found = Vec::new();
+        let mut below: Vec<(Arc<Dir>, LowerPath)> = Vec::new();
+        self.directory(&root, &Vec::new(), &mut below, &mut found)?;
+        while let Some((parent, path)) = below.pop() {
+            let dir = match parent.open_dir(path.last()?) {
+                Err(Errno::NOENT) => continue,
+                dir => Arc::new(dir.ok()?),
+            };
+            self.directory(&dir, &path, &mut below, &mut found)?;
+        }
+        Some(found)
+    }
+
+    fn directory(
+        &self,
+        dir: &Arc<Dir>,
+        path: &LowerPath,
+        below: &mut Vec<(Arc<Dir>, LowerPath)>,
+        found: &mut Vec<LowerPath>,
+    ) -> Option<()> {
+        let mut listing = dir.list().ok()?;
+        while let Some(entry) = listing.peek().ok()? {
+            if self.stop.load(Ordering::Acquire) || found.len() > MOST {
+                return None;
+            }
+            let ours = matches!(
+                names::classify(&entry.name),
+                LowerName::Short | LowerName::Long
+            );
+            if ours {
+                let name = String::from_utf8_lossy(&entry.name).into_owned();
+                let kind = match Kind::from_mode(entry.mode) {
+                    None => dir
+                        .stat_at(&name)
+                        .ok()
+                        .and_then(|stat| Kind::from_mode(stat.st_mode)),
+                    kind => kind,
+                };
+                let here = || path.iter().cloned().chain([name.clone()]).collect();
+                match kind {
+                    Some(Kind::Directory) => below.push((Arc::clone(dir), here())),
+                    Some(Kind::File) if !agrees(dir, &name).ok()? => found.push(here()),
+                    _ => {}
+                }
+            }
+            listing.advance();
+        }
+        Some(())
+    }
+}
+
+/// Whether the lower size is what the header says. The header is not authenticated here; damage is for whoever opens
+/// the file.
+fn agrees(dir: &Dir, name: &str) -> FsResult<bool> {
+    let file = match dir.open_file(name, false) {
+        Err(Errno::NOENT) => return Ok(true),
+        file => file?,
+    };
+    let size = file.stat()?.st_size.cast_unsigned();
+    if size == 0 {
+        return Ok(true);
+    }
+    let mut page = [0; file::PAGE];
+    let got = file.read_at(&mut page, 0)?;
+    Ok(
+        match FileHeader::decode(page.get(..got).unwrap_or_default()) {
+            Err(FormatError::Blank { .. }) => false,
+            Err(_) => true,
+            Ok(header) => !matches!(header.settle(size), Ok(Settled::Repair { .. })),
+        },
+    )
+}
+
+impl Fs {
+    /// Whether every file is settled now, so that the next mount need not look.
+    pub(super) fn all_settled(&self) -> bool {
+        let Some(recheck) = &self.recheck else {
+            return true;
+        };
+        let Some(found) = recheck.finish() else {
+            return false;
+        };
+        found
+            .iter()
+            .all(|path| self.settle_at(path).unwrap_or(false))
+    }
+
+    /// Looks a file up, which settles it, and says whether that worked.
+    fn settle_at(&self, path: &LowerPath) -> FsResult<bool> {
+        let mut node = Arc::clone(self.table.root());
+        for (depth, name) in path.iter().enumerate() {
+            let dir = self.dirs.get(&node)?;
+            let entered = {
+                let _shared = node.directory()?.entries.read();
+                self.enter(&node, &dir, name)
+            };
+            let entry = match entered {
+                // Removed since.
+                Err(Errno::NOENT) => return Ok(true),
+                entry => entry?,
+            };
+            if depth + 1 == path.len() {
+                return agrees(&dir, name);
+            }
+            node = self.table.get(entry.node)?;
+        }
+        Ok(true)
+    }
+}
