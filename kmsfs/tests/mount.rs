@@ -113,11 +113,16 @@ impl Volume {
     }
 
     fn unmount(&self) {
-        let status = Command::new("fusermount3")
-            .arg("-u")
-            .arg(self.point())
-            .status();
-        assert!(status.unwrap().success());
+        // Busy for a moment while a test beside this one starts a program: until its exec, the child
+        // holds a copy of this process's descriptors.
+        wait_until("the unmount", || {
+            Command::new("fusermount3")
+                .args(["-u", "-q"])
+                .arg(self.point())
+                .status()
+                .unwrap()
+                .success()
+        });
         wait_until("the end", || !self.control().exists());
     }
 }

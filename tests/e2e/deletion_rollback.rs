@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_tests::daemon::path_text;
+use kms_tests::mount::unmount;
 use kms_tests::world::World;
 use kms_tests::{cli, require, tree, wait};
 use serde_json::{Value, json};
@@ -225,11 +226,7 @@ fn a_deleted_key_closes_its_directory_for_good() {
             // Mounted without its key: then nothing in it opens.
             let error = fs::read_to_string(point.join("file")).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENOKEY), "{error}");
-            let unmounted = std::process::Command::new("fusermount3")
-                .arg("-u")
-                .arg(&point)
-                .status();
-            assert!(unmounted.unwrap().success());
+            unmount(&point).unwrap();
         } else {
             assert!(said.stderr.contains("key"), "{said:?}");
         }

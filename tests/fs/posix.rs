@@ -12,7 +12,7 @@ use std::thread;
 
 use kms_tests::cli;
 use kms_tests::daemon::path_text;
-use kms_tests::mount::{Mount, is_mounted};
+use kms_tests::mount::{Mount, is_mounted, unmount};
 use kms_tests::wait;
 use kms_tests::world::World;
 use rustix::fs::{AtFlags, CWD, RenameFlags, XattrFlags};
@@ -425,24 +425,12 @@ fn mounting_in_the_background() {
     // The command has returned: the mount works from here on.
     assert!(is_mounted(&point));
     fs::write(point.join("file"), "x").unwrap();
-    let unmounted = Command::new("fusermount3")
-        .arg("-u")
-        .arg(&point)
-        .status()
-        .unwrap();
-    assert!(unmounted.success());
+    unmount(&point).unwrap();
     // The lock on the lower directory is free once the last byte is written.
     wait::until_true("the lower directory being free", wait::PATIENCE, || {
         let said = cli::run("kmsfs", &arguments, Some(&world.daemon.socket()));
         said.code == 0
     });
     assert_eq!(fs::read_to_string(point.join("file")).unwrap(), "x");
-    assert!(
-        Command::new("fusermount3")
-            .arg("-u")
-            .arg(&point)
-            .status()
-            .unwrap()
-            .success()
-    );
+    unmount(&point).unwrap();
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::process::Process;
 use crate::{programs, wait};
@@ -66,17 +67,9 @@ impl Mount {
     /// Unmounts as a user would, and waits for a clean end of the process.
     #[track_caller]
     pub fn unmount(mut self) {
-        let output = Command::new("fusermount3")
-            .arg("-u")
-            .arg(&self.point)
-            .output()
-            .expect("start fusermount3");
-        assert!(
-            output.status.success(),
-            "unmounting: {}\n{}",
-            String::from_utf8_lossy(&output.stderr),
-            self.log()
-        );
+        if let Err(error) = unmount(&self.point) {
+            panic!("unmounting: {error}\n{}", self.log());
+        }
         let status = self.process.wait(wait::PATIENCE);
         assert!(
             status.success(),
@@ -115,6 +108,30 @@ pub fn is_mounted(point: &Path) -> bool {
         // ENOTCONN: the mount of a process that is gone.
         (Err(error), _) => error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()),
         (Ok(_), None) => false,
+    }
+}
+
+/// `fusermount3 -u`, with what it says if it fails.
+///
+/// A test that runs beside this one may be starting a program just now: until that program's exec, the
+/// child holds a copy of every descriptor of this process, files in the mount among them. So "busy" is
+/// tried again for a while.
+pub fn unmount(point: &Path) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let output = Command::new("fusermount3")
+            .arg("-u")
+            .arg(point)
+            .output()
+            .expect("start fusermount3");
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !said.contains("busy") || Instant::now() > deadline {
+            return Err(said);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
