@@ -21,6 +21,20 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// The directory may have got another header, and with it other keys, since the name was encrypted: nothing of that
+    /// name may be made then. The caller holds the directory's lock. The kernel repeats what is `ESTALE`.
+    pub(super) fn check_current(&self) -> FsResult<()> {
+        let context = self.parent.directory()?.context.read();
+        if context
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, &self.context))
+        {
+            Ok(())
+        } else {
+            Err(Errno::STALE)
+        }
+    }
+
     pub(super) fn stored(&self) -> &str {
         self.name.stored()
     }
@@ -54,9 +68,15 @@ impl Fs {
     /// Unlocks a directory and encrypts a name for it.
     pub(super) fn named(&self, parent: NodeId, name: &OsStr) -> FsResult<Named> {
         let parent = self.table.get(parent)?;
-        let context = self.context(&parent)?;
+        let gone = |errno| match parent.directory() {
+            Ok(directory) if errno == Errno::STALE && directory.dead.load(Ordering::Acquire) => {
+                Errno::NOENT
+            }
+            _ => errno,
+        };
+        let context = self.context(&parent).map_err(gone)?;
         let name = self.encrypt_name(&context, name)?;
-        let dir = self.dirs.get(&parent)?;
+        let dir = self.dirs.get(&parent).map_err(gone)?;
         Ok(Named {
             parent,
             context,
@@ -216,7 +236,11 @@ impl Fs {
             return Ok(Arc::clone(links));
         }
         let root = self.dirs.root();
-        root.make_dir(names::LINKS, 0o700)?;
+        match root.make_dir(names::LINKS, 0o700) {
+            // Made by an attempt that did not come further.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
         let links = Arc::new(root.open_dir(names::LINKS)?);
         root.sync()?;
         *slot = Some(Arc::clone(&links));

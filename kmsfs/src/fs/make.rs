@@ -108,6 +108,7 @@ impl Fs {
         if named.parent.directory()?.dead.load(Ordering::Acquire) {
             return Err(Errno::NOENT);
         }
+        named.check_current()?;
         let long = matches!(named.name, EncryptedName::Long { .. });
         if long && named.dir.stat_at(named.stored()).is_ok() {
             return Err(Errno::EXIST);

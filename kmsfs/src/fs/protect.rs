@@ -46,7 +46,11 @@ impl Fs {
         let bytes = header.encode().map_err(|error| Errno::from(&error))?;
         // The headers above have to be as durable as this one.
         self.headers.flush_above(&node)?;
-        self.replace(&dir, names::DIR_HEADER, &bytes)?;
+        if let Err(errno) = self.replace(&dir, names::DIR_HEADER, &bytes) {
+            // Whichever header is there now is read at the next use.
+            *directory.context.write() = None;
+            return Err(errno);
+        }
         let policy = Arc::clone(policy);
         *directory.context.write() = Some(Arc::new(Context {
             header,

@@ -45,6 +45,8 @@ impl Fs {
         if to.parent.directory()?.dead.load(Ordering::Acquire) {
             return Err(Errno::NOENT);
         }
+        from.check_current()?;
+        to.check_current()?;
         let source = from.dir.stat_at(from.stored())?;
         let target = match to.dir.stat_at(to.stored()) {
             Err(Errno::NOENT) => None,
