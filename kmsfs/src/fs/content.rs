@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 use kms_format::file::{self, Layout};
 use kms_format::{FileHeader, FileKeys, FormatError, UnlockedPolicy, size, xts};
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -102,7 +103,19 @@ impl OpenFile {
     /// The file's keys; makes them, and writes the first header, if there are none yet.
     pub(crate) fn keys(&mut self) -> Faulty<&FileKeys> {
         if self.sealed.is_none() {
+            let before = self.lower.stat()?;
             self.store_inline(Zeroizing::default())?;
+            // The content has not changed: neither has its time. If that fails it only looks changed.
+            let _ = self.lower.set_times(&Timestamps {
+                last_access: Timespec {
+                    tv_sec: 0,
+                    tv_nsec: UTIME_OMIT,
+                },
+                last_modification: Timespec {
+                    tv_sec: before.st_mtime,
+                    tv_nsec: i64::try_from(before.st_mtime_nsec).unwrap_or(0),
+                },
+            });
         }
         self.existing_keys().ok_or(Fault::Errno(Errno::IO))
     }
