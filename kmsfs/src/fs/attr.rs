@@ -1,6 +1,7 @@
 //! Attributes: getattr, setattr, statfs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
@@ -8,6 +9,11 @@ use super::{Attr, Caller, FileHandle, Fs, FsResult, Kind, NodeId, SetAttr, SetTi
 use crate::backing::{Dir, LowerFile, LowerId, Stat};
 use crate::errno::Errno;
 use crate::inode::{Node, Place};
+
+/// How often an object that is being renamed is looked for.
+const PURSUITS: usize = 8;
+/// How long each rename is waited for.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How a lower object is reached.
 pub(super) enum Reach {
@@ -190,19 +196,47 @@ impl Fs {
                 return work(&Reach::File(file));
             }
         }
-        for place in node.places() {
+        self.somewhere(node, |place| {
             let dir = match self.dirs.get(&place.parent) {
-                Err(Errno::STALE) => continue,
+                Err(Errno::STALE) => return Ok(None),
                 dir => dir?,
             };
             let parent = Arc::clone(&place.parent);
             let _names_stay = parent.directory()?.entries.read();
             match dir.stat_at(&place.name) {
                 Ok(stat) if LowerId::of(&stat) == node.lower => {
-                    return work(&Reach::Named(dir, place));
+                    work(&Reach::Named(dir, place)).map(Some)
                 }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno),
+                Ok(_) | Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+
+    /// Runs `work` on the places of an object until it finds it in one. A rename may move it on meanwhile; it is
+    /// followed, within limits.
+    ///
+    /// # Errors
+    /// `ESTALE` if the object is in none of its places.
+    pub(super) fn somewhere<T>(
+        &self,
+        node: &Node,
+        mut work: impl FnMut(Place) -> FsResult<Option<T>>,
+    ) -> FsResult<T> {
+        for _ in 0..PURSUITS {
+            let places = node.places();
+            for place in &places {
+                if let Some(found) = work(place.clone())? {
+                    return Ok(found);
+                }
+            }
+            if places.is_empty() {
+                break;
+            }
+            // Who renames holds the lock until the new place is known. The caller may hold it, too: then nobody else
+            // renames there.
+            for place in &places {
+                drop(place.parent.directory()?.entries.try_read_for(PATIENCE));
             }
         }
         Err(Errno::STALE)

@@ -94,8 +94,7 @@ impl Fs {
         node: &Arc<Node>,
         write: bool,
     ) -> FsResult<(LowerFile, bool, Arc<Context>)> {
-        let mut refused = Errno::STALE;
-        for place in node.places() {
+        self.somewhere(node, |place| {
             let context = self.context(&place.parent)?;
             let dir = self.dirs.get(&place.parent)?;
             let opened = if self.read_only {
@@ -110,13 +109,12 @@ impl Fs {
             };
             match opened {
                 Ok((file, writable)) if LowerId::of(&file.stat()?) == node.lower => {
-                    return Ok((file, writable, context));
+                    Ok(Some((file, writable, context)))
                 }
                 // Something else has the name now.
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(errno) => refused = errno,
+                Ok(_) | Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err(errno),
             }
-        }
-        Err(refused)
+        })
     }
 }
