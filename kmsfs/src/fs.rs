@@ -30,7 +30,7 @@ mod types;
 mod xattr;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kms_format::{FormatError, names};
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,8 @@ use crate::inode::descriptors::Descriptors;
 use crate::inode::table::Table;
 use crate::volume::Keys;
 
+type Changed = dyn Fn(NodeId) + Send + Sync;
+
 /// A volume, opened. Dropping it makes everything durable and takes the mark of use away.
 pub struct Fs {
     lower: PathBuf,
@@ -72,6 +74,8 @@ pub struct Fs {
     links: RwLock<Option<Arc<Dir>>>,
     /// Temporary files in use, not to be cleaned up.
     temporaries: Mutex<Vec<String>>,
+    /// Told when attributes change that the kernel has no reason to ask for.
+    changed: OnceLock<Box<Changed>>,
     /// Renames between directories, one at a time: the shape of the tree stays as it is under this lock.
     shape: Mutex<()>,
 }
@@ -109,6 +113,7 @@ impl Fs {
             group: rustix::process::getegid().as_raw(),
             links: RwLock::new(links),
             temporaries: Mutex::default(),
+            changed: OnceLock::new(),
             shape: Mutex::default(),
         };
         fs.context(fs.table.root())?;
@@ -123,6 +128,12 @@ impl Fs {
             root.sync()?;
         }
         Ok(fs)
+    }
+
+    /// Calls `changed`, before the operation is answered, for a node whose set-user-id bits an operation took away that
+    /// is not about attributes: the kernel would go on to honour them. Only the first call counts.
+    pub fn on_change(&self, changed: impl Fn(NodeId) + Send + Sync + 'static) {
+        let _ = self.changed.set(Box::new(changed));
     }
 
     /// Makes durable what an fsync of the root would, and every directory header.

@@ -141,6 +141,9 @@ impl Fs {
         if kept != mode {
             tracing::trace!(node = node.id.0, "set-id bits removed");
             file.set_mode(kept)?;
+            if let Some(changed) = self.changed.get() {
+                changed(node.id);
+            }
         }
         Ok(())
     }

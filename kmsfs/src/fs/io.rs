@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Caller, FileHandle, Fs, FsResult};
+use crate::backing::LowerFile;
 use crate::errno::Errno;
 use crate::inode::Node;
 
@@ -93,7 +94,7 @@ impl Fs {
     /// `EOPNOTSUPP` for other modes; what the lower file system says.
     pub fn fallocate(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         fh: FileHandle,
         offset: u64,
         length: u64,
@@ -121,7 +122,19 @@ impl Fs {
             }),
             _ => return Err(Errno::OPNOTSUPP),
         };
-        done.map_err(|fault| self.fault(node, fault))
+        done.map_err(|fault| self.fault(node, fault))?;
+        let lower = Arc::clone(&open.lower);
+        drop(body);
+        self.kill_for(caller, node, &lower)
+    }
+
+    /// Takes the set-id bits away after a change for which the kernel leaves that to us without saying whether the
+    /// caller may keep them: root may.
+    fn kill_for(&self, caller: &Caller, node: &Arc<Node>, lower: &LowerFile) -> FsResult<()> {
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        self.kill_suidgid(node, lower)
     }
 
     /// Finds data (SEEK_DATA) or a hole (SEEK_HOLE).
@@ -146,7 +159,7 @@ impl Fs {
     /// `EINVAL` for overlapping ranges of one file; what reading and writing say.
     pub fn copy_file_range(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         source: FileHandle,
         from: u64,
         target: FileHandle,
@@ -189,6 +202,10 @@ impl Fs {
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
             }
+        }
+        if done > 0 {
+            let lower = Arc::clone(&target.node.file()?.read().opened()?.lower);
+            self.kill_for(caller, &target.node, &lower)?;
         }
         Ok(done)
     }

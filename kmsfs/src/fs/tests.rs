@@ -3,5 +3,6 @@
 mod damage;
 mod durable;
 mod model;
+mod races;
 mod tree;
 mod world;

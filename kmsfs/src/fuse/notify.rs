@@ -12,6 +12,9 @@ use std::sync::mpsc;
 use super::abi::{NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, OUT_HEADER};
 use crate::fs::NodeId;
 
+/// Size of a notification about a node.
+const OUT_HEADER_AND_NODE: u32 = 16 + 24;
+
 /// Something the kernel shall forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalidation {
@@ -50,6 +53,24 @@ impl Notifier {
     pub fn send(&self, invalidation: Invalidation) {
         // The thread is gone only when the mount is.
         drop(self.queue.send(invalidation));
+    }
+}
+
+/// Makes the kernel ask for a node's attributes again; pages stay. Unlike others this may be sent by a request thread:
+/// without pages there is nothing to wait for.
+pub(super) fn forget_attributes(connection: &OwnedFd, node: NodeId) {
+    let mut message =
+        super::reply::header_bytes(OUT_HEADER_AND_NODE, NOTIFY_INVAL_INODE, 0).to_vec();
+    message.extend(node.0.to_ne_bytes());
+    message.extend((-1_i64).to_ne_bytes()); // a negative offset: attributes only
+    message.extend(0_i64.to_ne_bytes());
+    if let Err(error) = rustix::io::write(connection, &message)
+        && !matches!(
+            error,
+            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NOTCONN
+        )
+    {
+        tracing::warn!(node = node.0, %error, "the kernel may show old attributes");
     }
 }
 

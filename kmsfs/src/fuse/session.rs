@@ -87,6 +87,8 @@ impl Session {
         }
         let reply = offer.accept(unique);
         rustix::io::write(&connection, &reply)?;
+        let notify = connection.as_fd().try_clone_to_owned()?;
+        fs.on_change(move |node| super::notify::forget_attributes(&notify, node));
         Ok(Session {
             shared: Arc::new(Shared {
                 connection,
