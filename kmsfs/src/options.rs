@@ -36,7 +36,7 @@ pub struct MountArgs {
     /// Where the plain text appears.
     pub mountpoint: PathBuf,
     /// Mount options, separated by commas: ro, allow_other, nosuid, suid, nodev, dev, noexec,
-    /// noatime, sync, dirsync, readahead=KIB, threads=N, spin=MICROSECONDS, key_wait=SECONDS, socket=PATH,
+    /// noatime, sync, dirsync, readahead=KIB, threads=N, key_wait=SECONDS, socket=PATH,
     /// control=PATH, log=FILE.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
@@ -79,8 +79,6 @@ pub struct MountOptions {
     pub readahead_kib: u32,
     /// Threads that answer requests.
     pub threads: usize,
-    /// How long one idle thread looks for the next request before it sleeps. 0: not at all.
-    pub spin: Duration,
     /// How long an operation waits for kmsd to unlock a directory.
     pub key_wait: Duration,
     /// The socket of kmsd.
@@ -104,7 +102,6 @@ impl Default for MountOptions {
             dirsync: false,
             readahead_kib: 1024,
             threads: default_threads(),
-            spin: Duration::ZERO,
             key_wait: Duration::from_secs(10),
             socket: PathBuf::from(DEFAULT_KMSD_SOCKET),
             control: None,
@@ -185,10 +182,6 @@ impl MountOptions {
                     return Err(bad("threads", "a number from 1 to 64", value));
                 }
                 self.threads = usize::try_from(threads).unwrap_or(1);
-            }
-            ("spin", Some(value)) => {
-                let micros = number("spin", "microseconds from 0 to 1000", value, 1000)?;
-                self.spin = Duration::from_micros(micros.into());
             }
             ("key_wait", Some(value)) => {
                 let seconds = number("key_wait", "seconds from 0 to 3600", value, 3600)?;

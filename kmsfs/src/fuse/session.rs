@@ -4,19 +4,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rustix::event::{PollFd, PollFlags};
 
 use super::abi::{self, IN_HEADER, OUT_HEADER, WRITE_DATA, init};
 use super::dispatch::{Dispatcher, Outcome, Scratch};
 use super::reply::AlignedBuffer;
 use super::request::Header;
 use crate::fs::Fs;
-use crate::options::MountOptions;
 
 /// Largest read or write in one request. The kernel's own limit is 256 pages.
 const MAX_IO: usize = 1 << 20;
@@ -39,8 +36,6 @@ struct Shared {
     connection: OwnedFd,
     dispatcher: Dispatcher,
     parked: Parked,
-    spin: Duration,
-    spinning: AtomicBool,
 }
 
 /// Requests that have to wait for kmsd, copied out of the thread that read them.
@@ -63,11 +58,7 @@ impl Session {
     ///
     /// # Errors
     /// The mount went away, or the kernel speaks another protocol version.
-    pub fn negotiate(
-        connection: OwnedFd,
-        fs: Arc<Fs>,
-        options: &MountOptions,
-    ) -> io::Result<Session> {
+    pub fn negotiate(connection: OwnedFd, fs: Arc<Fs>, threads: usize) -> io::Result<Session> {
         let mut buffer = vec![0; abi::IN_HEADER + 8192];
         let length = loop {
             match rustix::io::read(&connection, &mut buffer) {
@@ -94,10 +85,8 @@ impl Session {
                 connection,
                 dispatcher: Dispatcher::new(fs, CACHE_TTL, MAX_IO),
                 parked: Parked::default(),
-                spin: options.spin,
-                spinning: AtomicBool::new(false),
             }),
-            threads: options.threads,
+            threads,
         })
     }
 
@@ -161,7 +150,6 @@ impl Shared {
         let mut buffer = AlignedBuffer::new(MAX_IO + WRITE_DATA + 4096, WRITE_DATA);
         let mut scratch = Scratch::new(MAX_IO);
         loop {
-            self.look_for_work();
             let length = match rustix::io::read(&self.connection, buffer.as_mut()) {
                 Ok(length) => length,
                 // Interrupted, or the request was withdrawn before it could be read.
@@ -178,25 +166,6 @@ impl Shared {
                 Outcome::Wait => self.park(message.to_vec()),
             }
         }
-    }
-
-    /// Looks for the next request for a short while before sleeping in `read(2)`: a caller that sends
-    /// one request after another then does not pay for waking a thread each time. One thread does
-    /// so at a time, and it gives way to whoever wants the CPU.
-    fn look_for_work(&self) {
-        if self.spin.is_zero() || self.spinning.swap(true, Ordering::Acquire) {
-            return;
-        }
-        let end = Instant::now() + self.spin;
-        let now = rustix::event::Timespec::default();
-        loop {
-            let mut events = [PollFd::new(&self.connection, PollFlags::IN)];
-            if rustix::event::poll(&mut events, Some(&now)) != Ok(0) || Instant::now() >= end {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        self.spinning.store(false, Ordering::Release);
     }
 
     /// Sends a reply. The only failures are that nobody waits for it any more: the request was
