@@ -70,14 +70,17 @@ pub fn directory() -> PathBuf {
 }
 
 impl ControlSocket {
-    /// Listens on `path`. The lower directory is locked, so a socket that is there already is left
-    /// from a mount that was killed.
+    /// Listens on `path`. A socket that is there already is left from a mount that was killed; only the default place
+    /// may be in use, by a mount of a copy of this volume.
     ///
     /// # Errors
     /// The directory cannot be made or the socket not be bound.
     pub fn open(path: &Path, mount: Controlled) -> io::Result<ControlSocket> {
+        let usual = default_path(&mount.keys.volume());
+        let default = unused(&usual);
+        let path = if path == usual { &default } else { path };
         make_room(path)?;
-        let link = link_to(path, &default_path(&mount.keys.volume()));
+        let link = link_to(path, &default);
         let listener = Arc::new(UnixListener::bind(path)?);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let accepting = Arc::clone(&listener);
@@ -111,6 +114,14 @@ impl Drop for ControlSocket {
             drop(std::fs::remove_file(path));
         }
     }
+}
+
+/// The default place, or one beside it if somebody listens there: a copy of this volume is mounted, too.
+fn unused(default: &Path) -> PathBuf {
+    if UnixStream::connect(default).is_err() {
+        return default.to_owned();
+    }
+    default.with_extension(format!("{}.sock", std::process::id()))
 }
 
 /// Makes the directory, and removes what a killed mount left.

@@ -23,7 +23,7 @@ use data_encoding::BASE64;
 use kms_api::ErrorCode;
 use kms_api::client::Client;
 use kms_format::ContentMode;
-use kmsfs::control::client::ask;
+use kmsfs::control::client::{ask, socket_of};
 use kmsfs::control::protocol::{Answer, Command as Control};
 use kmsfs::mount::table;
 
@@ -249,6 +249,30 @@ fn a_second_mount_of_the_same_directory_is_refused_and_names_the_first() {
         "{said}"
     );
     assert!(said.contains(volume.point().to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn a_copy_mounted_beside_the_original_is_asked_at_a_socket_of_its_own() {
+    let original = Volume::new();
+    let copy = Volume::new();
+    for name in [".kmsfs", ".kmsfs.volume"] {
+        fs::copy(original.lower().join(name), copy.lower().join(name)).unwrap();
+    }
+    let answers = |volume: &Volume| {
+        let mount = table::mounted_at(&volume.point().canonicalize().unwrap()).unwrap();
+        let socket = socket_of(&mount.unwrap()).unwrap();
+        match ask(&socket, &Control::Status, PATIENCE).unwrap() {
+            Answer::Status(status) => status.lower,
+            _ => panic!("not a status"),
+        }
+    };
+    original.mount(&[]);
+    copy.mount(&[]);
+    assert_eq!(answers(&original), original.lower());
+    assert_eq!(answers(&copy), copy.lower());
+    copy.unmount();
+    assert_eq!(answers(&original), original.lower());
+    original.unmount();
 }
 
 #[test]

@@ -25,20 +25,25 @@ pub fn ask(socket: &Path, command: &Command, timeout: Duration) -> io::Result<An
     Ok(serde_json::from_str(&answer)?)
 }
 
-/// The control socket of a mount at its default place, or the one among the sockets there whose mount
-/// is this one.
+/// The control socket of a mount: at its default place, unless a copy of its volume answers there, or else among the
+/// sockets beside it.
 #[must_use]
 pub fn socket_of(mount: &MountEntry) -> Option<PathBuf> {
-    let volume = RecordFile::in_directory(&mount.source)
+    let serves = |path: &Path| match ask(path, &Command::Status, Duration::from_secs(1)) {
+        Ok(Answer::Status(status)) => Some(status.lower == mount.source),
+        _ => None,
+    };
+    let default = RecordFile::in_directory(&mount.source)
         .and_then(|record| record.read())
         .map(|record| super::default_path(&record.volume))
         .ok()
-        .filter(|path| path.exists());
-    volume.or_else(|| {
+        // What does not answer is asked again by the caller, who says why.
+        .filter(|path| path.exists() && serves(path) != Some(false));
+    default.or_else(|| {
         let sockets = std::fs::read_dir(super::directory()).ok()?;
-        sockets.flatten().map(|item| item.path()).find(|path| {
-            let answer = ask(path, &Command::Status, Duration::from_secs(1));
-            matches!(answer, Ok(Answer::Status(status)) if status.mountpoint == mount.mountpoint)
-        })
+        sockets
+            .flatten()
+            .map(|item| item.path())
+            .find(|path| serves(path) == Some(true))
     })
 }
