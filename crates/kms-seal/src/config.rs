@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use kms_crypto::{Key, SecretBytes};
+use kms_crypto::{CryptoError, Key, SecretBytes};
 use serde::{Deserialize, Serialize};
 
 use crate::SealError;
@@ -73,9 +73,22 @@ fn is_device(device: &str) -> bool {
     device
         .strip_prefix("device:")
         .is_some_and(|path| path.starts_with('/'))
-        || device
-            .strip_prefix("swtpm:")
-            .is_some_and(|rest| rest.contains("port="))
+        || device.strip_prefix("swtpm:").is_some_and(is_swtpm_address)
+}
+
+/// `host=NAME,port=1..65535`, the host optional.
+fn is_swtpm_address(text: &str) -> bool {
+    let mut port = false;
+    let good = text.split(',').all(|part| match part.split_once('=') {
+        Some(("host", name)) => !name.is_empty(),
+        Some(("port", number)) => {
+            port = number.bytes().all(|b| b.is_ascii_digit())
+                && number.parse::<u16>().is_ok_and(|number| number > 0);
+            port
+        }
+        Some(_) | None => false,
+    });
+    good && port
 }
 
 /// Who keeps the root secret.
@@ -112,15 +125,41 @@ pub enum Profile {
     Pin,
 }
 
-/// The credential: random bytes or a typed PIN. Zeroised on drop, never shown.
+/// The credential: random bytes or a typed PIN, in locked memory. Zeroised on drop, never shown.
 #[derive(Clone)]
-pub struct Credential(std::sync::Arc<SecretBytes>);
+pub struct Credential(std::sync::Arc<Kept>);
+
+/// Longest credential that is kept in locked memory, in bytes.
+const MAX_LOCKED: usize = 4096;
+
+enum Kept {
+    Locked {
+        bytes: Key<MAX_LOCKED>,
+        len: usize,
+    },
+    /// One that is too long, or no memory for keys is left.
+    Heap(SecretBytes),
+}
 
 impl Credential {
     /// Takes the bytes as they are. A file's trailing newline is the caller's to remove.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(std::sync::Arc::new(SecretBytes::from(bytes)))
+        // Zeroised when dropped.
+        let source = SecretBytes::from(bytes);
+        let len = source.len();
+        let locked = Key::try_init(|slot: &mut [u8; MAX_LOCKED]| {
+            let place = slot.get_mut(..len).ok_or(CryptoError::Length {
+                what: "credential",
+                got: len,
+            })?;
+            place.copy_from_slice(source.expose());
+            Ok(())
+        });
+        Self(std::sync::Arc::new(match locked {
+            Ok(bytes) => Kept::Locked { bytes, len },
+            Err(_) => Kept::Heap(source),
+        }))
     }
 
     /// A fresh machine credential of 32 random bytes.
@@ -135,7 +174,10 @@ impl Credential {
     /// The bytes, for writing the credential file.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        self.0.expose()
+        match &*self.0 {
+            Kept::Locked { bytes, len } => bytes.expose().get(..*len).unwrap_or_default(),
+            Kept::Heap(bytes) => bytes.expose(),
+        }
     }
 
     /// Refuses what is too short for `profile`.
@@ -200,6 +242,51 @@ mod tests {
                 "{word}"
             );
         }
+    }
+
+    #[test]
+    fn the_port_of_a_simulator_is_one() {
+        let is = |text: &str| is_device(&format!("swtpm:{text}"));
+        assert!(is("host=127.0.0.1,port=2321") && is("port=1") && is("host=::1,port=65535"));
+        for wrong in [
+            "",
+            "host=x",
+            "port=0",
+            "port=65536",
+            "port=+1",
+            "host=,port=1",
+            "port=1,x=2",
+        ] {
+            assert!(!is(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_in_memory_for_keys() {
+        // Memory for keys is left out of core dumps, which the kernel shows as the flag `dd`.
+        let dumped = |address: usize| {
+            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let mut inside = false;
+            for line in maps.lines() {
+                let range = line.split(' ').next().unwrap().split_once('-');
+                let number = |text| usize::from_str_radix(text, 16).ok();
+                if let Some((Some(from), Some(to))) =
+                    range.map(|(from, to)| (number(from), number(to)))
+                {
+                    inside = (from..to).contains(&address);
+                } else if inside && line.starts_with("VmFlags:") {
+                    return !line.split_whitespace().any(|flag| flag == "dd");
+                }
+            }
+            panic!("{address:x} is not mapped");
+        };
+        for bytes in [b"1234".to_vec(), vec![7; 32], vec![7; MAX_LOCKED]] {
+            let credential = Credential::new(bytes.clone());
+            assert_eq!(credential.expose(), bytes);
+            assert!(!dumped(credential.expose().as_ptr() as usize));
+        }
+        let long = Credential::new(vec![7; MAX_LOCKED + 1]);
+        assert_eq!(long.expose().len(), MAX_LOCKED + 1);
     }
 
     #[test]
