@@ -1,8 +1,8 @@
 //! `kmsctl encrypt` and `kmsctl decrypt`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use data_encoding::BASE64;
@@ -34,9 +34,14 @@ pub(super) fn encrypt(args: &EncryptArgs, context: &Context) -> Result<(), Failu
     }
     if args.base64 {
         let text = format!("{}\n", BASE64.encode(response.ciphertext_blob.as_slice()));
-        write(&args.data, text.as_bytes(), context)
+        write(&args.data, text.as_bytes(), false, context)
     } else {
-        write(&args.data, response.ciphertext_blob.as_slice(), context)
+        write(
+            &args.data,
+            response.ciphertext_blob.as_slice(),
+            false,
+            context,
+        )
     }
 }
 
@@ -67,7 +72,7 @@ pub(super) fn decrypt(args: &DecryptArgs, context: &Context) -> Result<(), Failu
     if context.output.is_json() && args.data.output.is_none() {
         return context.output.print("", &response);
     }
-    write(&args.data, response.plaintext.as_slice(), context)
+    write(&args.data, response.plaintext.as_slice(), true, context)
 }
 
 /// Reads the whole input; more than `limit` bytes are refused.
@@ -96,19 +101,57 @@ fn read(data: &DataArgs, limit: usize) -> Result<Blob, Failure> {
     Ok(blob)
 }
 
-fn write(data: &DataArgs, bytes: &[u8], context: &Context) -> Result<(), Failure> {
+fn write(data: &DataArgs, bytes: &[u8], private: bool, context: &Context) -> Result<(), Failure> {
     match &data.output {
         None => context.output.write(bytes),
-        Some(path) => write_file(path, bytes).map_err(|e| Failure::local(path.display(), &e)),
+        Some(path) => {
+            write_file(path, bytes, private).map_err(|e| Failure::local(path.display(), &e))
+        }
     }
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file, new ones with mode 0600. One that is there keeps its mode, unless what it is to
+/// hold is `private`: then it is closed to others before the first byte.
+fn write_file(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)?;
+    let metadata = file.metadata()?;
+    if private && metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
     file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn plaintext_files_are_private_whatever_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plain");
+        write_file(&path, b"one", true).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_file(&path, b"2", true).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(std::fs::read(&path).unwrap(), b"2");
+        write_file(Path::new("/dev/null"), b"3", true).unwrap();
+        assert_eq!(
+            mode(Path::new("/dev/null")),
+            0o666,
+            "only files are changed"
+        );
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_file(&path, b"4", false).unwrap();
+        assert_eq!(mode(&path), 0o644, "a ciphertext is no secret");
+    }
 }
