@@ -92,7 +92,11 @@ async fn process<S: Service>(
     }
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
-    let caller = identity.admit(&entry.operation)?;
+    let caller = identity.admit(&entry.operation).map_err(|error| Refusal {
+        error,
+        // Who may not call holds no connection.
+        close: true,
+    })?;
     let target = target?;
     let body = body?;
     let request = Request::decode(&target, &body)?;
@@ -236,16 +240,23 @@ impl AsRef<[u8]> for Wiped {
 }
 
 /// Tells a client that there are too many connections, and hangs up.
-pub(crate) async fn refuse_connection(mut stream: UnixStream, limit: Duration) {
+pub(crate) async fn refuse_connection(stream: UnixStream, limit: Duration) {
     let error = ApiError::new(
         ErrorCode::ServiceUnavailable,
         "kmsd serves too many connections; try again or raise server.max_connections.",
     );
+    answer_and_close(stream, limit, &error).await;
+}
+
+/// Answers whatever is asked on a new connection with `error`, and hangs up.
+pub(crate) async fn answer_and_close(mut stream: UnixStream, limit: Duration, error: &ApiError) {
     let body = error.to_json();
+    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
     let head = format!(
-        "HTTP/1.1 {} Service Unavailable\r\ncontent-type: {}\r\nconnection: close\r\n\
+        "HTTP/1.1 {} {}\r\ncontent-type: {}\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
-        error.code.http_status(),
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
         kms_api::CONTENT_TYPE,
         body.len()
     );

@@ -95,6 +95,11 @@ impl Auth {
         }
     }
 
+    /// Whether `peer` may call. Does not block.
+    pub(crate) fn admits(&self, peer: &Peer) -> bool {
+        self.role(peer).is_some()
+    }
+
     /// Names the peer, and lets it in or not. May block on the name service.
     pub(crate) fn identify(&self, peer: &Peer) -> Identity {
         let arn: Arc<str> =

@@ -1,6 +1,7 @@
 //! One connection: hyper over a stream with deadlines, until either side ends it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,16 +20,17 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Most header lines of a request.
 const MAX_HEADERS: usize = 64;
 
-/// Serves a connection until it ends; at shutdown a request in progress is still answered.
+/// Serves a connection until it ends, or for `idle` no request comes; at shutdown a request in progress is still answered.
 pub(super) async fn serve<S: Service>(
     shared: Arc<Shared<S>>,
     stream: UnixStream,
     identity: Identity,
+    idle: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
     let stage = Arc::new(Stage::default());
     let limits = Limits {
-        idle: shared.limits.idle,
+        idle,
         head: shared.limits.head,
     };
     let stream = Timed::new(stream, Arc::clone(&stage), limits);

@@ -54,6 +54,8 @@ pub struct Server<S> {
     shared: Arc<Shared<S>>,
     auth: Arc<Auth>,
     open: Arc<Mutex<HashMap<u32, usize>>>,
+    /// Connections of those who may not call, apart: they take no place of those who may.
+    strangers: Arc<Mutex<HashMap<u32, usize>>>,
 }
 
 impl<S: Service> Server<S> {
@@ -68,6 +70,7 @@ impl<S: Service> Server<S> {
             shared,
             auth: Arc::new(auth),
             open: Arc::default(),
+            strangers: Arc::default(),
         }
     }
 
@@ -107,30 +110,56 @@ impl<S: Service> Server<S> {
     ) -> impl Future<Output = ()> + Send + use<S> {
         let (shared, auth) = (Arc::clone(&self.shared), Arc::clone(&self.auth));
         let slot = Peer::of(&stream).map(|peer| {
-            let slot = Slot::take(&self.open, &shared.limits, peer.uid);
-            (peer, slot)
+            let stranger = !auth.admits(&peer);
+            let (open, limits) = (
+                if stranger {
+                    &self.strangers
+                } else {
+                    &self.open
+                },
+                &shared.limits,
+            );
+            let slot = Slot::take(open, limits, peer.uid, stranger);
+            (peer, stranger, slot)
         });
         async move {
-            let (peer, slot) = match slot {
+            let (peer, stranger, slot) = match slot {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(%error, "a connection without credentials was closed");
                     return;
                 }
             };
+            let limits = shared.limits;
             let Some(_slot) = slot else {
+                if stranger {
+                    let denied = match identify(auth, peer).await {
+                        Some(identity) => identity.admit("*").err(),
+                        None => None,
+                    };
+                    if let Some(error) = denied {
+                        api::answer_and_close(stream, limits.head, &error).await;
+                    }
+                    return;
+                }
                 tracing::warn!(
                     uid = peer.uid,
                     pid = peer.pid,
                     "a connection over the limit was refused"
                 );
-                api::refuse_connection(stream, shared.limits.head).await;
+                api::refuse_connection(stream, limits.head).await;
                 return;
             };
             let Some(identity) = identify(auth, peer).await else {
                 return;
             };
-            connection::serve(shared, stream, identity, stopping).await;
+            // A stranger is given the time for one request, which is refused.
+            let idle = if stranger {
+                limits.idle.min(limits.head)
+            } else {
+                limits.idle
+            };
+            connection::serve(shared, stream, identity, idle, stopping).await;
         }
     }
 }
@@ -167,13 +196,23 @@ struct Slot {
 }
 
 impl Slot {
-    fn take(open: &Arc<Mutex<HashMap<u32, usize>>>, limits: &Limits, uid: u32) -> Option<Self> {
+    fn take(
+        open: &Arc<Mutex<HashMap<u32, usize>>>,
+        limits: &Limits,
+        uid: u32,
+        stranger: bool,
+    ) -> Option<Self> {
         let mut users = open.lock();
         let total: usize = users.values().sum();
         let own = users.get(&uid).copied().unwrap_or(0);
-        // The last eighth is root's, so that an administrator gets in when a service runs wild.
-        let reserved = if uid == 0 { 0 } else { limits.connections / 8 };
-        if total >= limits.connections - reserved || own >= limits.per_user {
+        let most = match (stranger, uid) {
+            // All strangers together: enough to tell each that it is refused.
+            (true, _) => (limits.connections / 16).max(1),
+            (false, 0) => limits.connections,
+            // The last eighth is root's, so that an administrator gets in when a service runs wild.
+            (false, _) => limits.connections - limits.connections / 8,
+        };
+        if total >= most || own >= limits.per_user {
             return None;
         }
         users.insert(uid, own + 1);

@@ -510,7 +510,9 @@ fn strangers_are_refused() {
     // As another user, through a child process.
     let script = "use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0) or die $!; \
         connect(S, sockaddr_un($ARGV[0])) or die $!; syswrite(S, $ARGV[1]); print while <S>;";
-    let request = String::from_utf8(http("TrentService.Encrypt", &encrypt_body(5))).unwrap();
+    let request = String::from_utf8(http("TrentService.Encrypt", &encrypt_body(5)))
+        .unwrap()
+        .replace("connection: close\r\n", "");
     for (uid, shown) in [("4321", "user/uid-4321"), ("65534", "user/nobody")] {
         let output = std::process::Command::new("setpriv")
             .args([
@@ -539,7 +541,52 @@ fn strangers_are_refused() {
             "{text}"
         );
         assert!(text.contains("AccessDeniedException"), "{text}");
+        assert!(text.contains("connection: close\r\n"), "{text}");
     }
+}
+
+#[test]
+fn strangers_take_no_place_of_those_who_may_call() {
+    if own_uid() != 0 {
+        println!("skipped: not root");
+        return;
+    }
+    let limits = Limits {
+        connections: 8,
+        per_user: 8,
+        idle: Duration::from_secs(20),
+        head: Duration::from_secs(20),
+        ..quick()
+    };
+    let running = start_with(limits, |config| config.socket_mode = "0666".into());
+    let dir = running.path.parent().unwrap();
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Twenty connections that say nothing, until this test lets go; those over the strangers' own
+    // places are answered at once.
+    let script = "use Socket; for (1..20) { socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die $!; \
+        connect($s, sockaddr_un($ARGV[0])) or die $!; push @s, $s; } \
+        sysread($s[19], $t, 4096); syswrite(STDOUT, $t); <STDIN>;";
+    let mut child = std::process::Command::new("setpriv")
+        .args(["--reuid", "4321", "--regid", "4321", "--clear-groups"])
+        .args([
+            "/usr/bin/perl",
+            "-e",
+            script,
+            running.path.to_str().unwrap(),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut answer = [0; 4096];
+    let count = child.stdout.as_mut().unwrap().read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+    let held: Vec<StdStream> = (0..7).map(|_| running.connect()).collect();
+    let own = running.raw(&http("TrentService.Encrypt", &encrypt_body(5)));
+    drop((held, child.stdin.take()));
+    child.wait().unwrap();
+    assert!(own.starts_with("HTTP/1.1 200 "), "{own}");
+    assert!(answer.contains("AccessDeniedException"), "{answer}");
 }
 
 #[test]
