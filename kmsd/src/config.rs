@@ -7,6 +7,7 @@ use std::time::Duration;
 use kms_seal::{SealError, SealerConfig, SealerKind};
 use serde::Deserialize;
 
+mod place;
 #[cfg(test)]
 mod tests;
 
@@ -217,6 +218,16 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A value that cannot be, and where it stands.
+    #[error("{}, line {line}: {source}", path.display())]
+    Located {
+        /// The file.
+        path: PathBuf,
+        /// The line of the key.
+        line: usize,
+        /// What is wrong.
+        source: Box<ConfigError>,
+    },
     /// The sealer's own check failed.
     #[error("the configuration is wrong: [seal] {0}")]
     Seal(SealError),
@@ -229,7 +240,7 @@ impl ConfigError {
             Self::Read { .. } => {
                 "Name the file with --config, or create it: every key is optional, so it may be empty."
             }
-            Self::Parse { .. } | Self::Value { .. } | Self::Seal(_) => {
+            Self::Parse { .. } | Self::Value { .. } | Self::Located { .. } | Self::Seal(_) => {
                 "Correct it and check with `kmsd --config FILE --check-config`; docs/OPERATIONS.md lists every key."
             }
         }
@@ -242,11 +253,32 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, path)
+        Self::parse(&read(path)?, path)
+    }
+
+    /// Reads and checks a file, and looks up the users and groups that it names.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load_with_names(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let config = Self::parse(&text, path)?;
+        config
+            .check_names()
+            .map_err(|error| place::located(error, &text, path))?;
+        Ok(config)
+    }
+
+    /// Looks up the users and groups.
+    ///
+    /// # Errors
+    /// One of them does not exist.
+    pub fn check_names(&self) -> Result<(), ConfigError> {
+        crate::auth::Auth::new(&self.server)?;
+        if let Some(group) = &self.server.socket_group {
+            crate::auth::group_id(group, "server.socket_group")?;
+        }
+        Ok(())
     }
 
     /// Checks the text of a file; `path` is for the error text.
@@ -258,7 +290,9 @@ impl Config {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        config.check()?;
+        config
+            .check()
+            .map_err(|error| place::located(error, text, path))?;
         Ok(config)
     }
 
@@ -290,6 +324,23 @@ impl Config {
             "server.service_uids",
             || "65534 stands for users of other user namespaces and can never be let in".into(),
         )?;
+        let none = NameOrId::Id(u32::MAX);
+        let groups = [
+            ("server.admin_group", &server.admin_group),
+            ("server.socket_group", &server.socket_group),
+        ];
+        let mut ids = groups
+            .iter()
+            .flat_map(|(key, group)| group.iter().map(|group| (*key, group)))
+            .chain(
+                server
+                    .service_uids
+                    .iter()
+                    .map(|user| ("server.service_uids", user)),
+            );
+        if let Some((key, _)) = ids.find(|(_, id)| **id == none) {
+            require(false, key, || "4294967295 is nobody's number".into())?;
+        }
         let numbers = [
             ("server.max_connections", server.max_connections as u64),
             (
@@ -329,9 +380,22 @@ impl Config {
                     .into()
             },
         )?;
-        self.sealer_config(None)
-            .validate()
-            .map_err(ConfigError::Seal)
+        self.sealer_config(None).validate().map_err(|error| {
+            // Its text begins with the name of the option.
+            let key = match &error {
+                SealError::InvalidConfig { reason } => match reason.split(':').next() {
+                    Some("device") => "seal.device",
+                    Some("pcrs") => "seal.pcrs",
+                    Some("key_file") => "seal.key_file",
+                    Some(_) | None => return ConfigError::Seal(error),
+                },
+                _ => return ConfigError::Seal(error),
+            };
+            ConfigError::Value {
+                key,
+                reason: error.to_string(),
+            }
+        })
     }
 
     /// Whether the sealer is one that nobody trusts with real keys.
@@ -376,8 +440,10 @@ impl Server {
     /// # Errors
     /// It is not an octal number up to 0777.
     pub fn mode(&self) -> Result<u32, ConfigError> {
+        // A sign would be read too.
+        let digits = self.socket_mode.bytes().all(|byte| byte.is_ascii_digit());
         match u32::from_str_radix(&self.socket_mode, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(mode),
+            Ok(mode) if mode <= 0o777 && digits => Ok(mode),
             Ok(_) | Err(_) => Err(ConfigError::Value {
                 key: "server.socket_mode",
                 reason: format!(
@@ -402,4 +468,11 @@ fn require(
             reason: reason(),
         })
     }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -94,6 +94,17 @@ fn wrong_values_name_their_key() {
         ("[seal]\npcrs = [24]", "pcrs"),
         ("[seal]\ndevice = \"/dev/tpm0\"", "device"),
         ("[seal]\nkind = \"hsm\"", "kind"),
+        ("[server]\nsocket_mode = \"+660\"", "server.socket_mode"),
+        (
+            "[server]\nservice_uids = [4294967295]",
+            "server.service_uids",
+        ),
+        ("[server]\nadmin_group = 4294967295", "server.admin_group"),
+        ("[server]\nsocket_group = 4294967295", "server.socket_group"),
+        (
+            "[seal]\ndevice = \"swtpm:host=127.0.0.1,port=99999\"",
+            "seal.device",
+        ),
     ];
     for (text, key) in cases {
         let error = parse(text).unwrap_err().to_string();

@@ -174,3 +174,30 @@ fn the_log_has_one_line_for_each_request_and_no_secrets() {
         assert!(!log.contains(secret));
     }
 }
+
+#[test]
+fn the_check_of_the_configuration_looks_up_names_and_devices() {
+    let home = Home::new();
+    assert!(home.run(&["--check-config"]).status.success());
+    let socket = home.path("kmsd.sock");
+    let cases = [
+        ("admin_group = \"no-such-group\"", "server.admin_group"),
+        ("socket_group = \"no-such-group\"", "server.socket_group"),
+        ("service_uids = [\"no-such-user\"]", "server.service_uids"),
+        ("account = \"12\"", "server.account"),
+        (
+            "[seal]\ndevice = \"swtpm:host=127.0.0.1,port=99999\"",
+            "seal.device",
+        ),
+    ];
+    for (line, key) in cases {
+        let text = format!("[server]\nsocket = {socket:?}\n\n{line}\n");
+        fs::write(home.path("kmsd.toml"), text).unwrap();
+        let output = home.run(&["--check-config"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{line}: {said}");
+        assert!(said.contains(key), "{line}: {said}");
+        let number = if line.starts_with('[') { 5 } else { 4 };
+        assert!(said.contains(&format!("line {number}")), "{line}: {said}");
+    }
+}
