@@ -68,10 +68,14 @@ down() {
         fi
         if running "$private/kmsd.pid" kmsd; then said+=("stopped kmsd"); fi
         end "$private/kmsd.pid" kmsd
-        # There is no command yet that takes an enrolment out of a TPM.
-        if [ -e "$private/real-tpm" ]; then
-            said+=("The TPM still holds the demo's three NV indices, 0x01804b00 or the next free ones:"
-                "tpm2_getcap handles-nv-index lists them, tpm2_nvundefine removes one.")
+        if [ -e "$private/real-tpm" ] && [ -e "$private/store/catalogue.sqlite" ]; then
+            if "$target/kmsd" unenroll --yes-destroy --config "$private/kmsd.toml" >"$private/unenroll.log" 2>&1; then
+                said+=("removed the demo's enrolment from the TPM")
+            else
+                said+=("$(cat "$private/unenroll.log")"
+                    "The TPM still holds the demo's three NV indices, 0x01804b00 or the next free ones:"
+                    "tpm2_getcap handles-nv-index lists them, tpm2_nvundefine removes one.")
+            fi
         fi
         if running "$private/swtpm.pid" swtpm; then said+=("stopped swtpm"); fi
         end "$private/swtpm.pid" swtpm

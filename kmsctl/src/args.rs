@@ -222,6 +222,9 @@ pub enum TpmCommand {
     /// Accept a store that is older than the newest one of this host.
     #[command(disable_help_flag = true)]
     AcceptRollback(Passed),
+    /// Remove this store's enrolment from the TPM. Only the recovery key opens the store then.
+    #[command(disable_help_flag = true)]
+    Unenroll(Passed),
 }
 
 /// Arguments for another program.

@@ -42,6 +42,8 @@ pub enum Command {
     AcceptRollback(RecoveryArgs),
     /// Let the store be opened in one more measured state (PCRs): the present one, or a coming one.
     Approve(ApproveArgs),
+    /// Remove this store's enrolment from the TPM. Only the recovery key opens the store then.
+    Unenroll(UnenrollArgs),
     /// Show the TPM, or the software sealer.
     TpmStatus,
 }
@@ -94,6 +96,14 @@ pub struct ApproveArgs {
     /// register that is to be checked. Without any, the present state is approved.
     #[arg(long = "pcr", value_name = "NUMBER=VALUE", value_parser = crate::commands::parse_pcr)]
     pub pcrs: Vec<(u32, [u8; 32])>,
+}
+
+/// `kmsd unenroll`.
+#[derive(Debug, Args)]
+pub struct UnenrollArgs {
+    /// Do it without asking for the store's name at the terminal.
+    #[arg(long)]
+    pub yes_destroy: bool,
 }
 
 /// `kmsd recover`.

@@ -14,10 +14,12 @@ mod approve;
 mod files;
 mod recovery;
 mod tpm_status;
+mod unenroll;
 
 pub(crate) use approve::{approve, parse_pcr};
 use files::Ownership;
 pub(crate) use tpm_status::tpm_status;
+pub(crate) use unenroll::unenroll;
 
 /// `kmsd enroll`.
 pub(crate) fn enroll(config: &Config, args: &EnrollArgs, json: bool) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ mod error;
 mod open;
 mod status;
 mod tick;
+mod unenroll;
 mod writer;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use parking_lot::{Mutex, RwLock};
 pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
 pub use error::EngineError;
+pub use unenroll::unenroll;
 use writer::Writer;
 
 /// Where the store is and what it is called.

@@ -19,6 +19,7 @@ Exit codes:
       3  the configuration is wrong
       4  the socket cannot be made
       5  the recovery key was not proved
+      6  what destroys something was not confirmed
   20-47  the TPM or the root key, one for each failure: see docs/OPERATIONS.md
   64-73  the store, one for each failure: see docs/OPERATIONS.md";
 
@@ -29,6 +30,7 @@ pub(crate) const USAGE: u8 = 2;
 const CONFIG: u8 = 3;
 const LISTEN: u8 = 4;
 const RECOVERY: u8 = 5;
+const UNCONFIRMED: u8 = 6;
 
 /// Why kmsd ends.
 #[derive(Debug)]
@@ -57,6 +59,16 @@ impl Failure {
             status: RECOVERY,
             message: message.into(),
             next_step: next.to_owned(),
+        }
+    }
+
+    /// Nobody confirmed what destroys something.
+    pub(crate) fn unconfirmed(message: &str) -> Self {
+        Self {
+            status: UNCONFIRMED,
+            message: message.to_owned(),
+            next_step:
+                "Run it in a terminal and type the name of the store, or give --yes-destroy.".into(),
         }
     }
 

@@ -61,7 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     // Before any secret exists.
     let hardened = kms_crypto::harden_process();
-    let config = load(cli.config.as_deref())?;
+    let config = load(cli.config.as_deref(), cli.check_config)?;
     if cli.check_config {
         if !cli.json {
             println!("The configuration is good.");
@@ -85,16 +85,24 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Recover(args)) => commands::recover(&config, args, cli.json),
         Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),
         Some(Command::Approve(args)) => commands::approve(&config, args, cli.json),
+        Some(Command::Unenroll(args)) => commands::unenroll(&config, args, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }
 
 /// The named configuration, or the default one, which need not exist.
-fn load(path: Option<&Path>) -> Result<Config, Failure> {
+///
+/// `names`: users and groups are looked up as well, as serving does.
+fn load(path: Option<&Path>, names: bool) -> Result<Config, Failure> {
     let default = Path::new(config::DEFAULT_PATH);
-    match path {
-        Some(path) => Ok(Config::load(path)?),
-        None if default.exists() => Ok(Config::load(default)?),
-        None => Ok(Config::default()),
+    let path = match path {
+        Some(path) => path,
+        None if default.exists() => default,
+        None => return Ok(Config::default()),
+    };
+    if names {
+        Ok(Config::load_with_names(path)?)
+    } else {
+        Ok(Config::load(path)?)
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn run(command: &TpmCommand, context: &Context) -> Result<(), Failure
         TpmCommand::Recover(passed) => ("recover", passed),
         TpmCommand::Approve(passed) => ("approve", passed),
         TpmCommand::AcceptRollback(passed) => ("accept-rollback", passed),
+        TpmCommand::Unenroll(passed) => ("unenroll", passed),
     };
     let program = kmsd();
     let mut process = Command::new(&program);

@@ -60,6 +60,22 @@ pub fn enroll(
     recovery: &RecoveryPrivateKey,
     clock: &dyn Clock,
 ) -> Result<EnrollReport, EngineError> {
+    let sync = |directory: &Path| std::fs::File::open(directory)?.sync_all();
+    enroll_with(config, sealer, profile, credential, recovery, clock, &sync)
+}
+
+/// Makes the entries of a directory durable.
+pub(super) type SyncDirectory<'a> = &'a dyn Fn(&Path) -> std::io::Result<()>;
+
+pub(super) fn enroll_with(
+    config: &EngineConfig,
+    sealer: &mut dyn RootSealer,
+    profile: Profile,
+    credential: &Credential,
+    recovery: &RecoveryPrivateKey,
+    clock: &dyn Clock,
+    sync: SyncDirectory<'_>,
+) -> Result<EnrollReport, EngineError> {
     let scope = Scope::new(&config.account, &config.region).ok_or(EngineError::BadScope)?;
     let directory = &config.directory;
     std::fs::DirBuilder::new()
@@ -75,7 +91,15 @@ pub fn enroll(
         return Err(EngineError::AlreadyEnrolled(directory.clone()));
     }
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
-    let written = write_first(config, sealer, &enrollment, &kek, scope, recovery, clock);
+    let written = write_first(
+        config,
+        sealer,
+        &enrollment,
+        &kek,
+        scope,
+        (recovery, clock),
+        sync,
+    );
     if written.is_err()
         && let Err(error) = sealer.remove(&enrollment)
     {
@@ -90,8 +114,8 @@ fn write_first(
     enrollment: &Enrollment,
     kek: &HostKek,
     scope: Scope,
-    recovery: &RecoveryPrivateKey,
-    clock: &dyn Clock,
+    (recovery, clock): (&RecoveryPrivateKey, &dyn Clock),
+    sync: SyncDirectory<'_>,
 ) -> Result<EnrollReport, EngineError> {
     let directory = &config.directory;
     let reading = clock.read();
@@ -145,10 +169,18 @@ fn write_first(
     std::fs::File::open(&new)
         .and_then(|file| file.sync_all())
         .map_err(io(&new))?;
-    std::fs::rename(&new, directory.join(CATALOGUE)).map_err(io(&new))?;
-    std::fs::File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(io(directory))?;
+    let catalogue = directory.join(CATALOGUE);
+    std::fs::rename(&new, &catalogue).map_err(io(&new))?;
+    if let Err(source) = sync(directory) {
+        // The enrolment goes only together with the catalogue, which nothing else opens.
+        match std::fs::remove_file(&catalogue) {
+            Ok(()) => return Err(io(directory)(source)),
+            Err(error) => tracing::warn!(
+                %source, %error,
+                "the store is made, but the system does not say that its name is on the disk"
+            ),
+        }
+    }
     Ok(EnrollReport {
         store_id,
         recovery_public: public,

@@ -238,3 +238,57 @@ fn the_state_of_the_sealer_is_shown() {
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["kind"], "software");
 }
+
+#[test]
+fn only_the_recovery_key_opens_what_was_unenrolled() {
+    let home = Home::new();
+    let swtpm = kms_seal::testing::Swtpm::start(home.path("tpm")).unwrap();
+    home.configure(&format!(
+        "kind = \"tpm\"\ndevice = {:?}\npcrs = []\n",
+        swtpm.device()
+    ));
+    let indices = || {
+        let output = swtpm.tool("tpm2_getcap", &["handles-nv-index"]).unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .matches("0x1")
+            .count()
+    };
+    let before = indices();
+    assert!(home.enroll().status.success());
+    assert!(indices() > before, "the enrolment is in the TPM");
+
+    let unconfirmed = home.run(&["unenroll"]);
+    assert_eq!(
+        unconfirmed.status.code(),
+        Some(6),
+        "{}",
+        stderr(&unconfirmed)
+    );
+    let (credential, aside) = (home.path("store/credential"), home.path("aside"));
+    fs::rename(&credential, &aside).unwrap();
+    fs::write(&credential, [7; 32]).unwrap();
+    let wrong = home.run(&["unenroll", "--yes-destroy"]);
+    assert_eq!(wrong.status.code(), Some(25), "{}", stderr(&wrong));
+    fs::rename(&aside, &credential).unwrap();
+    let mut kmsd = home.start();
+    let busy = home.run(&["unenroll", "--yes-destroy"]);
+    assert_eq!(busy.status.code(), Some(64), "{}", stderr(&busy));
+    assert!(kmsd.terminate().success(), "nothing was removed so far");
+
+    let output = home.run(&["unenroll", "--yes-destroy"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("only the recovery key"), "{said}");
+    assert_eq!(indices(), before, "nothing is left in the TPM");
+    let closed = home.run(&[]);
+    assert!(
+        matches!(closed.status.code(), Some(32 | 35)),
+        "{}",
+        stderr(&closed)
+    );
+    let recovery = home.path("recovery");
+    let recovered = home.run(&["recover", "--recovery-from", recovery.to_str().unwrap()]);
+    assert!(recovered.status.success(), "{}", stderr(&recovered));
+    assert!(home.start().terminate().success());
+}

@@ -32,10 +32,14 @@ impl Home {
     fn configure(&self, more: &str) {
         let uid = rustix::process::getuid().as_raw();
         let text = format!(
-            "[server]\nsocket = {:?}\nservice_uids = [{uid}]\n[store]\ndirectory = {:?}\n[seal]\n\
-             kind = \"software\"\n{more}",
+            "[server]\nsocket = {:?}\nservice_uids = [{uid}]\n[store]\ndirectory = {:?}\n[seal]\n{}",
             self.path("kmsd.sock"),
             self.path("store"),
+            if more.starts_with("kind") {
+                more.to_owned()
+            } else {
+                format!("kind = \"software\"\n{more}")
+            },
         );
         fs::write(self.path("kmsd.toml"), text).unwrap();
     }

@@ -286,3 +286,38 @@ async fn many_at_once_get_their_own_answers() {
     keys.dedup();
     assert_eq!(keys.len(), 24);
 }
+
+#[test]
+fn an_enrolment_whose_name_is_not_durable_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let seal = SealerConfig {
+        kind: SealerKind::Software,
+        key_file: root.path().join("seal.key"),
+        ..SealerConfig::default()
+    };
+    let config = EngineConfig::new(root.path().join("store"), "000000000000", "local-host-1");
+    let credential = Credential::random().unwrap();
+    let recovery = RecoveryPrivateKey::generate().unwrap();
+    let enroll = |sync: super::super::enroll::SyncDirectory<'_>| {
+        super::super::enroll::enroll_with(
+            &config,
+            kms_seal::open(&seal).unwrap().as_mut(),
+            Profile::Machine,
+            &credential,
+            &recovery,
+            &TestClock::new(),
+            sync,
+        )
+    };
+    let error = enroll(&|_| Err(std::io::Error::other("injected"))).unwrap_err();
+    assert!(matches!(error, EngineError::Io { .. }), "{error}");
+    assert!(!config.directory.join(CATALOGUE).exists());
+    enroll(&|_| Ok(())).unwrap();
+    Engine::open(
+        config.clone(),
+        kms_seal::open(&seal).unwrap(),
+        &credential,
+        Arc::new(TestClock::new()),
+    )
+    .unwrap();
+}
