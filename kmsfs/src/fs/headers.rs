@@ -94,6 +94,18 @@ impl Headers {
         Ok(())
     }
 
+    /// Before something moves from one directory into another: the lower file system may make the move durable at any
+    /// time, and what was synced in `from` must not end below a header that is not.
+    pub(super) fn flush_for_move(&self, from: &Node, to: &Arc<Node>) -> FsResult<()> {
+        // Nothing in a directory whose own header waits was ever synced.
+        if self.count.load(Ordering::Acquire) == 0
+            || self.waiting.lock().nodes.contains_key(&from.id)
+        {
+            return Ok(());
+        }
+        self.flush_above(to)
+    }
+
     /// Makes the headers of the directories in `parent` durable.
     pub(super) fn flush_below(&self, parent: &Arc<Node>) -> FsResult<()> {
         if self.count.load(Ordering::Acquire) == 0 {

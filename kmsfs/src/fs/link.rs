@@ -31,6 +31,10 @@ impl Fs {
         }
         let _alone = named.parent.directory()?.entries.write();
         let _links = node.links.lock();
+        for place in node.places() {
+            // The other name may be removed next.
+            self.headers.flush_for_move(&place.parent, &named.parent)?;
+        }
         let stat = self.making(&named, |dir, stored| {
             for place in node.places() {
                 let from = self.dirs.get(&place.parent)?;

@@ -63,7 +63,9 @@ impl Fs {
             self.check_movable(&from, &source)?;
             if let Some(target) = target.as_ref().filter(|_| exchange) {
                 self.check_movable(&to, target)?;
+                self.headers.flush_for_move(&to.parent, &from.parent)?;
             }
+            self.headers.flush_for_move(&from.parent, &to.parent)?;
         }
         if let Some(recheck) = &self.recheck
             && [Some(&source), target.as_ref()]

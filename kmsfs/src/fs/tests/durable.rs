@@ -181,3 +181,28 @@ fn syncing_takes_the_headers_along() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
+
+#[test]
+fn what_was_synced_moves_only_below_durable_headers() {
+    let world = World::new();
+    let fs = world.fs();
+    let waits = |node: NodeId| fs.headers.waits(node);
+    let old = world.mkdir(NodeId::ROOT, "old");
+    let (file, name) = (world.put(old, "file", b"x"), OsStr::new("file"));
+    let fh = fs.open(&me(), file, libc::O_RDONLY, false).unwrap().fh;
+    fs.fsync(fh, false).unwrap();
+    let above = world.mkdir(NodeId::ROOT, "above");
+    let new = world.mkdir(above, "new");
+    fs.rename(&me(), old, name, new, name, 0).unwrap();
+    assert!(!waits(above) && !waits(new));
+    let linked = world.mkdir(NodeId::ROOT, "linked");
+    fs.link(&me(), file, linked, name).unwrap();
+    assert!(!waits(linked));
+    // What was never synced may be lost: no fsync for it.
+    let fresh = world.mkdir(NodeId::ROOT, "fresh");
+    world.put(fresh, "other", b"y");
+    let target = world.mkdir(NodeId::ROOT, "target");
+    let other = OsStr::new("other");
+    fs.rename(&me(), fresh, other, target, other, 0).unwrap();
+    assert!(waits(fresh) && waits(target));
+}
