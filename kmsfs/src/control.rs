@@ -3,6 +3,7 @@
 //! Only root and the user who mounted may use it; the kernel tells who connects.
 
 pub mod client;
+mod place;
 mod protect;
 pub mod protocol;
 
@@ -15,8 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kms_format::VolumeId;
-
+pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
 use crate::fs::Fs;
 use crate::status::MountStatus;
@@ -51,24 +51,6 @@ pub struct ControlSocket {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where the control socket of a volume is unless chosen otherwise.
-#[must_use]
-pub fn default_path(volume: &VolumeId) -> PathBuf {
-    directory().join(format!("{volume}.sock"))
-}
-
-/// Where control sockets are: `/run/kmsfs` for root, `$XDG_RUNTIME_DIR/kmsfs` for others.
-#[must_use]
-pub fn directory() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/run/kmsfs");
-    }
-    std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
-        || std::env::temp_dir().join(format!("kmsfs-{}", rustix::process::geteuid().as_raw())),
-        |runtime| PathBuf::from(runtime).join("kmsfs"),
-    )
-}
-
 impl ControlSocket {
     /// Listens on `path`. A socket that is there already is left from a mount that was killed; only the default place
     /// may be in use, by a mount of a copy of this volume.
@@ -77,6 +59,9 @@ impl ControlSocket {
     /// The directory cannot be made or the socket not be bound.
     pub fn open(path: &Path, mount: Controlled) -> io::Result<ControlSocket> {
         let usual = default_path(&mount.keys.volume());
+        if path == usual {
+            place::make()?;
+        }
         let default = unused(&usual);
         let path = if path == usual { &default } else { path };
         make_room(path)?;
@@ -143,7 +128,9 @@ fn link_to(path: &Path, default: &Path) -> Option<PathBuf> {
     if path == default {
         return None;
     }
-    let linked = make_room(default).and_then(|()| std::os::unix::fs::symlink(path, default));
+    let linked = place::make()
+        .and_then(|()| make_room(default))
+        .and_then(|()| std::os::unix::fs::symlink(path, default));
     match linked {
         Ok(()) => Some(default.to_owned()),
         Err(error) => {

@@ -260,7 +260,7 @@ fn a_copy_mounted_beside_the_original_is_asked_at_a_socket_of_its_own() {
     }
     let answers = |volume: &Volume| {
         let mount = table::mounted_at(&volume.point().canonicalize().unwrap()).unwrap();
-        let socket = socket_of(&mount.unwrap()).unwrap();
+        let socket = socket_of(&mount.unwrap()).unwrap().unwrap();
         match ask(&socket, &Control::Status, PATIENCE).unwrap() {
             Answer::Status(status) => status.lower,
             _ => panic!("not a status"),

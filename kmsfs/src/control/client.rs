@@ -27,8 +27,15 @@ pub fn ask(socket: &Path, command: &Command, timeout: Duration) -> io::Result<An
 
 /// The control socket of a mount: at its default place, unless a copy of its volume answers there, or else among the
 /// sockets beside it.
-#[must_use]
-pub fn socket_of(mount: &MountEntry) -> Option<PathBuf> {
+///
+/// # Errors
+/// Another user could answer in the place of control sockets. Nothing there is asked.
+pub fn socket_of(mount: &MountEntry) -> io::Result<Option<PathBuf>> {
+    super::place::check()?;
+    Ok(find(mount))
+}
+
+fn find(mount: &MountEntry) -> Option<PathBuf> {
     let serves = |path: &Path| match ask(path, &Command::Status, Duration::from_secs(1)) {
         Ok(Answer::Status(status)) => Some(status.lower == mount.source),
         _ => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use kmsfs::control::client;
 use kmsfs::control::protocol::{Answer, Command};
-use kmsfs::mount::table;
+use kmsfs::mount::table::{self, MountEntry};
 
 use super::Mode;
 use crate::Context;
@@ -37,10 +37,7 @@ pub(super) fn run(
         Failure::new(Exit::FileSystem, format!("{shown} is not in a kmsfs mount"))
             .next("Name a directory below the mount point, not the encrypted one.")
     })?;
-    let socket = control
-        .map(Path::to_path_buf)
-        .or_else(|| client::socket_of(&mount))
-        .ok_or_else(|| no_socket(&mount.mountpoint))?;
+    let socket = socket(control, &mount)?;
     let command = Command::Protect {
         path: components(&mount.root, &mount.mountpoint, &directory),
         key: key.to_owned(),
@@ -85,15 +82,19 @@ fn components(root: &Path, mountpoint: &Path, directory: &Path) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn no_socket(mountpoint: &Path) -> Failure {
-    Failure::new(
-        Exit::FileSystem,
-        format!(
-            "the control socket of the mount at {} was not found",
-            mountpoint.display()
-        ),
-    )
-    .next("Run kmsctl as the user who mounted, or name the socket with --control.")
+/// The control socket of a mount: the one named, or the one found.
+pub(super) fn socket(control: Option<&Path>, mount: &MountEntry) -> Result<PathBuf, Failure> {
+    if let Some(control) = control {
+        return Ok(control.to_path_buf());
+    }
+    let next = "Run kmsctl as the user who mounted, or name the socket with --control.";
+    client::socket_of(mount)
+        .map_err(|error| Failure::new(Exit::FileSystem, error.to_string()).next(next))?
+        .ok_or_else(|| {
+            let mountpoint = mount.mountpoint.display();
+            let what = format!("the control socket of the mount at {mountpoint} was not found");
+            Failure::new(Exit::FileSystem, what).next(next)
+        })
 }
 
 pub(super) fn unreachable_mount(socket: &Path, error: &std::io::Error) -> Failure {

@@ -1,6 +1,6 @@
 //! `kmsctl fs status`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use kmsfs::control::client;
@@ -8,7 +8,7 @@ use kmsfs::control::protocol::{Answer, Command};
 use kmsfs::mount::table::{self, FS_TYPE, MountEntry};
 use kmsfs::status::{MountStatus, PolicyStatus, VolumeStatus, collect};
 
-use super::protect::{no_socket, unreachable_mount};
+use super::protect::{socket, unreachable_mount};
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Table;
@@ -38,7 +38,7 @@ fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
     let mut volumes = Vec::new();
     for mount in mounts.iter().filter(|mount| mount.fs_type == FS_TYPE) {
         // A mount that does not answer is shown as far as its lower directory tells.
-        let answer = client::socket_of(mount).and_then(|socket| ask(&socket).ok());
+        let answer = socket(None, mount).and_then(|socket| ask(&socket)).ok();
         volumes.push(status(&mount.source, answer.as_ref(), context)?);
     }
     Ok(volumes)
@@ -48,18 +48,14 @@ fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
 fn one(path: &Path, control: Option<&Path>, context: &Context) -> Result<VolumeStatus, Failure> {
     let local = |error: std::io::Error| Failure::local(path.display(), &error);
     if let Some(mount) = table::kmsfs_mount_of(path).map_err(local)? {
-        let socket = control
-            .map(Path::to_path_buf)
-            .or_else(|| client::socket_of(&mount))
-            .ok_or_else(|| no_socket(&mount.mountpoint))?;
-        let answer = ask(&socket)?;
+        let answer = ask(&socket(control, &mount)?)?;
         return status(&mount.source, Some(&answer), context);
     }
     let lower = path.canonicalize().map_err(local)?;
     let answer = control
         .map(Path::to_path_buf)
-        .or_else(|| mount_of_lower(&lower).and_then(|mount| client::socket_of(&mount)))
-        .and_then(|socket: PathBuf| ask(&socket).ok());
+        .or_else(|| mount_of_lower(&lower).and_then(|mount| socket(None, &mount).ok()))
+        .and_then(|socket| ask(&socket).ok());
     status(&lower, answer.as_ref(), context)
 }
 
