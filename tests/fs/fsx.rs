@@ -24,7 +24,7 @@ fn configuration(length: u32, largest: u32) -> String {
     format!(
         "flen = {length}\n[opsize]\nmax = {largest}\n[weights]\nclose_open = 1\nread = 10\nwrite = 10\n\
          mapread = 10\nmapwrite = 10\ninvalidate = 1\ntruncate = 5\nfsync = 1\nfdatasync = 1\n\
-         posix_fallocate = 2\npunch_hole = 0\nsendfile = 2\nposix_fadvise = 1\ncopy_file_range = 3\n"
+         posix_fallocate = 2\npunch_hole = 2\nsendfile = 2\nposix_fadvise = 1\ncopy_file_range = 3\n"
     )
 }
 
