@@ -7,7 +7,8 @@ declare -A GROUPS_OF=(
     # libtss2-dev brings the TCTI modules for /dev/tpmrm0 and swtpm with it.
     [build]="gcc libc6-dev pkg-config libtss2-dev"
     [demo]="swtpm fuse3"
-    # tpm2-tools: the tests change the TPM behind kmsd's back. procps: pgrep for the host helper. bsdutils: script(1), the terminal systemd-nspawn wants.
+    # tpm2-tools: the tests change the TPM behind kmsd's back. procps: pgrep for the host helper.
+    # bsdutils: script(1), the terminal systemd-nspawn wants.
     [test]="swtpm tpm2-tools fuse3 attr acl procps bsdutils systemd systemd-container python3 python3-venv"
     [bench]="fuse3 gocryptfs fio"
 )

@@ -34,7 +34,7 @@ printf '%-10s %-7s %4d s\n' build ok $((SECONDS - start)) >"$log/times"
 
 for suite in "${suites[@]}"; do
     case $suite in
-    unit) run unit 1500 cargo test --workspace --exclude kms-tests --locked ;;
+    unit) run unit 1500 cargo test --workspace --exclude kms-tests --locked --no-fail-fast ;;
     # The second provider is a compile-time choice: compared with the first, then by itself.
     provider)
         run provider 900 cargo test -p kms-crypto --features rustcrypto --locked
