@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::abi::{self, IN_HEADER, OUT_HEADER, WRITE_DATA, init};
 use super::dispatch::{Dispatcher, Outcome, Scratch};
-use super::reply::AlignedBuffer;
+use super::reply::{AlignedBuffer, header_bytes};
 use super::request::Header;
 use crate::fs::Fs;
 
@@ -160,11 +160,22 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             };
             let message = buffer.as_mut().get_mut(..length).unwrap_or_default();
-            match self.dispatcher.handle(message, &mut scratch) {
-                Outcome::Reply(reply) => self.send(reply),
-                Outcome::Silent => {}
-                Outcome::Wait => self.park(message.to_vec()),
+            let handled = caught(message, |message| {
+                self.dispatcher.handle(message, &mut scratch)
+            });
+            match handled {
+                Ok(Outcome::Reply(reply)) => self.send(reply),
+                Ok(Outcome::Silent) => {}
+                Ok(Outcome::Wait) => self.park(message.to_vec()),
+                Err(reply) => self.send_failure(reply),
             }
+        }
+    }
+
+    /// Answers for a handler that panicked, if the kernel expects an answer.
+    fn send_failure(&self, reply: Option<[u8; OUT_HEADER]>) {
+        if let Some(reply) = reply {
+            self.send(&reply);
         }
     }
 
@@ -202,13 +213,46 @@ impl Shared {
     fn serve_parked(&self) {
         let mut scratch = Scratch::new(MAX_IO);
         while let Some(mut request) = self.parked.next() {
-            match self.dispatcher.handle(&mut request, &mut scratch) {
-                Outcome::Reply(reply) => self.send(reply),
+            let handled = caught(&mut request, |request| {
+                self.dispatcher.handle(request, &mut scratch)
+            });
+            match handled {
+                Ok(Outcome::Reply(reply)) => self.send(reply),
                 // It was allowed to wait, so it has an answer.
-                Outcome::Silent | Outcome::Wait => {}
+                Ok(Outcome::Silent | Outcome::Wait) => {}
+                Err(reply) => self.send_failure(reply),
             }
         }
     }
+}
+
+/// Runs a handler. One that panics must not take its thread along: the caller would wait for ever, and after a few of
+/// them so would everybody. Its request gets `EIO`, or nothing if the kernel expects nothing.
+///
+/// The locks of the file system are free again after a panic, and what it knows of the lower tree is read from there
+/// when in doubt, so the next request may go on.
+fn caught<T>(
+    message: &mut [u8],
+    handler: impl FnOnce(&mut [u8]) -> T,
+) -> Result<T, Option<[u8; OUT_HEADER]>> {
+    // The handler changes the message, but not for a reply that is made here.
+    let header = Header::parse(message).ok().map(|(header, _)| header);
+    let run = std::panic::AssertUnwindSafe(|| handler(message));
+    std::panic::catch_unwind(run).map_err(|panic| {
+        let reason = (panic.downcast_ref::<String>().map(String::as_str))
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        let (opcode, node) = header.map_or((0, 0), |header| (header.opcode, header.node));
+        tracing::error!(
+            opcode,
+            node,
+            reason,
+            "a request handler panicked: this request fails with EIO; please report it"
+        );
+        let silent = [abi::op::FORGET, abi::op::BATCH_FORGET, abi::op::INTERRUPT];
+        let header = header.filter(|header| !silent.contains(&header.opcode))?;
+        let length = u32::try_from(OUT_HEADER).unwrap_or(0);
+        Some(header_bytes(length, -libc::EIO, header.unique))
+    })
 }
 
 impl Parked {
@@ -300,7 +344,7 @@ impl Offer {
         ];
         let mut reply = Vec::with_capacity(OUT_HEADER + 64);
         let length = u32::try_from(OUT_HEADER + 64).unwrap_or(0);
-        reply.extend(super::reply::header_bytes(length, 0, unique));
+        reply.extend(header_bytes(length, 0, unique));
         for field in fields {
             reply.extend(field.to_ne_bytes());
         }
@@ -340,6 +384,24 @@ mod tests {
         let setxattr_ext = 1 << 29;
         assert_eq!(taken & (writeback_cache | setxattr_ext), 0);
         assert_eq!(taken & !offer.flags, 0);
+    }
+
+    #[test]
+    #[allow(clippy::panic, reason = "what is tested")]
+    fn a_panic_fails_its_request_and_nothing_else() {
+        let mut message = offer(0);
+        message[4] = 3;
+        message[8] = 7;
+        let scrambling = |message: &mut [u8]| {
+            message.fill(0xff);
+            panic!("a mistake");
+        };
+        let result: Result<(), _> = caught(&mut message.clone(), scrambling);
+        let reply = result.unwrap_err().unwrap();
+        assert_eq!(reply, header_bytes(16, -libc::EIO, 7));
+        message[4] = 2;
+        assert_eq!(caught(&mut message.clone(), scrambling), Err::<(), _>(None));
+        assert_eq!(caught(&mut message, |message| message.len()), Ok(104));
     }
 
     #[test]
