@@ -8,6 +8,7 @@ mod protect;
 pub mod protocol;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
@@ -25,6 +28,8 @@ use crate::volume::kmsd::KmsdKeys;
 
 /// How long a client may take to say something.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients served at once; more are turned away.
+const MAX_CONNECTIONS: usize = 16;
 /// Longest line.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -71,14 +76,7 @@ impl ControlSocket {
         let accepting = Arc::clone(&listener);
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || {
-                // Ends when the socket is shut down.
-                while let Ok((stream, _)) = accepting.accept() {
-                    if let Err(error) = serve(&mount, &stream) {
-                        tracing::debug!(%error, "control connection");
-                    }
-                }
-            })?;
+            .spawn(move || accept(&accepting, mount))?;
         Ok(ControlSocket {
             path: path.to_owned(),
             link,
@@ -140,7 +138,51 @@ fn link_to(path: &Path, default: &Path) -> Option<PathBuf> {
     }
 }
 
-fn serve(mount: &Controlled, stream: &UnixStream) -> io::Result<()> {
+/// What all connections share.
+struct Server {
+    mount: Controlled,
+    /// One `protect` at a time: each replaces the whole volume record.
+    protecting: Mutex<()>,
+}
+
+/// Accepts connections, each with a thread of its own, until the socket is shut down; then ends them.
+fn accept(listener: &UnixListener, mount: Controlled) {
+    let server = Arc::new(Server {
+        mount,
+        protecting: Mutex::new(()),
+    });
+    let mut connections: Vec<(Arc<UnixStream>, JoinHandle<()>)> = Vec::new();
+    while let Ok((stream, _)) = listener.accept() {
+        connections.retain(|(_, thread)| !thread.is_finished());
+        if connections.len() >= MAX_CONNECTIONS {
+            tracing::debug!("too many control connections");
+            continue;
+        }
+        let (server, stream) = (Arc::clone(&server), Arc::new(stream));
+        let served = Arc::clone(&stream);
+        let thread = std::thread::Builder::new()
+            .name("control-client".to_owned())
+            .spawn(move || {
+                if let Err(error) = serve(&server, &served) {
+                    tracing::debug!(%error, "control connection");
+                }
+                // Closed only with the next connection.
+                drop(served.shutdown(Shutdown::Both));
+            });
+        match thread {
+            Ok(thread) => connections.push((stream, thread)),
+            Err(error) => tracing::warn!(%error, "cannot start a thread for a control connection"),
+        }
+    }
+    for (stream, _) in &connections {
+        drop(stream.shutdown(Shutdown::Both));
+    }
+    for (_, thread) in connections {
+        drop(thread.join());
+    }
+}
+
+fn serve(server: &Server, stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
@@ -153,7 +195,7 @@ fn serve(mount: &Controlled, stream: &UnixStream) -> io::Result<()> {
             return Ok(());
         }
         let answer = if allowed {
-            handle(mount, &line)
+            handle(server, &line)
         } else {
             Answer::Failed(Failed {
                 message: format!("user {} may not control this mount", peer.uid.as_raw()),
@@ -166,7 +208,8 @@ fn serve(mount: &Controlled, stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-fn handle(mount: &Controlled, line: &str) -> Answer {
+fn handle(server: &Server, line: &str) -> Answer {
+    let mount = &server.mount;
     let command = match serde_json::from_str(line) {
         Ok(command) => command,
         Err(error) => {
@@ -178,13 +221,16 @@ fn handle(mount: &Controlled, line: &str) -> Answer {
     };
     match command {
         Command::Status => Answer::Status(status(mount)),
-        Command::Protect { path, key, mode } => match protect::protect(mount, &path, &key, &mode) {
-            Ok(done) => Answer::Protected(done),
-            Err(failed) => {
-                tracing::warn!(key, reason = failed.message, "protect refused");
-                Answer::Failed(failed)
+        Command::Protect { path, key, mode } => {
+            let _alone = server.protecting.lock();
+            match protect::protect(mount, &path, &key, &mode) {
+                Ok(done) => Answer::Protected(done),
+                Err(failed) => {
+                    tracing::warn!(key, reason = failed.message, "protect refused");
+                    Answer::Failed(failed)
+                }
             }
-        },
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod kmsd;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -432,6 +433,27 @@ fn a_read_only_mount_changes_nothing() {
     let error = fs::write(volume.path("file"), "y").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     assert_eq!(fs::read_to_string(volume.path("file")).unwrap(), "x");
+}
+
+#[test]
+fn control_clients_that_stay_delay_neither_others_nor_the_unmount() {
+    let volume = Volume::new();
+    volume.mount(&[]);
+    let _idle = UnixStream::connect(volume.control()).unwrap();
+    let mut busy = UnixStream::connect(volume.control()).unwrap();
+    let begin = Instant::now();
+    let answer = ask(&volume.control(), &Control::Status, PATIENCE).unwrap();
+    assert!(matches!(answer, Answer::Status(_)));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut answer = [0; 4096];
+            while busy.write_all(b"{\"command\":\"status\"}\n").is_ok()
+                && busy.read(&mut answer).is_ok_and(|length| length > 0)
+            {}
+        });
+        volume.unmount();
+    });
+    assert!(begin.elapsed() < Duration::from_secs(4), "they delay");
 }
 
 fn protect(volume: &Volume, name: &str) -> Answer {
