@@ -49,14 +49,15 @@ pub(super) fn protect(
             "make room or mend the lower file system, then try again",
         )
     })?;
-    mount.keys.add(record.clone(), new.unlocked.clone());
+    mount.keys.add(record, new.unlocked.clone());
     let policy = new.unlocked.policy.policy();
-    if let Err(errno) = mount.fs.protect(node.node(), &new.unlocked.policy) {
-        // No directory uses it: take it out again. If that fails too, it is only an unused line.
-        record.policies.retain(|entry| entry.policy != policy);
-        drop(mount.record.replace(&record));
-        return Err(refused(errno));
-    }
+    // The record keeps its line even if this fails: the header may have reached its place and only its
+    // fsync failed, and without the line no later mount could open what is made below it. An unused
+    // line is harmless.
+    mount
+        .fs
+        .protect(node.node(), &new.unlocked.policy)
+        .map_err(refused)?;
     tracing::info!(%policy, key = new.unlocked.key_arn, "a directory has a policy of its own now");
     Ok(Protected {
         policy: policy.to_string(),
