@@ -27,6 +27,7 @@ mod rename;
 #[cfg(test)]
 mod tests;
 mod types;
+pub(crate) mod walk;
 mod xattr;
 
 use std::path::{Path, PathBuf};

@@ -14,8 +14,9 @@ use kms_format::names::{self, LowerName};
 use kms_format::{FileHeader, FormatError};
 use parking_lot::{Condvar, Mutex};
 
+use super::walk::{Here, Visit, walk};
 use super::{Fs, FsResult, Kind};
-use crate::backing::Dir;
+use crate::backing::{Dir, LowerEntry};
 use crate::errno::Errno;
 
 /// How long an unmount waits for the pass to end.
@@ -49,7 +50,7 @@ impl Recheck {
         let thread = std::thread::Builder::new()
             .name("recheck".to_owned())
             .spawn(move || {
-                let found = pass.walk(root);
+                let found = pass.walk(&root);
                 *pass.result.lock() = Some(found);
                 pass.over.notify_all();
             })
@@ -92,55 +93,46 @@ impl Recheck {
 }
 
 impl Shared {
-    fn walk(&self, root: Arc<Dir>) -> Option<Vec<LowerPath>> {
-        let mut found = Vec::new();
-        let mut below: Vec<(Arc<Dir>, LowerPath)> = Vec::new();
-        self.directory(&root, &Vec::new(), &mut below, &mut found)?;
-        while let Some((parent, path)) = below.pop() {
-            let dir = match parent.open_dir(path.last()?) {
-                Err(Errno::NOENT) => continue,
-                dir => Arc::new(dir.ok()?),
-            };
-            self.directory(&dir, &path, &mut below, &mut found)?;
+    fn walk(&self, root: &Arc<Dir>) -> Option<Vec<LowerPath>> {
+        let mut pass = Pass {
+            stop: &self.stop,
+            found: Vec::new(),
+        };
+        walk(root, &mut pass).ok()?;
+        Some(pass.found)
+    }
+}
+
+struct Pass<'a> {
+    stop: &'a AtomicBool,
+    found: Vec<LowerPath>,
+}
+
+impl Visit for Pass<'_> {
+    fn entry(&mut self, here: &Here<'_>, entry: &LowerEntry, kind: Kind) -> FsResult<bool> {
+        if self.stop.load(Ordering::Acquire) || self.found.len() > MOST {
+            return Err(Errno::BUSY);
         }
-        Some(found)
+        let ours = matches!(
+            names::classify(&entry.name),
+            LowerName::Short | LowerName::Long
+        );
+        if ours && kind == Kind::File {
+            let name = String::from_utf8_lossy(&entry.name);
+            if !agrees(here.dir, &name)? {
+                let path = here.path.iter().map(|name| name.to_string());
+                self.found.push(path.chain([name.into_owned()]).collect());
+            }
+        }
+        Ok(ours)
     }
 
-    fn directory(
-        &self,
-        dir: &Arc<Dir>,
-        path: &LowerPath,
-        below: &mut Vec<(Arc<Dir>, LowerPath)>,
-        found: &mut Vec<LowerPath>,
-    ) -> Option<()> {
-        let mut listing = dir.list().ok()?;
-        while let Some(entry) = listing.peek().ok()? {
-            if self.stop.load(Ordering::Acquire) || found.len() > MOST {
-                return None;
-            }
-            let ours = matches!(
-                names::classify(&entry.name),
-                LowerName::Short | LowerName::Long
-            );
-            if ours {
-                let name = String::from_utf8_lossy(&entry.name).into_owned();
-                let kind = match Kind::from_mode(entry.mode) {
-                    None => dir
-                        .stat_at(&name)
-                        .ok()
-                        .and_then(|stat| Kind::from_mode(stat.st_mode)),
-                    kind => kind,
-                };
-                let here = || path.iter().cloned().chain([name.clone()]).collect();
-                match kind {
-                    Some(Kind::Directory) => below.push((Arc::clone(dir), here())),
-                    Some(Kind::File) if !agrees(dir, &name).ok()? => found.push(here()),
-                    _ => {}
-                }
-            }
-            listing.advance();
+    fn unreadable(&mut self, _: &Here<'_>, _: &str, errno: Errno) -> FsResult<()> {
+        match errno {
+            // Removed since it was seen.
+            Errno::NOENT => Ok(()),
+            errno => Err(errno),
         }
-        Some(())
     }
 }
 
