@@ -3,14 +3,20 @@
 //!
 //! Names given to these functions are lower names, which are ASCII. Results are what the kernel says, as [`Errno`].
 //! No `unsafe`: rustix has every call needed.
+//!
+//! A method that changes the lower tree is `#[track_caller]`, and deprecated in builds with the feature `failpoints`: so
+//! the compiler itself lists every place that changes the tree, and a test can tell whether it killed kmsfs at each.
 
 mod dir;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod file;
+mod sys;
 pub(crate) mod xattr;
 
 pub use self::dir::Dir;
 pub(crate) use self::dir::{Listing, LowerEntry};
-pub(crate) use self::file::LowerFile;
+pub(crate) use self::file::{LowerFile, Pinned};
 pub(crate) use rustix::fs::Stat;
 
 use crate::errno::{Errno, FsResult};

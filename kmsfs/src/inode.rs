@@ -9,14 +9,13 @@
 pub(crate) mod descriptors;
 pub(crate) mod table;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use kms_format::{DirHeader, DirKeys, UnlockedPolicy};
 use parking_lot::{Mutex, RwLock};
 
-use crate::backing::{Dir, LowerId};
+use crate::backing::{Dir, LowerId, Pinned};
 use crate::errno::{Errno, FsResult};
 use crate::fs::{FileBody, Kind, NodeId};
 
@@ -38,7 +37,7 @@ pub(crate) struct Node {
     /// Held while the number of names changes.
     pub(crate) links: Mutex<()>,
     /// Keeps an object that lost its last name reachable.
-    pinned: Mutex<Option<Arc<OwnedFd>>>,
+    pinned: Mutex<Option<Arc<Pinned>>>,
     /// Its size was compared with its header since an unclean stop.
     pub(crate) settled: AtomicBool,
     state: State,
@@ -134,11 +133,11 @@ impl Node {
             .map(|place| Arc::clone(&place.parent))
     }
 
-    pub(crate) fn pin(&self, fd: OwnedFd) {
+    pub(crate) fn pin(&self, fd: Pinned) {
         *self.pinned.lock() = Some(Arc::new(fd));
     }
 
-    pub(crate) fn pinned(&self) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn pinned(&self) -> Option<Arc<Pinned>> {
         self.pinned.lock().clone()
     }
 

@@ -1,15 +1,11 @@
 //! Lower directories.
 
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, Stat, Timestamps, Uid,
-};
-use rustix::io::Errno as Raw;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, Stat, Timestamps};
 
-use super::{LowerFile, again};
+use super::sys::{self, Fd, Site};
+use super::{LowerFile, Pinned, again};
 use crate::errno::{Errno, FsResult};
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY
@@ -19,7 +15,7 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY
 /// A lower directory, held open.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    pub(super) fd: Fd,
 }
 
 /// One entry as the lower directory has it.
@@ -33,12 +29,6 @@ pub(crate) struct LowerEntry {
     pub(crate) mode: u32,
 }
 
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 impl Dir {
     /// Opens the root of a lower tree.
     ///
@@ -46,13 +36,13 @@ impl Dir {
     /// It is not a directory or not ours to open.
     pub fn open_root(path: &Path) -> FsResult<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = again(|| rustix::fs::open(path, flags, Mode::empty()))?;
+        let fd = again(|| sys::open(path, flags))?;
         Ok(Dir { fd })
     }
 
     /// Opens a directory in this one; without read permission only for walking through.
     pub(crate) fn open_dir(&self, name: &str) -> FsResult<Dir> {
-        let open = |flags| again(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()));
+        let open = |flags| again(|| sys::openat(&self.fd, name, flags));
         let fd = match open(DIRECTORY | OFlags::RDONLY) {
             Err(Errno::ACCES) => open(DIRECTORY | OFlags::PATH)?,
             result => result?,
@@ -61,124 +51,165 @@ impl Dir {
     }
 
     /// Opens anything in this directory without any effect on it, only to look at its attributes later.
-    pub(crate) fn open_path(&self, name: &str) -> FsResult<OwnedFd> {
+    pub(crate) fn open_path(&self, name: &str) -> FsResult<Pinned> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        again(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))
+        again(|| sys::openat(&self.fd, name, flags)).map(Pinned::new)
     }
 
     pub(crate) fn open_file(&self, name: &str, write: bool) -> FsResult<LowerFile> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        again(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())).map(LowerFile::new)
+        again(|| sys::openat(&self.fd, name, flags)).map(LowerFile::new)
     }
 
     /// Makes a file that must not be there yet, open for reading and writing.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn create_file(&self, name: &str, mode: u32) -> FsResult<LowerFile> {
+        let site = Site::here();
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        again(|| rustix::fs::openat(&self.fd, name, flags, permissions(mode))).map(LowerFile::new)
+        again(|| sys::create(site, &self.fd, name, flags, permissions(mode))).map(LowerFile::new)
     }
 
     pub(crate) fn stat(&self) -> FsResult<Stat> {
-        again(|| rustix::fs::fstat(&self.fd))
+        again(|| sys::fstat(&self.fd))
     }
 
     pub(crate) fn stat_at(&self, name: &str) -> FsResult<Stat> {
-        again(|| rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))
+        again(|| sys::statat(&self.fd, name))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn make_dir(&self, name: &str, mode: u32) -> FsResult<()> {
-        again(|| rustix::fs::mkdirat(&self.fd, name, permissions(mode)))
+        let site = Site::here();
+        again(|| sys::mkdirat(site, &self.fd, name, permissions(mode)))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn make_node(&self, name: &str, mode: u32, device: u64) -> FsResult<()> {
+        let site = Site::here();
         let kind = FileType::from_raw_mode(mode);
-        again(|| rustix::fs::mknodat(&self.fd, name, kind, permissions(mode), device))
+        again(|| sys::mknodat(site, &self.fd, name, kind, permissions(mode), device))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn make_symlink(&self, name: &str, target: &str) -> FsResult<()> {
-        again(|| rustix::fs::symlinkat(target, &self.fd, name))
+        let site = Site::here();
+        again(|| sys::symlinkat(site, target, &self.fd, name))
     }
 
     pub(crate) fn read_link(&self, name: &str) -> FsResult<Vec<u8>> {
-        let target = again(|| rustix::fs::readlinkat(&self.fd, name, Vec::new()))?;
-        Ok(target.into_bytes())
+        again(|| sys::readlinkat(&self.fd, name))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn link(&self, name: &str, target: &Dir, new: &str) -> FsResult<()> {
-        again(|| rustix::fs::linkat(&self.fd, name, &target.fd, new, AtFlags::empty()))
+        let site = Site::here();
+        again(|| sys::linkat(site, &self.fd, name, &target.fd, new))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn unlink(&self, name: &str) -> FsResult<()> {
-        again(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))
+        let site = Site::here();
+        again(|| sys::unlinkat(site, &self.fd, name, AtFlags::empty()))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn remove_dir(&self, name: &str) -> FsResult<()> {
-        again(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR))
+        let site = Site::here();
+        again(|| sys::unlinkat(site, &self.fd, name, AtFlags::REMOVEDIR))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn rename(&self, name: &str, to: &Dir, new: &str, how: RenameFlags) -> FsResult<()> {
-        again(|| rustix::fs::renameat_with(&self.fd, name, &to.fd, new, how))
+        let site = Site::here();
+        again(|| sys::renameat(site, &self.fd, name, &to.fd, new, how))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> FsResult<()> {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        again(|| rustix::fs::fchown(&self.fd, uid, gid))
+        let site = Site::here();
+        again(|| sys::fchown(site, &self.fd, uid, gid))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_owner_at(
         &self,
         name: &str,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> FsResult<()> {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        again(|| rustix::fs::chownat(&self.fd, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
+        let site = Site::here();
+        again(|| sys::chownat(site, &self.fd, name, uid, gid))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_mode(&self, mode: u32) -> FsResult<()> {
-        match again(|| rustix::fs::fchmod(&self.fd, permissions(mode))) {
+        let site = Site::here();
+        match again(|| sys::fchmod(site, &self.fd, permissions(mode))) {
             // Opened only for walking through.
-            Err(Errno::BADF) => {
-                again(|| rustix::fs::chmodat(&self.fd, ".", permissions(mode), AtFlags::empty()))
-            }
+            Err(Errno::BADF) => again(|| sys::chmodat(site, &self.fd, ".", permissions(mode))),
             result => result,
         }
     }
 
     /// Follows symlinks: only for what is known not to be one.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_mode_at(&self, name: &str, mode: u32) -> FsResult<()> {
-        again(|| rustix::fs::chmodat(&self.fd, name, permissions(mode), AtFlags::empty()))
+        let site = Site::here();
+        again(|| sys::chmodat(site, &self.fd, name, permissions(mode)))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_times(&self, times: &Timestamps) -> FsResult<()> {
-        match again(|| rustix::fs::futimens(&self.fd, times)) {
+        let site = Site::here();
+        match again(|| sys::futimens(site, &self.fd, times)) {
             Err(Errno::BADF) => self.set_times_at(".", times),
             result => result,
         }
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_times_at(&self, name: &str, times: &Timestamps) -> FsResult<()> {
-        again(|| rustix::fs::utimensat(&self.fd, name, times, AtFlags::SYMLINK_NOFOLLOW))
+        let site = Site::here();
+        again(|| sys::utimensat(site, &self.fd, name, times))
     }
 
     /// Makes the entries durable.
+    #[track_caller]
     pub(crate) fn sync(&self) -> FsResult<()> {
-        match again(|| rustix::fs::fsync(&self.fd)) {
+        let site = Site::here();
+        match again(|| sys::fsync(site, &self.fd)) {
             Err(Errno::BADF) => self
                 .open_dir(".")
-                .and_then(|dir| again(|| rustix::fs::fsync(&dir.fd))),
+                .and_then(|dir| again(|| sys::fsync(site, &dir.fd))),
             result => result,
         }
     }
 
     /// Makes everything on the lower file system durable.
+    #[track_caller]
     pub(crate) fn sync_file_system(&self) -> FsResult<()> {
-        again(|| rustix::fs::syncfs(&self.fd))
+        let site = Site::here();
+        again(|| sys::syncfs(site, &self.fd))
     }
 
     pub(crate) fn room(&self) -> FsResult<rustix::fs::StatVfs> {
-        again(|| rustix::fs::fstatvfs(&self.fd))
+        again(|| sys::fstatvfs(&self.fd))
     }
 
     /// The content of a small file, at most `limit` bytes of it; `None` if there is no such file.
@@ -194,6 +225,8 @@ impl Dir {
     }
 
     /// Makes a small file of our own, not synced. `EEXIST` if it is there.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn write_small(&self, name: &str, bytes: &[u8]) -> FsResult<LowerFile> {
         let file = self.create_file(name, 0o600)?;
         match file.write_at(bytes, 0) {
@@ -208,7 +241,7 @@ impl Dir {
     /// Reads the entries with a position of its own, from the beginning.
     pub(crate) fn list(&self) -> FsResult<Listing> {
         let flags = DIRECTORY | OFlags::RDONLY;
-        let fd = again(|| rustix::fs::openat(&self.fd, ".", flags, Mode::empty()))?;
+        let fd = again(|| sys::openat(&self.fd, ".", flags))?;
         Ok(Listing {
             fd,
             entries: Vec::new(),
@@ -222,7 +255,7 @@ impl Dir {
 /// The entries of a directory, in the lower file system's order, a buffer at a time.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    fd: OwnedFd,
+    fd: Fd,
     entries: Vec<LowerEntry>,
     next: usize,
     /// Where the entry `next` begins.
@@ -230,15 +263,13 @@ pub(crate) struct Listing {
     end: bool,
 }
 
-const BUFFER: usize = 32 * 1024;
-
 impl Listing {
     /// Goes to a position that an entry named, or to the beginning with 0.
     pub(crate) fn seek(&mut self, cookie: u64) -> FsResult<()> {
         if cookie == self.cookie && cookie != 0 {
             return Ok(());
         }
-        again(|| rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(cookie)))?;
+        again(|| sys::seek(&self.fd, SeekFrom::Start(cookie)))?;
         self.entries.clear();
         (self.next, self.cookie, self.end) = (0, cookie, false);
         Ok(())
@@ -262,30 +293,9 @@ impl Listing {
     fn fill(&mut self) -> FsResult<()> {
         self.entries.clear();
         self.next = 0;
-        let mut buffer = [const { MaybeUninit::uninit() }; BUFFER];
-        let mut raw = RawDir::new(&self.fd, &mut buffer);
-        loop {
-            match raw.next() {
-                None => {
-                    self.end = true;
-                    return Ok(());
-                }
-                Some(Err(Raw::INTR)) => continue,
-                Some(Err(error)) => return Err(error.into()),
-                Some(Ok(entry)) => self.entries.push(LowerEntry {
-                    name: entry.file_name().to_bytes().to_vec(),
-                    ino: entry.ino(),
-                    cookie: entry.next_entry_cookie(),
-                    mode: match entry.file_type() {
-                        FileType::Unknown => 0,
-                        known => known.as_raw_mode(),
-                    },
-                }),
-            }
-            if raw.is_buffer_empty() {
-                return Ok(());
-            }
-        }
+        again(|| sys::getdents(&self.fd, &mut self.entries))?;
+        self.end = self.entries.is_empty();
+        Ok(())
     }
 }
 

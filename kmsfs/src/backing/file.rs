@@ -1,27 +1,19 @@
 //! Lower files.
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::fs::{FallocateFlags, Gid, Mode, SeekFrom, Stat, Timestamps, Uid};
+use rustix::fs::{FallocateFlags, Mode, SeekFrom, Stat, Timestamps};
 
 use super::again;
+use super::sys::{self, Fd, Site};
 use crate::errno::{Errno, FsResult};
 
 /// A lower file, held open. All positions are explicit.
 #[derive(Debug)]
 pub(crate) struct LowerFile {
-    fd: OwnedFd,
-}
-
-impl AsFd for LowerFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+    pub(super) fd: Fd,
 }
 
 impl LowerFile {
-    pub(super) fn new(fd: OwnedFd) -> LowerFile {
+    pub(super) fn new(fd: Fd) -> LowerFile {
         LowerFile { fd }
     }
 
@@ -29,7 +21,7 @@ impl LowerFile {
     pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> FsResult<usize> {
         let mut done = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match again(|| rustix::io::pread(&self.fd, &mut *rest, offset + done as u64))? {
+            match again(|| sys::pread(&self.fd, &mut *rest, offset + done as u64))? {
                 0 => break,
                 count => done += count,
             }
@@ -38,10 +30,13 @@ impl LowerFile {
     }
 
     /// Writes everything.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> FsResult<()> {
+        let site = Site::here();
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            match again(|| rustix::io::pwrite(&self.fd, rest, offset + done as u64))? {
+            match again(|| sys::pwrite(site, &self.fd, rest, offset + done as u64))? {
                 0 => return Err(Errno::IO),
                 count => done += count,
             }
@@ -50,9 +45,11 @@ impl LowerFile {
     }
 
     /// Writes two pieces that follow each other, in one call if the kernel takes them whole.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn write_pair_at(&self, first: &[u8], second: &[u8], offset: u64) -> FsResult<()> {
-        let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        let done = again(|| rustix::io::pwritev(&self.fd, &pieces, offset))?;
+        let site = Site::here();
+        let done = again(|| sys::pwritev(site, &self.fd, first, second, offset))?;
         if let Some(rest) = first.get(done..) {
             self.write_at(rest, offset + done as u64)?;
         }
@@ -61,53 +58,90 @@ impl LowerFile {
         self.write_at(rest, offset + (first.len() + done) as u64)
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn truncate(&self, size: u64) -> FsResult<()> {
-        again(|| rustix::fs::ftruncate(&self.fd, size))
+        let site = Site::here();
+        again(|| sys::ftruncate(site, &self.fd, size))
     }
 
+    #[track_caller]
     pub(crate) fn sync(&self) -> FsResult<()> {
-        again(|| rustix::fs::fsync(&self.fd))
+        let site = Site::here();
+        again(|| sys::fsync(site, &self.fd))
     }
 
+    #[track_caller]
     pub(crate) fn sync_data(&self) -> FsResult<()> {
-        again(|| rustix::fs::fdatasync(&self.fd))
+        let site = Site::here();
+        again(|| sys::fdatasync(site, &self.fd))
     }
 
     pub(crate) fn stat(&self) -> FsResult<Stat> {
-        again(|| rustix::fs::fstat(&self.fd))
+        again(|| sys::fstat(&self.fd))
     }
 
     /// Reserves space without changing the size.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn reserve(&self, offset: u64, length: u64) -> FsResult<()> {
-        again(|| rustix::fs::fallocate(&self.fd, FallocateFlags::KEEP_SIZE, offset, length))
+        let site = Site::here();
+        again(|| sys::fallocate(site, &self.fd, FallocateFlags::KEEP_SIZE, offset, length))
     }
 
     /// Gives space back; the range reads as zeros.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn punch(&self, offset: u64, length: u64) -> FsResult<()> {
+        let site = Site::here();
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        again(|| rustix::fs::fallocate(&self.fd, how, offset, length))
+        again(|| sys::fallocate(site, &self.fd, how, offset, length))
     }
 
     /// Where data begins at or behind `offset`; `ENXIO` if nowhere.
     pub(crate) fn seek_data(&self, offset: u64) -> FsResult<u64> {
-        again(|| rustix::fs::seek(&self.fd, SeekFrom::Data(offset)))
+        again(|| sys::seek(&self.fd, SeekFrom::Data(offset)))
     }
 
     /// Where a hole, or the end, is at or behind `offset`.
     pub(crate) fn seek_hole(&self, offset: u64) -> FsResult<u64> {
-        again(|| rustix::fs::seek(&self.fd, SeekFrom::Hole(offset)))
+        again(|| sys::seek(&self.fd, SeekFrom::Hole(offset)))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> FsResult<()> {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        again(|| rustix::fs::fchown(&self.fd, uid, gid))
+        let site = Site::here();
+        again(|| sys::fchown(site, &self.fd, uid, gid))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_mode(&self, mode: u32) -> FsResult<()> {
-        again(|| rustix::fs::fchmod(&self.fd, Mode::from_bits_truncate(mode & 0o7777)))
+        let site = Site::here();
+        again(|| sys::fchmod(site, &self.fd, Mode::from_bits_truncate(mode & 0o7777)))
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_times(&self, times: &Timestamps) -> FsResult<()> {
-        again(|| rustix::fs::futimens(&self.fd, times))
+        let site = Site::here();
+        again(|| sys::futimens(site, &self.fd, times))
+    }
+}
+
+/// An object that was opened only to be looked at (O_PATH): it stays reachable without a name.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    fd: Fd,
+}
+
+impl Pinned {
+    pub(super) fn new(fd: Fd) -> Pinned {
+        Pinned { fd }
+    }
+
+    pub(crate) fn stat(&self) -> FsResult<Stat> {
+        again(|| sys::fstat(&self.fd))
     }
 }

@@ -1,20 +1,20 @@
 //! Extended attributes of lower objects.
 //!
-//! The kernel has no `*at` form of these calls before 6.13. Files and directories are used through their
-//! descriptors; other objects, which cannot be opened without side effects, through `/proc/self/fd/DIR/NAME`, whose
-//! last component is not followed.
-
-use std::os::fd::{AsFd, AsRawFd as _};
+//! Files and directories are used through their descriptors; other objects, which cannot be opened without side
+//! effects, by name.
 
 use rustix::fs::XattrFlags;
 
-use super::{Dir, again};
+use super::sys::{self, Site};
+use super::{Dir, LowerFile, again};
 use crate::errno::{Errno, FsResult};
 
 /// How to reach an object.
 pub(crate) enum Target<'a> {
-    /// By a descriptor of its own.
-    Open(&'a dyn AsFd),
+    /// A file, by its descriptor.
+    File(&'a LowerFile),
+    /// A directory, by its descriptor.
+    Dir(&'a Dir),
     /// By its lower name.
     Named(&'a Dir, &'a str),
 }
@@ -24,40 +24,44 @@ const GUESS: usize = 256;
 const MAX: usize = 64 * 1024;
 
 impl Target<'_> {
-    fn path(directory: &Dir, name: &str) -> String {
-        format!("/proc/self/fd/{}/{name}", directory.as_fd().as_raw_fd())
-    }
-
     pub(crate) fn get(&self, name: &[u8]) -> FsResult<Vec<u8>> {
         grow(|buffer| match self {
-            Target::Open(fd) => rustix::fs::fgetxattr(fd.as_fd(), name, buffer),
-            Target::Named(dir, object) => {
-                rustix::fs::lgetxattr(Self::path(dir, object), name, buffer)
-            }
+            Target::File(file) => sys::fgetxattr(&file.fd, name, buffer),
+            Target::Dir(dir) => sys::fgetxattr(&dir.fd, name, buffer),
+            Target::Named(dir, object) => sys::getxattrat(&dir.fd, object, name, buffer),
         })
     }
 
     pub(crate) fn list(&self) -> FsResult<Vec<u8>> {
         grow(|buffer| match self {
-            Target::Open(fd) => rustix::fs::flistxattr(fd.as_fd(), buffer),
-            Target::Named(dir, object) => rustix::fs::llistxattr(Self::path(dir, object), buffer),
+            Target::File(file) => sys::flistxattr(&file.fd, buffer),
+            Target::Dir(dir) => sys::flistxattr(&dir.fd, buffer),
+            Target::Named(dir, object) => sys::listxattrat(&dir.fd, object, buffer),
         })
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set(&self, name: &[u8], value: &[u8], flags: i32) -> FsResult<()> {
+        let site = Site::here();
         let flags = XattrFlags::from_bits(flags.cast_unsigned()).ok_or(Errno::INVAL)?;
         again(|| match self {
-            Target::Open(fd) => rustix::fs::fsetxattr(fd.as_fd(), name, value, flags),
+            Target::File(file) => sys::fsetxattr(site, &file.fd, name, value, flags),
+            Target::Dir(dir) => sys::fsetxattr(site, &dir.fd, name, value, flags),
             Target::Named(dir, object) => {
-                rustix::fs::lsetxattr(Self::path(dir, object), name, value, flags)
+                sys::setxattrat(site, &dir.fd, object, name, value, flags)
             }
         })
     }
 
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn remove(&self, name: &[u8]) -> FsResult<()> {
+        let site = Site::here();
         again(|| match self {
-            Target::Open(fd) => rustix::fs::fremovexattr(fd.as_fd(), name),
-            Target::Named(dir, object) => rustix::fs::lremovexattr(Self::path(dir, object), name),
+            Target::File(file) => sys::fremovexattr(site, &file.fd, name),
+            Target::Dir(dir) => sys::fremovexattr(site, &dir.fd, name),
+            Target::Named(dir, object) => sys::removexattrat(site, &dir.fd, object, name),
         })
     }
 }

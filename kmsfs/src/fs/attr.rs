@@ -127,7 +127,7 @@ impl Fs {
     /// An object without a name that somebody still has open.
     fn pinned_stat(&self, node: &Node) -> FsResult<Stat> {
         let pinned = node.pinned().ok_or(Errno::STALE)?;
-        Ok(rustix::fs::fstat(&*pinned)?)
+        pinned.stat()
     }
 
     /// Takes the set-user-id and set-group-id bits away.

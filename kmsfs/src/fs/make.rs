@@ -32,7 +32,7 @@ impl Fs {
         };
         match directory.default_acl.load(Ordering::Acquire) {
             UNKNOWN => {
-                let found = Target::Open(dir).get(b"system.posix_acl_default").is_ok();
+                let found = Target::Dir(dir).get(b"system.posix_acl_default").is_ok();
                 directory
                     .default_acl
                     .store(if found { YES } else { NO }, Ordering::Release);

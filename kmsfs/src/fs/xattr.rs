@@ -142,14 +142,14 @@ impl Fs {
         mut work: impl FnMut(&Target<'_>) -> FsResult<T>,
     ) -> FsResult<T> {
         self.reach(node, |reach| match reach {
-            Reach::File(file) => work(&Target::Open(&**file)),
-            Reach::Dir(dir) => work(&Target::Open(&**dir)),
+            Reach::File(file) => work(&Target::File(file)),
+            Reach::Dir(dir) => work(&Target::Dir(dir)),
             Reach::Named(dir, place) => {
                 // Descriptors work for every user; what cannot be opened harmlessly goes by name.
                 if node.kind == Kind::File
                     && let Ok(file) = dir.open_file(&place.name, false)
                 {
-                    return work(&Target::Open(&file));
+                    return work(&Target::File(&file));
                 }
                 work(&Target::Named(dir, &place.name))
             }
@@ -171,13 +171,13 @@ impl Fs {
                     file.existing_keys()
                 };
                 let keys = keys.map(|keys| keys.xattrs()).transpose()?;
-                work(keys.as_ref(), &Target::Open(&*file.lower))
+                work(keys.as_ref(), &Target::File(&file.lower))
             }),
             Kind::Directory => {
                 let context = self.context(node)?;
                 let dir = self.dirs.get(node)?;
                 let keys = context.keys.xattrs().map_err(|error| Errno::from(&error))?;
-                work(Some(&keys), &Target::Open(&*dir)).map_err(|fault| self.fault(node, fault))
+                work(Some(&keys), &Target::Dir(&dir)).map_err(|fault| self.fault(node, fault))
             }
             _ if write => Err(Errno::PERM),
             _ => Err(Errno::NODATA),

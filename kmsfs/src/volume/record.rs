@@ -1,25 +1,26 @@
 //! The volume record of a lower directory, `.kmsfs.volume`: read, and replaced as a whole.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use kms_format::volume::VolumeRecord;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::RenameFlags;
 
 use super::VolumeError;
+use crate::backing::Dir;
+use crate::errno::{Errno, FsResult};
 
 /// Its name in the root of the lower directory.
 pub const NAME: &str = ".kmsfs.volume";
 /// Its name while it is written.
 const TEMPORARY: &str = ".kmsfs.volume.new";
 /// Larger ones are refused unread.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// The volume record of one lower directory.
 #[derive(Debug)]
 pub struct RecordFile {
-    directory: OwnedFd,
+    directory: Dir,
     path: PathBuf,
 }
 
@@ -30,12 +31,10 @@ impl RecordFile {
     /// The directory cannot be opened.
     pub fn in_directory(lower: &Path) -> Result<RecordFile, VolumeError> {
         let path = lower.join(NAME);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            rustix::fs::open(lower, flags, Mode::empty()).map_err(|error| VolumeError::Io {
-                path: path.clone(),
-                source: error.into(),
-            })?;
+        let directory = Dir::open_root(lower).map_err(|errno| VolumeError::Io {
+            path: path.clone(),
+            source: io_error(errno),
+        })?;
         Ok(RecordFile { directory, path })
     }
 
@@ -44,20 +43,15 @@ impl RecordFile {
     /// # Errors
     /// There is none, it cannot be read, or it is damaged.
     pub fn read(&self) -> Result<VolumeRecord, VolumeError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&self.directory, NAME, flags, Mode::empty()) {
-            Ok(file) => std::fs::File::from(file),
-            Err(rustix::io::Errno::NOENT) => {
+        let found = self.directory.read_small(NAME, MAX_BYTES + 1);
+        let bytes = match found.map_err(|errno| self.io(errno))? {
+            Some(bytes) => bytes,
+            None => {
                 return Err(VolumeError::NotAVolume {
                     path: self.path.parent().unwrap_or(&self.path).to_owned(),
                 });
             }
-            Err(error) => return Err(self.io(error.into())),
         };
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| self.io(error))?;
         VolumeRecord::decode(&bytes).map_err(|source| VolumeError::Format {
             path: self.path.clone(),
             source,
@@ -73,32 +67,36 @@ impl RecordFile {
             path: self.path.clone(),
             source,
         })?;
-        self.write(&bytes).map_err(|error| self.io(error))
+        self.write(&bytes).map_err(|errno| self.io(errno))
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, TEMPORARY, flags, Mode::from(0o600))?;
-        let mut file = std::fs::File::from(file);
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        rustix::fs::renameat(&self.directory, TEMPORARY, &self.directory, NAME)?;
-        rustix::fs::fsync(&self.directory)?;
-        Ok(())
+    fn write(&self, bytes: &[u8]) -> FsResult<()> {
+        let dir = &self.directory;
+        match dir.unlink(TEMPORARY) {
+            // Left from a crash, or not.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        dir.write_small(TEMPORARY, bytes)?.sync()?;
+        dir.rename(TEMPORARY, dir, NAME, RenameFlags::empty())?;
+        dir.sync()
     }
 
     /// Removes it, for an initialisation that did not succeed.
     pub(crate) fn remove(&self) {
         for name in [TEMPORARY, NAME] {
-            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
+            let _ = self.directory.unlink(name);
         }
     }
 
-    fn io(&self, source: io::Error) -> VolumeError {
+    fn io(&self, errno: Errno) -> VolumeError {
         VolumeError::Io {
             path: self.path.clone(),
-            source,
+            source: io_error(errno),
         }
     }
+}
+
+fn io_error(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno.raw())
 }
