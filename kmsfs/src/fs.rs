@@ -167,10 +167,12 @@ impl Fs {
 
     fn fault(&self, node: &Node, fault: Fault) -> Errno {
         match fault {
-            Fault::Errno(errno) => errno,
-            // A request that cannot be met, not damage.
-            Fault::Damage(FormatError::Size(kms_format::SizeError::TooLarge { .. })) => Errno::FBIG,
+            Fault::Lower(errno) => errno,
             Fault::Damage(error) => self.damaged(node, "", &error),
+            Fault::ReadOnly => Errno::BADF,
+            Fault::TooLarge => Errno::FBIG,
+            Fault::NoData => Errno::NXIO,
+            Fault::Unsupported => Errno::OPNOTSUPP,
         }
     }
 }

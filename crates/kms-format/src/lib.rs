@@ -1,13 +1,13 @@
 //! The kmsfs format on disk: headers, units, names and sizes, as pure functions of bytes.
 //!
 //! `docs/FORMAT.md` is the description, section by section; this crate is its only implementation. It opens no file and
-//! knows no path: callers read and write lower bytes, and this crate says which and in what order.
+//! knows no path: [`content`] runs its steps on anything that implements [`content::Lower`], a real file or a model of one.
 //!
 //! Every decoder takes arbitrary bytes and answers with a [`FormatError`]; none panics.
 //!
 //! Where to start: [`UnlockedPolicy`] is what unlocking a policy yields; [`DirHeader`] and [`DirKeys`] make a directory,
 //! [`FileHeader`] and [`FileKeys`] a file; [`names`], [`symlink`] and [`xattr`] translate what is not content;
-//! [`size`] and [`xts`] (or [`gcm`]) do the rest.
+//! [`content`] is an open file, made of [`size`] and [`xts`] (or [`gcm`]).
 //!
 //! ```
 //! use kms_crypto::Key;
@@ -31,6 +31,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod bytes;
+pub mod content;
 pub mod dir;
 mod error;
 pub mod file;

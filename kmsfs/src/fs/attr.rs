@@ -154,7 +154,7 @@ impl Fs {
         let open = body.opened_mut()?;
         open.resize(size).map_err(|fault| self.fault(node, fault))?;
         if kill {
-            let lower = Arc::clone(&open.lower);
+            let lower = Arc::clone(open.lower());
             drop(body);
             self.kill_suidgid(node, &lower)?;
         }
@@ -194,7 +194,7 @@ impl Fs {
                 .read()
                 .open
                 .as_ref()
-                .map(|open| Arc::clone(&open.lower));
+                .map(|open| Arc::clone(open.lower()));
             if let Some(file) = open {
                 return work(&Reach::File(file));
             }

@@ -220,7 +220,10 @@ impl Fs {
             .store(true, std::sync::atomic::Ordering::Release);
         if open {
             let mut body = node.file()?.write();
-            body.open = Some(OpenFile::fresh(file, Arc::clone(&named.context.policy)));
+            body.open = Some(OpenFile::fresh(
+                Arc::new(file),
+                Arc::clone(&named.context.policy),
+            ));
             body.users += 1;
         }
         let attr = self.attributes(&node, &stat, 0);

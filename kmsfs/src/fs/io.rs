@@ -45,7 +45,7 @@ impl Fs {
         open.write(offset, data)
             .map_err(|fault| self.fault(node, fault))?;
         if kill_suidgid {
-            let lower = Arc::clone(&open.lower);
+            let lower = Arc::clone(open.lower());
             drop(body);
             self.kill_suidgid(node, &lower)?;
         }
@@ -64,7 +64,7 @@ impl Fs {
             let mut body = node.file()?.write();
             let open = body.opened_mut()?;
             open.mark_synced();
-            Arc::clone(&open.lower)
+            Arc::clone(open.lower())
         };
         for place in node.places() {
             self.headers.flush_above(&place.parent)?;
@@ -123,7 +123,7 @@ impl Fs {
             _ => return Err(Errno::OPNOTSUPP),
         };
         done.map_err(|fault| self.fault(node, fault))?;
-        let lower = Arc::clone(&open.lower);
+        let lower = Arc::clone(open.lower());
         drop(body);
         self.kill_for(caller, node, &lower)
     }
@@ -204,7 +204,7 @@ impl Fs {
             }
         }
         if done > 0 {
-            let lower = Arc::clone(&target.node.file()?.read().opened()?.lower);
+            let lower = Arc::clone(target.node.file()?.read().opened()?.lower());
             self.kill_for(caller, &target.node, &lower)?;
         }
         Ok(done)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::content::{Faulty, OpenFile};
+use super::content::{self, Faulty, OpenFile};
 use super::{Caller, Fault, FileHandle, Fs, FsResult, NodeId, Opened};
 use crate::backing::{LowerFile, LowerId};
 use crate::errno::Errno;
@@ -55,7 +55,7 @@ impl Fs {
         {
             let (lower, writable, context) = self.open_lower(node, write)?;
             let keys = self.keys.as_ref();
-            let opened = OpenFile::load(lower, writable, &context.policy, keys);
+            let opened = content::load(lower, writable, &context.policy, keys);
             body.open = Some(opened.map_err(|fault| self.fault(node, fault))?);
         }
         body.users += 1;
@@ -82,7 +82,7 @@ impl Fs {
         self.acquire(node, write)?;
         let result = match node.file()?.write().opened_mut() {
             Ok(open) => work(open),
-            Err(errno) => Err(Fault::Errno(errno)),
+            Err(errno) => Err(Fault::Lower(errno)),
         };
         self.give_up(node);
         result.map_err(|fault| self.fault(node, fault))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kms_format::{XattrKeys, xattr};
 
 use super::attr::Reach;
+use super::content;
 use super::{Caller, Fault, Fs, FsResult, Kind, NodeId};
 use crate::backing::xattr::Target;
 use crate::errno::Errno;
@@ -166,12 +167,12 @@ impl Fs {
         match node.kind {
             Kind::File => self.with_file(node, write, |file| {
                 let keys = if write {
-                    Some(file.keys()?)
+                    Some(content::keys(file)?)
                 } else {
                     file.existing_keys()
                 };
                 let keys = keys.map(|keys| keys.xattrs()).transpose()?;
-                work(keys.as_ref(), &Target::File(&file.lower))
+                work(keys.as_ref(), &Target::File(file.lower()))
             }),
             Kind::Directory => {
                 let context = self.context(node)?;

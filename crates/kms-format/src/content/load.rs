@@ -1,21 +1,18 @@
-//! From a lower file to an [`OpenFile`].
+//! From a lower file to a [`File`].
 
 use std::sync::Arc;
 
-use kms_format::file::{self, Layout, Settled};
-use kms_format::{FileHeader, FormatError, Record, UnlockedPolicy, size};
 use zeroize::Zeroizing;
 
-use super::{Faulty, OpenFile};
-use crate::backing::LowerFile;
-use crate::errno::Errno;
-use crate::volume::Keys;
+use super::{Fault, Faulty, File, Lower};
+use crate::file::{self, Layout, Settled};
+use crate::{FileHeader, FormatError, Record, UnlockedPolicy, size};
 
-impl OpenFile {
+impl<L: Lower> File<L> {
     /// A file that was made a moment ago and is empty.
-    pub(crate) fn fresh(lower: LowerFile, policy: Arc<UnlockedPolicy>) -> OpenFile {
-        OpenFile {
-            lower: Arc::new(lower),
+    pub fn fresh(lower: L, policy: Arc<UnlockedPolicy>) -> Self {
+        Self {
+            lower,
             writable: true,
             policy,
             sealed: None,
@@ -28,19 +25,23 @@ impl OpenFile {
         }
     }
 
-    /// Reads and authenticates the header of a file in a directory under `policy`.
-    pub(crate) fn load(
-        lower: LowerFile,
+    /// Reads and authenticates the header of a file in a directory under `policy`. `older` is asked for the policy key of
+    /// another generation, if the file key is wrapped under that.
+    ///
+    /// # Errors
+    /// [`Fault::Damage`]; the lower file system's, and those of `older`.
+    pub fn load(
+        lower: L,
         writable: bool,
         policy: &Arc<UnlockedPolicy>,
-        keys: &dyn Keys,
-    ) -> Faulty<OpenFile> {
-        let lower_size = lower.stat()?.st_size.cast_unsigned();
+        older: impl FnOnce(u32) -> Result<Arc<UnlockedPolicy>, L::Error>,
+    ) -> Faulty<Self, L::Error> {
+        let lower_size = lower.size().map_err(Fault::Lower)?;
         let mut page = [0; file::PAGE];
         let got = if lower_size == 0 {
             0
         } else {
-            lower.read_at(&mut page, 0)?
+            lower.read_at(&mut page, 0).map_err(Fault::Lower)?
         };
         let decoded = match got {
             // Its creation, or its header, did not reach the disk: nothing in it was ever synced.
@@ -56,8 +57,8 @@ impl OpenFile {
         };
         let mut header = match decoded {
             Err(FormatError::Blank { .. }) => {
-                let fresh = OpenFile::fresh(lower, Arc::clone(policy));
-                return Ok(OpenFile {
+                let fresh = Self::fresh(lower, Arc::clone(policy));
+                return Ok(Self {
                     writable,
                     lower_size,
                     ..fresh
@@ -65,7 +66,14 @@ impl OpenFile {
             }
             decoded => decoded?,
         };
-        let policy = key_of(&header, policy, keys)?;
+        let mine = |wrap: &file::Wrap| wrap.policy == policy.policy();
+        let policy = match header.wraps().find(mine) {
+            Some(wrap) if wrap.generation != policy.generation() => {
+                older(wrap.generation).map_err(Fault::Lower)?
+            }
+            // With none of this policy unlocking fails, and says whose it is.
+            _ => Arc::clone(policy),
+        };
         let file_keys = header.unlock(&policy)?;
         let body = header.open_body(&file_keys, &page)?;
         let (layout, size) = match header.layout() {
@@ -76,8 +84,8 @@ impl OpenFile {
             Layout::Units => Some(file_keys.xts()?),
             Layout::Inline => None,
         };
-        Ok(OpenFile {
-            lower: Arc::new(lower),
+        Ok(Self {
+            lower,
             writable,
             policy,
             sealed: Some((header, file_keys)),
@@ -91,10 +99,13 @@ impl OpenFile {
     }
 
     /// After an unclean stop: makes the lower size agree with the header. Gives the plain size.
-    pub(crate) fn settle(&mut self, repair: bool) -> Faulty<u64> {
+    ///
+    /// # Errors
+    /// [`Fault::Damage`]; the lower file system's.
+    pub fn settle(&mut self, repair: bool) -> Faulty<u64, L::Error> {
         let Some((header, _)) = &self.sealed else {
             if repair && self.lower_size != 0 {
-                self.lower.truncate(0)?;
+                self.set_lower_size(0)?;
                 self.lower_size = 0;
             }
             return Ok(0);
@@ -103,28 +114,12 @@ impl OpenFile {
             Settled::Clean(size) => Ok(size),
             Settled::Repair { size, cut, lower } => {
                 if repair {
-                    self.lower.truncate(cut)?;
-                    self.lower.truncate(lower)?;
+                    self.set_lower_size(cut)?;
+                    self.set_lower_size(lower)?;
                     self.lower_size = lower;
                 }
                 Ok(size)
             }
         }
-    }
-}
-
-/// The policy key under which the file key is wrapped: of this directory's policy, perhaps of an older generation.
-fn key_of(
-    header: &FileHeader,
-    policy: &Arc<UnlockedPolicy>,
-    keys: &dyn Keys,
-) -> Result<Arc<UnlockedPolicy>, Errno> {
-    let mine = |wrap: &file::Wrap| wrap.policy == policy.policy();
-    match header.wraps().find(mine) {
-        Some(wrap) if wrap.generation != policy.generation() => {
-            keys.policy_key(&policy.volume(), &policy.policy(), wrap.generation)
-        }
-        // With none of this policy unlocking fails, and says whose it is.
-        _ => Ok(Arc::clone(policy)),
     }
 }

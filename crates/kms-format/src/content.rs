@@ -1,0 +1,193 @@
+//! The content of one file: what is in its header page, what is in units, and how it goes from one to the other.
+//!
+//! A [`File`] runs the operations of FORMAT.md section 5 on anything that is a [`Lower`] file, in the order that is argued
+//! for there. It knows its size, so that no operation asks the lower file for it. It belongs to one writer: whoever
+//! shares it puts a lock around it.
+
+mod cells;
+mod convert;
+mod fault;
+mod holes;
+mod inline;
+mod load;
+mod lower;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+pub use self::fault::{Fault, Faulty};
+pub use self::lower::Lower;
+use crate::file::{INLINE_MAX, Layout};
+use crate::{FileHeader, FileKeys, FormatError, UnlockedPolicy, size, xts};
+
+/// An open file.
+pub struct File<L> {
+    lower: L,
+    writable: bool,
+    policy: Arc<UnlockedPolicy>,
+    /// Missing as long as nothing was ever written: then the lower file is empty.
+    sealed: Option<(FileHeader, FileKeys)>,
+    layout: Layout,
+    /// The content, for layout inline.
+    inline: Zeroizing<Vec<u8>>,
+    /// The cipher, for layout units.
+    cipher: Option<xts::Content>,
+    size: u64,
+    lower_size: u64,
+    /// Something in it may have been synced.
+    synced: bool,
+}
+
+thread_local! {
+    /// Room for what cannot be encrypted or decrypted where it is.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<L: Lower> File<L> {
+    /// The lower file.
+    pub const fn lower(&self) -> &L {
+        &self.lower
+    }
+
+    /// The size, in bytes.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether the lower file was opened for writing.
+    pub const fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The file's keys, if it has any yet.
+    pub fn existing_keys(&self) -> Option<&FileKeys> {
+        self.sealed.as_ref().map(|(_, keys)| keys)
+    }
+
+    /// The file's keys; makes them, and writes the first header, if there are none yet.
+    ///
+    /// # Errors
+    /// The lower file system's.
+    pub fn keys(&mut self) -> Faulty<&FileKeys, L::Error> {
+        if self.sealed.is_none() {
+            self.store_inline(Zeroizing::default())?;
+        }
+        Ok(self.sealed()?.1)
+    }
+
+    /// Reads plain bytes; fewer than asked for only at the end of the file. `out` may be used as room to decrypt in:
+    /// bytes behind what is returned are undefined.
+    ///
+    /// # Errors
+    /// [`Fault::Damage`]; the lower file system's.
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Faulty<usize, L::Error> {
+        match self.layout {
+            Layout::Inline => Ok(self.read_inline(offset, out)),
+            Layout::Units => self.read_cells(offset, out),
+        }
+    }
+
+    /// Writes all of `data`, which may be encrypted where it is. If it fails, the size is as before.
+    ///
+    /// # Errors
+    /// [`Fault::ReadOnly`], [`Fault::TooLarge`], [`Fault::Damage`]; the lower file system's.
+    pub fn write(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {
+        self.check_writable()?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = offset.checked_add(data.len() as u64);
+        let end = end.ok_or(Fault::TooLarge)?;
+        size::lower_size(self.policy.mode(), end)?;
+        if self.layout == Layout::Units {
+            return self.write_units(offset, data);
+        }
+        if end <= INLINE_MAX as u64 {
+            return self.write_inline(offset, data);
+        }
+        if self.sealed.is_none() && self.lower_size == 0 && offset == 0 {
+            return self.write_first(data);
+        }
+        let covered = offset == 0 && end >= self.size;
+        self.spill(covered, |this| this.write_units(offset, data))
+    }
+
+    /// Cuts the file, or extends it with zeros. Times change even if the size does not.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub fn resize(&mut self, new: u64) -> Faulty<(), L::Error> {
+        self.check_writable()?;
+        size::lower_size(self.policy.mode(), new)?;
+        match self.layout {
+            Layout::Inline if new <= INLINE_MAX as u64 => self.resize_inline(new),
+            Layout::Inline => self.spill(false, |this| this.resize_units(new)),
+            Layout::Units if new == 0 => self.empty(),
+            Layout::Units => self.resize_units(new),
+        }
+    }
+
+    /// An fsync begins. Before the call: when it fails, part of the content may be durable.
+    pub const fn mark_synced(&mut self) {
+        self.synced = true;
+    }
+
+    const fn check_writable(&self) -> Faulty<(), L::Error> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(Fault::ReadOnly)
+        }
+    }
+
+    fn write_units(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {
+        self.write_cells(offset, data)
+    }
+
+    fn resize_units(&mut self, new: u64) -> Faulty<(), L::Error> {
+        self.resize_cells(new)
+    }
+
+    /// Header and keys, made now if there are none.
+    fn sealed(&mut self) -> Result<(&mut FileHeader, &FileKeys), FormatError> {
+        let made = match self.sealed.take() {
+            Some(sealed) => sealed,
+            None => FileHeader::create(&self.policy)?,
+        };
+        let (header, keys) = self.sealed.insert(made);
+        Ok((header, keys))
+    }
+
+    fn cipher(&mut self) -> Result<&xts::Content, FormatError> {
+        let cipher = match self.cipher.take() {
+            Some(cipher) => cipher,
+            None => self.sealed()?.1.xts()?,
+        };
+        Ok(self.cipher.insert(cipher))
+    }
+
+    fn set_lower_size(&self, size: u64) -> Faulty<(), L::Error> {
+        self.lower.set_size(size).map_err(Fault::Lower)
+    }
+
+    fn write_lower(&self, bytes: &[u8], offset: u64) -> Faulty<(), L::Error> {
+        self.lower.write_at(bytes, offset).map_err(Fault::Lower)
+    }
+
+    fn sync_lower(&self) -> Faulty<(), L::Error> {
+        self.lower.sync_data().map_err(Fault::Lower)
+    }
+}
+
+impl<L> std::fmt::Debug for File<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File")
+            .field("layout", &self.layout)
+            .field("size", &self.size)
+            .field("lower_size", &self.lower_size)
+            .field("synced", &self.synced)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! From inline to units and back (FORMAT.md section 5.4).
+
+use zeroize::Zeroizing;
+
+use super::{Fault, Faulty, File, Lower, SCRATCH};
+use crate::file::{self, Layout};
+use crate::{FormatError, size, xts};
+
+impl<L: Lower> File<L> {
+    /// The first write of a new file, too large for the header page: header and units in one lower write.
+    pub(super) fn write_first(&mut self, data: &mut [u8]) -> Faulty<(), L::Error> {
+        let plan = xts::plan_write(0, 0, data.len())?;
+        let mut page = [0; file::PAGE];
+        let (header, keys) = self.sealed()?;
+        header.write_units(keys, &mut page)?;
+        self.cipher()?;
+        let cipher = self.cipher.as_ref().ok_or(NO_CIPHER)?;
+        let written = match plan.in_place() {
+            Some(unit) => {
+                cipher.encrypt_units(unit, data)?;
+                self.lower.write_pair_at(&page, data, 0)
+            }
+            None => SCRATCH.with_borrow_mut(|scratch| {
+                let sealed = cipher.seal_write(&plan, data, None, None, scratch)?;
+                Ok::<_, FormatError>(self.lower.write_pair_at(&page, sealed, 0))
+            })?,
+        };
+        if let Err(error) = written {
+            let _ = self.lower.set_size(0);
+            (self.sealed, self.cipher) = (None, None);
+            return Err(Fault::Lower(error));
+        }
+        self.layout = Layout::Units;
+        self.size = plan.new_size;
+        self.lower_size = size::xts_lower_size(plan.new_size)?;
+        Ok(())
+    }
+
+    /// From inline to units: the old content (unless it is `covered` by what follows), `change`, and then the header that says so.
+    /// If any of it fails, everything is as before.
+    pub(super) fn spill(
+        &mut self,
+        covered: bool,
+        change: impl FnOnce(&mut Self) -> Faulty<(), L::Error>,
+    ) -> Faulty<(), L::Error> {
+        let (old_size, old_lower) = (self.size, self.lower_size);
+        let moved = self.spill_units(covered, change);
+        if moved.is_err() {
+            // The header still says inline, and has the content.
+            (self.size, self.lower_size) = (old_size, old_lower);
+            self.layout = Layout::Inline;
+            let _ = self.lower.set_size(old_lower.min(size::HEADER));
+            let _ = self.lower.set_size(old_lower);
+            if old_lower == 0 {
+                (self.sealed, self.cipher) = (None, None);
+            }
+        } else {
+            self.inline = Zeroizing::default();
+        }
+        moved
+    }
+
+    fn spill_units(
+        &mut self,
+        covered: bool,
+        change: impl FnOnce(&mut Self) -> Faulty<(), L::Error>,
+    ) -> Faulty<(), L::Error> {
+        self.layout = Layout::Units;
+        (self.size, self.lower_size) = (0, size::HEADER);
+        self.cipher()?;
+        if self.synced {
+            // Cells that a conversion left behind when it was killed would show in the holes of this one.
+            self.set_lower_size(size::HEADER)?;
+        }
+        if !covered && !self.inline.is_empty() {
+            let mut old = self.inline.clone();
+            self.write_units(0, &mut old)?;
+        }
+        change(self)?;
+        if self.synced {
+            self.sync_lower()?;
+        }
+        let mut page = [0; file::PAGE];
+        let (header, keys) = self.sealed()?;
+        header.write_units(keys, &mut page)?;
+        self.write_lower(&page, 0)
+    }
+
+    /// From units to an empty inline file: the header first.
+    pub(super) fn empty(&mut self) -> Faulty<(), L::Error> {
+        let mut page = [0; file::PAGE];
+        let (header, keys) = self.sealed()?;
+        header.write_inline(keys, &[], &mut page)?;
+        self.write_lower(&page, 0)?;
+        // From here on the header says "empty", whatever the size says.
+        self.layout = Layout::Inline;
+        self.inline = Zeroizing::default();
+        self.size = 0;
+        self.set_lower_size(size::HEADER)?;
+        self.lower_size = size::HEADER;
+        Ok(())
+    }
+}
+
+pub(super) const NO_CIPHER: FormatError = FormatError::Misuse("a file in units has a cipher");
