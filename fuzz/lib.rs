@@ -1,18 +1,18 @@
-//! Keys for the fuzz targets. Run one with `cargo +nightly fuzz run file_header` in the repository's root.
+//! What the fuzz targets do with their bytes. The same functions are called, with bytes from seeds, by `tests/tamper` on
+//! the stable compiler; so nothing here needs a fuzzer. Run one with `cargo +nightly fuzz run tree` in the repository's root.
 
-use kms_crypto::Key;
-use kms_format::{ContentMode, PolicyId, UnlockedPolicy, VolumeId};
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failure in here is a finding"
+)]
 
-/// A policy with fixed keys, so that a finding can be replayed.
-pub fn policy() -> UnlockedPolicy {
-    let key = |byte| Key::from_slice(&[byte; 32]).expect("32 bytes");
-    UnlockedPolicy::derive(
-        VolumeId([1; 16]),
-        PolicyId([2; 16]),
-        1,
-        ContentMode::Xts,
-        &key(3),
-        &key(4),
-    )
-    .expect("keys can be derived")
-}
+pub mod calls;
+pub mod exercise;
+pub mod input;
+pub mod keys;
+pub mod mutate;
+pub mod records;
+pub mod sample;
+pub mod tree;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
 # as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
-# usage: scripts/test.sh [suite ...]      suites: unit provider harness e2e fs systemd
+# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper e2e fs systemd
 # KMS_TESTS_REQUIRE=fuse,tpm,systemd  fail instead of skipping
 # KMS_TESTS_FULL=1                    longer file system exercises
 set -euo pipefail
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test
 # shellcheck disable=SC2206
-suites=(${*:-unit provider harness e2e fs systemd})
+suites=(${*:-unit provider harness tamper e2e fs systemd})
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 
@@ -42,7 +42,7 @@ for suite in "${suites[@]}"; do
         ;;
     # The helpers' own tests: a check that finds nothing must be able to find something.
     harness) run harness 300 cargo test -p kms-tests --lib --locked ;;
-    e2e | fs | systemd)
+    tamper | e2e | fs | systemd)
         # Built beforehand and found here, so that the limit is for the tests alone.
         run "$suite" 1500 cargo test -p kms-tests --test "$suite" --locked ;;
     *) echo "no such suite: $suite" >&2; exit 2 ;;
