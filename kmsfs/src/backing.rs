@@ -11,12 +11,14 @@ mod dir;
 #[cfg(feature = "failpoints")]
 mod failpoint;
 mod file;
+mod pinned;
 mod sys;
 pub(crate) mod xattr;
 
 pub use self::dir::Dir;
 pub(crate) use self::dir::{Listing, LowerEntry};
-pub(crate) use self::file::{LowerFile, Pinned};
+pub(crate) use self::file::LowerFile;
+pub(crate) use self::pinned::Pinned;
 pub(crate) use rustix::fs::Stat;
 
 use crate::errno::{Errno, FsResult};
@@ -34,6 +36,11 @@ impl LowerId {
             dev: stat.st_dev,
             ino: stat.st_ino,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn new(dev: u64, ino: u64) -> LowerId {
+        LowerId { dev, ino }
     }
 
     pub(crate) const fn ino(self) -> u64 {

@@ -37,6 +37,7 @@ numbers! {
     NOSYS = ENOSYS: "Not an operation of this file system.";
     NOTDIR = ENOTDIR: "Not a directory.";
     NOTEMPTY = ENOTEMPTY: "The directory is not empty.";
+    NOTTY = ENOTTY: "Not a request for this object.";
     NXIO = ENXIO: "No data behind this offset.";
     OPNOTSUPP = EOPNOTSUPP: "Not supported here.";
     PERM = EPERM: "Not allowed.";

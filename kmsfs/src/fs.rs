@@ -14,6 +14,8 @@ mod content;
 mod context;
 mod create;
 mod dir;
+mod export;
+pub(crate) mod flags;
 mod headers;
 mod io;
 mod link;
@@ -79,6 +81,8 @@ pub struct Fs {
     changed: OnceLock<Box<Changed>>,
     /// Renames between directories, one at a time: the shape of the tree stays as it is under this lock.
     shape: Mutex<()>,
+    /// Of this mount: with it the kernel tells file handles of an earlier one apart. Not 0.
+    generation: u64,
 }
 
 impl Fs {
@@ -116,6 +120,7 @@ impl Fs {
             temporaries: Mutex::default(),
             changed: OnceLock::new(),
             shape: Mutex::default(),
+            generation: generation()?,
         };
         fs.context(fs.table.root())?;
         if unclean {
@@ -175,6 +180,12 @@ impl Fs {
             Fault::Unsupported => Errno::OPNOTSUPP,
         }
     }
+}
+
+/// A random number that fits into the kernel's 32 bits.
+fn generation() -> FsResult<u64> {
+    let random = kms_crypto::random_array().map_err(|_| Errno::IO)?;
+    Ok(u64::from(u32::from_le_bytes(random)).max(1))
 }
 
 impl Drop for Fs {

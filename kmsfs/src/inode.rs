@@ -7,6 +7,7 @@
 //! `table`, `Node::places`, `Node::file`.
 
 pub(crate) mod descriptors;
+pub(crate) mod forgotten;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -26,6 +27,13 @@ pub(crate) struct Place {
     pub(crate) name: Box<str>,
 }
 
+/// An object that has no name, or none that is known.
+pub(crate) struct Nameless {
+    pub(crate) object: Pinned,
+    /// Where it last was: it is under this directory's policy.
+    pub(crate) parent: Arc<Node>,
+}
+
 /// An object.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -36,8 +44,8 @@ pub(crate) struct Node {
     places: Mutex<Vec<Place>>,
     /// Held while the number of names changes.
     pub(crate) links: Mutex<()>,
-    /// Keeps an object that lost its last name reachable.
-    pinned: Mutex<Option<Arc<Pinned>>>,
+    /// Keeps an object without a name reachable.
+    nameless: Mutex<Option<Arc<Nameless>>>,
     /// Its size was compared with its header since an unclean stop.
     pub(crate) settled: AtomicBool,
     state: State,
@@ -90,7 +98,7 @@ impl Node {
             references: AtomicU64::new(0),
             places: Mutex::default(),
             links: Mutex::default(),
-            pinned: Mutex::default(),
+            nameless: Mutex::default(),
             settled: AtomicBool::new(false),
             state: match kind {
                 Kind::Directory => State::Directory(Box::default()),
@@ -133,12 +141,27 @@ impl Node {
             .map(|place| Arc::clone(&place.parent))
     }
 
-    pub(crate) fn pin(&self, fd: Pinned) {
-        *self.pinned.lock() = Some(Arc::new(fd));
+    /// Keeps it reachable without a name.
+    pub(crate) fn pin(&self, object: Pinned, parent: &Arc<Node>) {
+        let parent = Arc::clone(parent);
+        *self.nameless.lock() = Some(Arc::new(Nameless { object, parent }));
     }
 
-    pub(crate) fn pinned(&self) -> Option<Arc<Pinned>> {
-        self.pinned.lock().clone()
+    /// It has a name (again).
+    pub(crate) fn unpin(&self) {
+        *self.nameless.lock() = None;
+    }
+
+    pub(crate) fn nameless(&self) -> Option<Arc<Nameless>> {
+        self.nameless.lock().clone()
+    }
+
+    /// Whether this is the only name that is known of it.
+    pub(crate) fn is_only_at(&self, parent: &Arc<Node>, name: &str) -> bool {
+        let places = self.places.lock();
+        places
+            .iter()
+            .all(|place| *place.name == *name && Arc::ptr_eq(&place.parent, parent))
     }
 
     /// Whether it is this directory or lies below it.

@@ -171,8 +171,13 @@ impl ActiveMount {
         options: &MountOptions,
     ) -> Result<ActiveMount, MountError> {
         let (connection, mounted) = Mounted::mount(&place.lower, &place.mountpoint, options)?;
-        let session = Session::negotiate(connection, Arc::clone(&fs), options.threads)
-            .and_then(|session| Ok((session.notifier()?, session.start()?)));
+        let session = Session::negotiate(
+            connection,
+            Arc::clone(&fs),
+            options.threads,
+            options.old_kernel,
+        )
+        .and_then(|session| Ok((session.notifier()?, session.start()?)));
         let (notifier, running) = session.map_err(|source| {
             drop(mounted.unmount(true));
             system("cannot serve the mount")(source)

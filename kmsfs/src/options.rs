@@ -79,6 +79,8 @@ pub struct MountOptions {
     pub readahead_kib: u32,
     /// Threads that answer requests.
     pub threads: usize,
+    /// Use nothing of the kernel that Linux 6.1 does not have, for tests on newer ones.
+    pub old_kernel: bool,
     /// How long an operation waits for kmsd to unlock a directory.
     pub key_wait: Duration,
     /// The socket of kmsd.
@@ -102,6 +104,7 @@ impl Default for MountOptions {
             dirsync: false,
             readahead_kib: 1024,
             threads: default_threads(),
+            old_kernel: false,
             key_wait: Duration::from_secs(10),
             socket: PathBuf::from(DEFAULT_KMSD_SOCKET),
             control: None,
@@ -139,6 +142,7 @@ impl MountOptions {
         if let Some(socket) = std::env::var_os("KMSD_SOCKET") {
             options.socket = PathBuf::from(socket);
         }
+        options.old_kernel = std::env::var_os("KMSFS_KERNEL").is_some_and(|value| value == "6.1");
         for option in args.options.iter().flat_map(|list| list.split(',')) {
             options.apply(option)?;
         }
@@ -182,6 +186,10 @@ impl MountOptions {
                     return Err(bad("threads", "a number from 1 to 64", value));
                 }
                 self.threads = usize::try_from(threads).unwrap_or(1);
+            }
+            ("kernel", Some("6.1")) => self.old_kernel = true,
+            ("kernel", Some(value)) => {
+                return Err(bad("kernel", "6.1, the only one that can be chosen", value));
             }
             ("key_wait", Some(value)) => {
                 let seconds = number("key_wait", "seconds from 0 to 3600", value, 3600)?;

@@ -72,12 +72,41 @@ impl Dir {
         again(|| sys::create(site, &self.fd, name, flags, permissions(mode))).map(LowerFile::new)
     }
 
+    /// Makes a file without a name, open for reading and writing; `EOPNOTSUPP` where the lower file system cannot.
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
+    pub(crate) fn create_unnamed(&self, mode: u32) -> FsResult<LowerFile> {
+        let site = Site::here();
+        again(|| sys::tmpfile(site, &self.fd, permissions(mode))).map(LowerFile::new)
+    }
+
     pub(crate) fn stat(&self) -> FsResult<Stat> {
         again(|| sys::fstat(&self.fd))
     }
 
     pub(crate) fn stat_at(&self, name: &str) -> FsResult<Stat> {
         again(|| sys::statat(&self.fd, name))
+    }
+
+    /// When it was made: seconds since 1970 and nanoseconds, if the lower file system knows.
+    pub(crate) fn birth(&self) -> FsResult<Option<(i64, u32)>> {
+        again(|| sys::birth(&self.fd, ""))
+    }
+
+    pub(crate) fn birth_at(&self, name: &str) -> FsResult<Option<(i64, u32)>> {
+        again(|| sys::birth(&self.fd, name))
+    }
+
+    /// The flags of `chattr(1)`, `FS_*_FL`.
+    pub(crate) fn flags(&self) -> FsResult<u32> {
+        again(|| sys::flags(&self.fd))
+    }
+
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
+    pub(crate) fn set_flags(&self, flags: u32) -> FsResult<()> {
+        let site = Site::here();
+        again(|| sys::set_flags(site, &self.fd, flags))
     }
 
     #[track_caller]

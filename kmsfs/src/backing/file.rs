@@ -2,8 +2,8 @@
 
 use rustix::fs::{FallocateFlags, Mode, SeekFrom, Stat, Timestamps};
 
-use super::again;
 use super::sys::{self, Fd, Site};
+use super::{Pinned, again};
 use crate::errno::{Errno, FsResult};
 
 /// A lower file, held open. All positions are explicit.
@@ -128,20 +128,26 @@ impl LowerFile {
         let site = Site::here();
         again(|| sys::futimens(site, &self.fd, times))
     }
-}
 
-/// An object that was opened only to be looked at (O_PATH): it stays reachable without a name.
-#[derive(Debug)]
-pub(crate) struct Pinned {
-    fd: Fd,
-}
-
-impl Pinned {
-    pub(super) fn new(fd: Fd) -> Pinned {
-        Pinned { fd }
+    /// The flags of `chattr(1)`, `FS_*_FL`.
+    pub(crate) fn flags(&self) -> FsResult<u32> {
+        again(|| sys::flags(&self.fd))
     }
 
-    pub(crate) fn stat(&self) -> FsResult<Stat> {
-        again(|| sys::fstat(&self.fd))
+    #[track_caller]
+    #[cfg_attr(feature = "failpoints", deprecated)]
+    pub(crate) fn set_flags(&self, flags: u32) -> FsResult<()> {
+        let site = Site::here();
+        again(|| sys::set_flags(site, &self.fd, flags))
+    }
+
+    /// When it was made: seconds since 1970 and nanoseconds, if the lower file system knows.
+    pub(crate) fn birth(&self) -> FsResult<Option<(i64, u32)>> {
+        again(|| sys::birth(&self.fd, ""))
+    }
+
+    /// Keeps it reachable after it is closed, with or without a name.
+    pub(crate) fn pin(&self) -> FsResult<Pinned> {
+        again(|| sys::duplicate(&self.fd)).map(Pinned::new)
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Stat,
-    StatVfs, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FallocateFlags, FileType, Gid, IFlags, Mode, OFlags, RawDir, RenameFlags,
+    SeekFrom, Stat, StatVfs, StatxFlags, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
 
@@ -98,6 +98,30 @@ pub(super) fn create(site: Site, dir: &Fd, name: &str, flags: OFlags, mode: Mode
     })
 }
 
+/// Makes a file without a name, open for reading and writing.
+pub(super) fn tmpfile(site: Site, dir: &Fd, mode: Mode) -> Result<Fd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    site.change(|| {
+        on!(dir,
+            dir => rustix::fs::openat(dir, ".", flags, mode).map(Fd::Real),
+            _dir => Err(Errno::OPNOTSUPP))
+    })
+}
+
+/// Another descriptor of the same open file.
+pub(super) fn duplicate(fd: &Fd) -> Result<Fd> {
+    on!(fd,
+        fd => rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Fd::Real),
+        fd => fd.duplicate().map(Fd::Simulated))
+}
+
+/// Opens once more what a descriptor stands for, whether it has a name or not.
+pub(super) fn reopen(fd: &Fd, flags: OFlags) -> Result<Fd> {
+    on!(fd,
+        fd => rustix::fs::open(own_path(fd), flags, Mode::empty()).map(Fd::Real),
+        fd => fd.duplicate().map(Fd::Simulated))
+}
+
 pub(super) fn fstat(fd: &Fd) -> Result<Stat> {
     on!(fd, fd => rustix::fs::fstat(fd), fd => fd.stat())
 }
@@ -106,6 +130,33 @@ pub(super) fn statat(dir: &Fd, name: &str) -> Result<Stat> {
     on!(dir,
         dir => rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW),
         dir => dir.stat_at(name))
+}
+
+/// The time an object was made, if the lower file system keeps it; `name` may be empty for the object itself.
+pub(super) fn birth(fd: &Fd, name: &str) -> Result<Option<(i64, u32)>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    on!(fd,
+        fd => {
+            let found = rustix::fs::statx(fd, name, flags, StatxFlags::BTIME)?;
+            let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+            Ok(known.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)))
+        },
+        _fd => Ok(None))
+}
+
+/// The flags of `chattr(1)`, `FS_*_FL`.
+pub(super) fn flags(fd: &Fd) -> Result<u32> {
+    on!(fd,
+        fd => rustix::fs::ioctl_getflags(fd).map(|flags| flags.bits()),
+        _fd => Err(Errno::OPNOTSUPP))
+}
+
+pub(super) fn set_flags(site: Site, fd: &Fd, flags: u32) -> Result<()> {
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::ioctl_setflags(fd, IFlags::from_bits_retain(flags)),
+            _fd => Err(Errno::OPNOTSUPP))
+    })
 }
 
 pub(super) fn mkdirat(site: Site, dir: &Fd, name: &str, mode: Mode) -> Result<()> {
@@ -153,6 +204,15 @@ pub(super) fn linkat(site: Site, dir: &Fd, name: &str, to: &Fd, new: &str) -> Re
     })
 }
 
+/// Gives what a descriptor stands for a name.
+pub(super) fn link_open(site: Site, fd: &Fd, to: &Fd, new: &str) -> Result<()> {
+    site.change(|| {
+        on_both!(fd, to,
+            (fd, to) => rustix::fs::linkat(CWD, own_path(fd), to, new, AtFlags::SYMLINK_FOLLOW),
+            (_fd, _to) => Err(Errno::NOENT))
+    })
+}
+
 pub(super) fn unlinkat(site: Site, dir: &Fd, name: &str, how: AtFlags) -> Result<()> {
     site.change(|| {
         on!(dir,
@@ -196,6 +256,32 @@ pub(super) fn chownat(
         on!(dir,
             dir => rustix::fs::chownat(dir, name, user, group, AtFlags::SYMLINK_NOFOLLOW),
             dir => dir.at(name)?.chown(uid, gid))
+    })
+}
+
+/// For descriptors that were opened only to be looked at.
+pub(super) fn chown_pinned(site: Site, fd: &Fd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    let (user, group) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::chownat(fd, "", user, group, AtFlags::EMPTY_PATH),
+            fd => fd.chown(uid, gid))
+    })
+}
+
+pub(super) fn chmod_pinned(site: Site, fd: &Fd, mode: Mode) -> Result<()> {
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::chmod(own_path(fd), mode),
+            fd => fd.chmod(mode.as_raw_mode()))
+    })
+}
+
+pub(super) fn utimens_pinned(site: Site, fd: &Fd, times: &Timestamps) -> Result<()> {
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::utimensat(fd, "", times, AtFlags::EMPTY_PATH),
+            fd => fd.set_times(times))
     })
 }
 
@@ -318,6 +404,45 @@ pub(super) fn fremovexattr(site: Site, fd: &Fd, name: &[u8]) -> Result<()> {
 /// not followed.
 fn path(dir: &OwnedFd, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())
+}
+
+/// What a descriptor stands for; a link at its end is not followed further.
+fn own_path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+pub(super) fn getxattr_pinned(fd: &Fd, name: &[u8], out: &mut [u8]) -> Result<usize> {
+    on!(fd,
+        fd => rustix::fs::getxattr(own_path(fd), name, out),
+        fd => fd.get_xattr(name, out))
+}
+
+pub(super) fn listxattr_pinned(fd: &Fd, out: &mut [u8]) -> Result<usize> {
+    on!(fd,
+        fd => rustix::fs::listxattr(own_path(fd), out),
+        fd => fd.list_xattrs(out))
+}
+
+pub(super) fn setxattr_pinned(
+    site: Site,
+    fd: &Fd,
+    name: &[u8],
+    value: &[u8],
+    flags: XattrFlags,
+) -> Result<()> {
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::setxattr(own_path(fd), name, value, flags),
+            fd => fd.set_xattr(name, value, flags))
+    })
+}
+
+pub(super) fn removexattr_pinned(site: Site, fd: &Fd, name: &[u8]) -> Result<()> {
+    site.change(|| {
+        on!(fd,
+            fd => rustix::fs::removexattr(own_path(fd), name),
+            fd => fd.remove_xattr(name))
+    })
 }
 
 pub(super) fn getxattrat(dir: &Fd, object: &str, name: &[u8], out: &mut [u8]) -> Result<usize> {

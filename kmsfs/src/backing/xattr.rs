@@ -6,7 +6,7 @@
 use rustix::fs::XattrFlags;
 
 use super::sys::{self, Site};
-use super::{Dir, LowerFile, again};
+use super::{Dir, LowerFile, Pinned, again};
 use crate::errno::{Errno, FsResult};
 
 /// How to reach an object.
@@ -15,6 +15,8 @@ pub(crate) enum Target<'a> {
     File(&'a LowerFile),
     /// A directory, by its descriptor.
     Dir(&'a Dir),
+    /// Without a name.
+    Pinned(&'a Pinned),
     /// By its lower name.
     Named(&'a Dir, &'a str),
 }
@@ -28,6 +30,7 @@ impl Target<'_> {
         grow(|buffer| match self {
             Target::File(file) => sys::fgetxattr(&file.fd, name, buffer),
             Target::Dir(dir) => sys::fgetxattr(&dir.fd, name, buffer),
+            Target::Pinned(object) => sys::getxattr_pinned(&object.fd, name, buffer),
             Target::Named(dir, object) => sys::getxattrat(&dir.fd, object, name, buffer),
         })
     }
@@ -36,6 +39,7 @@ impl Target<'_> {
         grow(|buffer| match self {
             Target::File(file) => sys::flistxattr(&file.fd, buffer),
             Target::Dir(dir) => sys::flistxattr(&dir.fd, buffer),
+            Target::Pinned(object) => sys::listxattr_pinned(&object.fd, buffer),
             Target::Named(dir, object) => sys::listxattrat(&dir.fd, object, buffer),
         })
     }
@@ -48,6 +52,7 @@ impl Target<'_> {
         again(|| match self {
             Target::File(file) => sys::fsetxattr(site, &file.fd, name, value, flags),
             Target::Dir(dir) => sys::fsetxattr(site, &dir.fd, name, value, flags),
+            Target::Pinned(object) => sys::setxattr_pinned(site, &object.fd, name, value, flags),
             Target::Named(dir, object) => {
                 sys::setxattrat(site, &dir.fd, object, name, value, flags)
             }
@@ -61,6 +66,7 @@ impl Target<'_> {
         again(|| match self {
             Target::File(file) => sys::fremovexattr(site, &file.fd, name),
             Target::Dir(dir) => sys::fremovexattr(site, &dir.fd, name),
+            Target::Pinned(object) => sys::removexattr_pinned(site, &object.fd, name),
             Target::Named(dir, object) => sys::removexattrat(site, &dir.fd, object, name),
         })
     }

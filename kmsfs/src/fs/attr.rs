@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-use super::{Attr, Caller, FileHandle, Fs, FsResult, Kind, NodeId, SetAttr, SetTime, StatFs};
-use crate::backing::{Dir, LowerFile, LowerId, Stat};
+use super::{
+    Attr, Caller, FileHandle, Fs, FsResult, Kind, NodeId, SetAttr, SetTime, StatFs, Timestamp,
+};
+use crate::backing::{Dir, LowerFile, LowerId};
 use crate::errno::Errno;
-use crate::inode::{Node, Place};
+use crate::inode::{Nameless, Node, Place};
 
 /// How often an object that is being renamed is looked for.
 const PURSUITS: usize = 8;
@@ -21,6 +23,8 @@ pub(super) enum Reach {
     Dir(Arc<Dir>),
     /// By name; the lock of the directory is to be held.
     Named(Arc<Dir>, Place),
+    /// Without a name.
+    Nameless(Arc<Nameless>),
 }
 
 impl Fs {
@@ -62,6 +66,7 @@ impl Fs {
                 Reach::File(file) => file.set_owner(uid, gid),
                 Reach::Dir(dir) => dir.set_owner(uid, gid),
                 Reach::Named(dir, place) => dir.set_owner_at(&place.name, uid, gid),
+                Reach::Nameless(nameless) => nameless.object.set_owner(uid, gid),
             })?;
         }
         if let Some(mode) = changes.mode {
@@ -76,6 +81,7 @@ impl Fs {
                 Reach::File(file) => file.set_times(&times),
                 Reach::Dir(dir) => dir.set_times(&times),
                 Reach::Named(dir, place) => dir.set_times_at(&place.name, &times),
+                Reach::Nameless(nameless) => nameless.object.set_times(&times),
             })?;
         }
         self.attr_of(&node)
@@ -108,15 +114,20 @@ impl Fs {
             Reach::Named(dir, place) => {
                 let stat = dir.stat_at(&place.name)?;
                 if node.kind == Kind::Symlink {
-                    target = Some(self.target_length(dir, &place.name, &stat)?);
+                    let read = || dir.read_link(&place.name);
+                    target = Some(self.target_length(&stat, read)?);
                 }
                 Ok(stat)
             }
-        });
-        let stat = match stat {
-            Err(Errno::STALE) => self.pinned_stat(node)?,
-            stat => stat?,
-        };
+            Reach::Nameless(nameless) => {
+                let stat = nameless.object.stat()?;
+                if node.kind == Kind::Symlink {
+                    let read = || nameless.object.read_link();
+                    target = Some(self.target_length(&stat, read)?);
+                }
+                Ok(stat)
+            }
+        })?;
         let size = match target {
             Some(length) => length,
             None => self.plain_size(node, &stat)?,
@@ -124,10 +135,19 @@ impl Fs {
         Ok(self.attributes(node, &stat, size))
     }
 
-    /// An object without a name that somebody still has open.
-    fn pinned_stat(&self, node: &Node) -> FsResult<Stat> {
-        let pinned = node.pinned().ok_or(Errno::STALE)?;
-        pinned.stat()
+    /// The attributes of an object, and when it was made, if the lower file system knows that.
+    ///
+    /// # Errors
+    /// As [`Fs::getattr`].
+    pub fn statx(&self, caller: &Caller, node: NodeId) -> FsResult<(Attr, Option<Timestamp>)> {
+        let attr = self.getattr(caller, node, None)?;
+        let birth = self.reach(&self.table.get(node)?, |reach| match reach {
+            Reach::File(file) => file.birth(),
+            Reach::Dir(dir) => dir.birth(),
+            Reach::Named(dir, place) => dir.birth_at(&place.name),
+            Reach::Nameless(nameless) => nameless.object.birth(),
+        })?;
+        Ok((attr, birth.map(|(secs, nanos)| Timestamp { secs, nanos })))
     }
 
     /// Takes the set-user-id and set-group-id bits away.
@@ -165,7 +185,9 @@ impl Fs {
         self.reach(node, |reach| match reach {
             Reach::File(file) => file.set_mode(mode),
             Reach::Dir(dir) => dir.set_mode(mode),
-            Reach::Named(_, _) if node.kind == Kind::Symlink => Err(Errno::OPNOTSUPP),
+            Reach::Named(..) | Reach::Nameless(_) if node.kind == Kind::Symlink => {
+                Err(Errno::OPNOTSUPP)
+            }
             Reach::Named(dir, place) if node.kind == Kind::File => {
                 // By descriptor, so that nothing that takes the name can be hit.
                 match dir.open_file(&place.name, false) {
@@ -176,6 +198,7 @@ impl Fs {
                 }
             }
             Reach::Named(dir, place) => dir.set_mode_at(&place.name, mode),
+            Reach::Nameless(nameless) => nameless.object.set_mode(mode),
         })
     }
 
@@ -199,7 +222,7 @@ impl Fs {
                 return work(&Reach::File(file));
             }
         }
-        self.somewhere(node, |place| {
+        let named = self.somewhere(node, |place| {
             let dir = match self.dirs.get(&place.parent) {
                 Err(Errno::STALE) => return Ok(None),
                 dir => dir?,
@@ -213,7 +236,14 @@ impl Fs {
                 Ok(_) | Err(Errno::NOENT) => Ok(None),
                 Err(errno) => Err(errno),
             }
-        })
+        });
+        match named {
+            Err(Errno::STALE) => match node.nameless() {
+                Some(nameless) => work(&Reach::Nameless(nameless)),
+                None => Err(Errno::STALE),
+            },
+            named => named,
+        }
     }
 
     /// Runs `work` on the places of an object until it finds it in one. A rename may move it on meanwhile; it is

@@ -16,6 +16,26 @@ const LOST: &str = ".kmsfs.lost";
 impl Fs {
     /// Keys and policy of a directory. Checks its header at the first use, against its parent's.
     pub(super) fn context(&self, node: &Arc<Node>) -> FsResult<Arc<Context>> {
+        if let Some(context) = node.directory()?.context.read().as_ref() {
+            return Ok(Arc::clone(context));
+        }
+        // From above, one after the other: the tree may be deeper than the stack.
+        let mut locked = Vec::new();
+        let mut up = node.parent();
+        while let Some(above) = up {
+            if above.directory()?.context.read().is_some() {
+                break;
+            }
+            up = above.parent();
+            locked.push(above);
+        }
+        while let Some(above) = locked.pop() {
+            self.unlock(&above)?;
+        }
+        self.unlock(node)
+    }
+
+    fn unlock(&self, node: &Arc<Node>) -> FsResult<Arc<Context>> {
         let directory = node.directory()?;
         if let Some(context) = directory.context.read().as_ref() {
             return Ok(Arc::clone(context));

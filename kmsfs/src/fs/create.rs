@@ -59,6 +59,41 @@ impl Fs {
         }
     }
 
+    /// Makes a file without a name and opens it; [`Fs::link`] may give it one. Without that it is gone once closed, and
+    /// after a crash.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the lower file system has no such files.
+    pub fn tmpfile(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        mode: u32,
+        umask: u32,
+    ) -> FsResult<(Entry, Opened)> {
+        self.check_writable()?;
+        let parent = self.table.get(parent)?;
+        let context = self.context(&parent)?;
+        let dir = self.dirs.get(&parent)?;
+        let mode = self.new_mode(&parent, &dir, mode & 0o7777, umask);
+        let file = dir.create_unnamed(mode)?;
+        let stat = self.hand_over(caller, &dir, &file, mode)?;
+        let object = file.pin()?;
+        let id = crate::backing::LowerId::of(&stat);
+        let node = self.table.intern_nameless(id, Kind::File);
+        node.settled
+            .store(true, std::sync::atomic::Ordering::Release);
+        node.pin(object, &parent);
+        {
+            let mut body = node.file()?.write();
+            body.open = Some(OpenFile::fresh(Arc::new(file), Arc::clone(&context.policy)));
+            body.users += 1;
+        }
+        let entry = self.entry_of(&node, self.attributes(&node, &stat, 0));
+        let fh = self.handles.insert(node);
+        Ok((entry, Opened { fh }))
+    }
+
     /// Makes a file, named pipe, socket or device. Only the name is encrypted, but for files.
     ///
     /// # Errors
@@ -227,11 +262,7 @@ impl Fs {
             body.users += 1;
         }
         let attr = self.attributes(&node, &stat, 0);
-        Ok(Entry {
-            node: node.id,
-            generation: 0,
-            attr,
-        })
+        Ok(self.entry_of(&node, attr))
     }
 
     /// Gives a new file to the caller.

@@ -7,7 +7,7 @@ use crate::backing::LowerId;
 use crate::errno::Errno;
 
 impl Fs {
-    /// Gives an object another name.
+    /// Gives an object another name, or one made by [`Fs::tmpfile`] its first.
     ///
     /// # Errors
     /// `EPERM` for a directory, `EXDEV` into a directory of another policy, `ENOENT` if it has no name any more.
@@ -31,6 +31,13 @@ impl Fs {
         }
         let _alone = named.parent.directory()?.entries.write();
         let _links = node.links.lock();
+        let nameless = node.nameless();
+        if let Some(nameless) = &nameless {
+            if !self.context(&nameless.parent)?.same_policy(&named.context) {
+                return Err(Errno::XDEV);
+            }
+            self.headers.flush_above(&named.parent)?;
+        }
         for place in node.places() {
             // The other name may be removed next.
             self.headers.flush_for_move(&place.parent, &named.parent)?;
@@ -50,8 +57,13 @@ impl Fs {
                 // A rename gave the name to something else just then.
                 dir.unlink(stored)?;
             }
-            Err(Errno::NOENT)
+            // Made without a name.
+            let nameless = nameless.as_ref().ok_or(Errno::NOENT)?;
+            nameless.object.link(dir, stored)?;
+            dir.stat_at(stored)
         })?;
-        Ok(self.entry(named.place(), &named.dir, stat)?.1)
+        let entry = self.entry(named.place(), &named.dir, stat)?.1;
+        node.unpin();
+        Ok(entry)
     }
 }

@@ -53,6 +53,9 @@ impl Fs {
     /// # Errors
     /// `ENOENT`; `ENOKEY` if the directory is locked.
     pub fn lookup(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<Entry> {
+        if let Some(found) = self.lookup_dots(parent, name) {
+            return found;
+        }
         let named = self.named(parent, name)?;
         let _shared = named.parent.directory()?.entries.read();
         self.enter(&named.parent, &named.dir, named.stored())
@@ -111,24 +114,33 @@ impl Fs {
                 stat = dir.stat_at(&name)?;
             }
             let size = match kind {
-                Kind::Symlink => self.target_length(dir, &name, &stat)?,
+                Kind::Symlink => self.target_length(&stat, || dir.read_link(&name))?,
                 _ => self.plain_size(&node, &stat)?,
             };
             Ok(self.attributes(&node, &stat, size))
         })();
         match attr {
             Ok(attr) => {
-                let entry = Entry {
-                    node: node.id,
-                    generation: 0,
-                    attr,
-                };
+                let entry = self.entry_of(&node, attr);
                 Ok((node, entry))
             }
             Err(errno) => {
                 self.table.forget(node.id, 1);
                 Err(errno)
             }
+        }
+    }
+
+    pub(super) fn entry_of(&self, node: &Node, attr: Attr) -> Entry {
+        Entry {
+            node: node.id,
+            // The kernel wants none for the root.
+            generation: if node.id == NodeId::ROOT {
+                0
+            } else {
+                self.generation
+            },
+            attr,
         }
     }
 
@@ -168,11 +180,15 @@ impl Fs {
     }
 
     /// The length of a symlink's target, read only if its lower size does not tell.
-    pub(super) fn target_length(&self, dir: &Dir, name: &str, stat: &Stat) -> FsResult<u64> {
+    pub(super) fn target_length(
+        &self,
+        stat: &Stat,
+        read: impl FnOnce() -> FsResult<Vec<u8>>,
+    ) -> FsResult<u64> {
         if let Some(length) = symlink::plain_length(stat.st_size.cast_unsigned()) {
             return Ok(length);
         }
-        let stored = dir.read_link(name)?;
+        let stored = read()?;
         // What is damaged has some length, too: reading it gives the error.
         Ok(symlink::StoredTarget::parse(&stored).map_or(0, |target| target.length() as u64))
     }
@@ -205,9 +221,7 @@ impl Fs {
         if node.kind != Kind::Symlink {
             return Err(Errno::INVAL);
         }
-        let place = node.place().ok_or(Errno::STALE)?;
-        let context = self.context(&place.parent)?;
-        let stored = self.dirs.get(&place.parent)?.read_link(&place.name)?;
+        let (context, stored) = self.stored_target(&node)?;
         let open = || -> Result<Vec<u8>, super::Fault> {
             let target = symlink::StoredTarget::parse(&stored)?;
             let policy = if target.generation() == context.policy.generation() {
@@ -224,6 +238,32 @@ impl Fs {
             Ok(target.open(&policy, record.as_deref())?)
         };
         open().map_err(|fault| self.fault(&node, fault))
+    }
+
+    fn stored_target(&self, node: &Arc<Node>) -> FsResult<(Arc<Context>, Vec<u8>)> {
+        let named = self.somewhere(node, |place| {
+            let dir = self.dirs.get(&place.parent)?;
+            let _names_stay = place.parent.directory()?.entries.read();
+            match dir.stat_at(&place.name) {
+                Ok(stat) if LowerId::of(&stat) == node.lower => {
+                    let stored = dir.read_link(&place.name)?;
+                    Ok(Some((self.context(&place.parent)?, stored)))
+                }
+                Ok(_) | Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err(errno),
+            }
+        });
+        match (named, node.nameless()) {
+            (Err(Errno::STALE), Some(nameless)) => {
+                let stored = nameless.object.read_link()?;
+                // The record of a long target went with the last name.
+                match symlink::StoredTarget::parse(&stored) {
+                    Ok(target) if target.record_name().is_some() => Err(Errno::STALE),
+                    _ => Ok((self.context(&nameless.parent)?, stored)),
+                }
+            }
+            (named, _) => named,
+        }
     }
 
     /// The directory of long symlink targets, made if need be.

@@ -94,19 +94,10 @@ impl Fs {
         node: &Arc<Node>,
         write: bool,
     ) -> FsResult<(LowerFile, bool, Arc<Context>)> {
-        self.somewhere(node, |place| {
+        let named = self.somewhere(node, |place| {
             let context = self.context(&place.parent)?;
             let dir = self.dirs.get(&place.parent)?;
-            let opened = if self.read_only {
-                dir.open_file(&place.name, false).map(|file| (file, false))
-            } else {
-                match dir.open_file(&place.name, true) {
-                    Err(Errno::ACCES | Errno::PERM | Errno::ROFS | Errno::TXTBSY) if !write => {
-                        dir.open_file(&place.name, false).map(|file| (file, false))
-                    }
-                    result => result.map(|file| (file, true)),
-                }
-            };
+            let opened = self.open_as_can(write, |write| dir.open_file(&place.name, write));
             match opened {
                 Ok((file, writable)) if LowerId::of(&file.stat()?) == node.lower => {
                     Ok(Some((file, writable, context)))
@@ -115,6 +106,31 @@ impl Fs {
                 Ok(_) | Err(Errno::NOENT) => Ok(None),
                 Err(errno) => Err(errno),
             }
-        })
+        });
+        match (named, node.nameless()) {
+            (Err(Errno::STALE), Some(nameless)) => {
+                let context = self.context(&nameless.parent)?;
+                let opened = self.open_as_can(write, |write| nameless.object.open_file(write));
+                opened.map(|(file, writable)| (file, writable, context))
+            }
+            (named, _) => named,
+        }
+    }
+
+    /// Opens for writing if at all possible; says whether it was.
+    fn open_as_can(
+        &self,
+        write: bool,
+        open: impl Fn(bool) -> FsResult<LowerFile>,
+    ) -> FsResult<(LowerFile, bool)> {
+        if self.read_only {
+            return open(false).map(|file| (file, false));
+        }
+        match open(true) {
+            Err(Errno::ACCES | Errno::PERM | Errno::ROFS | Errno::TXTBSY) if !write => {
+                open(false).map(|file| (file, false))
+            }
+            result => result.map(|file| (file, true)),
+        }
     }
 }

@@ -111,11 +111,21 @@ impl Fs {
                 let target = symlink::StoredTarget::parse(&stored);
                 parting.record = target.ok().and_then(|target| target.record_name());
             }
-            if let Some(node) = &parting.node
-                && !matches!(node.kind, Kind::File | Kind::Symlink)
+        }
+        match &parting.node {
+            // Keeps it reachable for whoever still holds it. If that fails (too many descriptors), who has it open
+            // notices nothing, and others find it gone.
+            Some(node)
+                if node.kind != Kind::Directory
+                    && node.is_only_at(&named.parent, named.stored()) =>
             {
-                node.pin(named.dir.open_path(named.stored())?);
+                if let Ok(object) = named.dir.open_path(named.stored()) {
+                    node.pin(object, &named.parent);
+                }
             }
+            Some(_) => {}
+            None if parting.last => self.table.gone(LowerId::of(stat)),
+            None => {}
         }
         if parting.last
             && let Some(node) = &parting.node
@@ -142,6 +152,9 @@ impl Fs {
 
     /// The name stays: the removal failed.
     pub(super) fn stay(&self, parting: Parting) {
+        if let Some(node) = &parting.node {
+            node.unpin();
+        }
         if let Some(node) = &parting.node
             && parting.last
         {

@@ -2,6 +2,7 @@
 
 mod damage;
 mod durable;
+mod handles;
 mod model;
 mod races;
 mod tree;

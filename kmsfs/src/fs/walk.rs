@@ -243,7 +243,7 @@ mod tests {
         impl Visit for Counting {
             fn entry(&mut self, here: &Here<'_>, _: &LowerEntry, _: Kind) -> FsResult<bool> {
                 self.0 += 1;
-                if here.path.len() % 500 == 0 {
+                if here.path.len().is_multiple_of(500) {
                     self.1 = self.1.max(fs::read_dir("/proc/self/fd").unwrap().count());
                 }
                 Ok(true)

@@ -145,6 +145,7 @@ impl Fs {
         self.reach(node, |reach| match reach {
             Reach::File(file) => work(&Target::File(file)),
             Reach::Dir(dir) => work(&Target::Dir(dir)),
+            Reach::Nameless(nameless) => work(&Target::Pinned(&nameless.object)),
             Reach::Named(dir, place) => {
                 // Descriptors work for every user; what cannot be opened harmlessly goes by name.
                 if node.kind == Kind::File

@@ -45,18 +45,24 @@ pub(super) mod op {
     pub(crate) const CREATE: u32 = 35;
     pub(crate) const INTERRUPT: u32 = 36;
     pub(crate) const DESTROY: u32 = 38;
+    pub(crate) const IOCTL: u32 = 39;
     pub(crate) const BATCH_FORGET: u32 = 42;
     pub(crate) const FALLOCATE: u32 = 43;
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const RENAME2: u32 = 45;
     pub(crate) const LSEEK: u32 = 46;
     pub(crate) const COPY_FILE_RANGE: u32 = 47;
+    pub(crate) const SYNCFS: u32 = 50;
+    pub(crate) const TMPFILE: u32 = 51;
+    pub(crate) const STATX: u32 = 52;
+    pub(crate) const COPY_FILE_RANGE_64: u32 = 53;
 }
 
 /// What INIT negotiates (`FUSE_*`); bits 32 and up travel in `flags2`.
 pub(super) mod init {
     pub(crate) const ASYNC_READ: u64 = 1 << 0;
     pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
+    pub(crate) const EXPORT_SUPPORT: u64 = 1 << 4;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     pub(crate) const DONT_MASK: u64 = 1 << 6;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
@@ -83,6 +89,19 @@ pub(super) mod fattr {
     pub(crate) const MTIME_NOW: u32 = 1 << 8;
     pub(crate) const KILL_SUIDGID: u32 = 1 << 11;
 }
+
+/// Requests of `ioctl(2)` that are answered (`linux/fs.h`).
+pub(super) mod ioctl {
+    pub(crate) const GETFLAGS: u32 = 0x8008_6601;
+    pub(crate) const SETFLAGS: u32 = 0x4008_6602;
+    pub(crate) const FSGETXATTR: u32 = 0x801c_581f;
+    pub(crate) const FSSETXATTR: u32 = 0x401c_5820;
+}
+
+/// What STATX answers: `STATX_BASIC_STATS` and `STATX_BTIME`.
+pub(super) const STATX_BASIC: u32 = 0x7ff;
+/// See [`STATX_BASIC`].
+pub(super) const STATX_BTIME: u32 = 0x800;
 
 /// `FUSE_GETATTR_FH`: the request names a handle.
 pub(super) const GETATTR_FH: u32 = 1 << 0;

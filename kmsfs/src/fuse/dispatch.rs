@@ -9,6 +9,7 @@ use super::abi::{self, OUT_HEADER, fattr, op};
 use super::reply::{AlignedBuffer, Body, header_bytes, put_header};
 use super::request::{Arguments, Header, Truncated};
 use crate::errno::Errno;
+use crate::fs::flags;
 use crate::fs::{Caller, FileHandle, Fs, NodeId, SetAttr, SetTime, Timestamp};
 use crate::volume::WOULD_WAIT;
 
@@ -44,6 +45,8 @@ pub(super) struct Dispatcher {
     fs: Arc<Fs>,
     ttl: Duration,
     max_io: usize,
+    /// Only what Linux 6.1 knows is answered.
+    old_kernel: bool,
 }
 
 /// Why an operation has no reply body.
@@ -67,8 +70,13 @@ impl From<Truncated> for Failure {
 type Done = Result<(), Failure>;
 
 impl Dispatcher {
-    pub(super) fn new(fs: Arc<Fs>, ttl: Duration, max_io: usize) -> Dispatcher {
-        Dispatcher { fs, ttl, max_io }
+    pub(super) fn new(fs: Arc<Fs>, ttl: Duration, max_io: usize, old_kernel: bool) -> Dispatcher {
+        Dispatcher {
+            fs,
+            ttl,
+            max_io,
+            old_kernel,
+        }
     }
 
     /// Handles one message. The data of a WRITE is encrypted in place, so `message` is not what it
@@ -231,6 +239,12 @@ impl Dispatcher {
                 let opened = fs.open(caller, node, flags.cast_signed(), kill)?;
                 out.u64(opened.fh.0).u32(abi::FOPEN_KEEP_CACHE).u32(0);
             }
+            op::TMPFILE => {
+                let (_flags, mode, umask) = (a.u32()?, a.u32()?, a.u32()?);
+                let (entry, opened) = fs.tmpfile(caller, node, mode, umask)?;
+                out.entry(&entry, self.ttl);
+                out.u64(opened.fh.0).u32(abi::FOPEN_KEEP_CACHE).u32(0);
+            }
             op::CREATE => {
                 let (flags, mode, umask, open_flags) = (a.u32()?, a.u32()?, a.u32()?, a.u32()?);
                 let kill = open_flags & abi::OPEN_KILL_SUIDGID != 0;
@@ -296,6 +310,18 @@ impl Dispatcher {
                 let copied = fs.copy_file_range(caller, source, from, target, to, length)?;
                 out.u32(u32::try_from(copied).unwrap_or(u32::MAX)).u32(0);
             }
+            op::COPY_FILE_RANGE_64 if !self.old_kernel => {
+                let (source, from) = (FileHandle(a.u64()?), a.u64()?);
+                a.skip(8)?;
+                let (target, to, length) = (FileHandle(a.u64()?), a.u64()?, a.u64()?);
+                out.u64(fs.copy_file_range(caller, source, from, target, to, length)?);
+            }
+            op::STATX if !self.old_kernel => {
+                let (attr, birth) = fs.statx(caller, node)?;
+                out.statx(&attr, birth, self.ttl);
+            }
+            op::IOCTL => ioctl(fs, caller, node, &mut a, out)?,
+            op::SYNCFS => fs.sync_all()?,
             op::DESTROY => {}
             // FLUSH among them: write errors are reported by write and fsync, so close has nothing
             // to say, and the kernel does not ask again.
@@ -415,6 +441,41 @@ fn set_attr(a: &mut Arguments<'_>) -> Result<(Option<FileHandle>, SetAttr), Trun
         kill_suidgid: has(fattr::KILL_SUIDGID),
     };
     Ok((has(fattr::FH).then_some(handle), changes))
+}
+
+/// `fuse_ioctl_in` and the argument behind it.
+fn ioctl(fs: &Fs, caller: &Caller, node: NodeId, a: &mut Arguments<'_>, out: &mut Body) -> Done {
+    a.skip(12)?;
+    let request = a.u32()?;
+    a.skip(16)?;
+    // `fuse_ioctl_out`: the call succeeded.
+    let done = [0; 16];
+    match request {
+        abi::ioctl::GETFLAGS => {
+            out.bytes(&done).u32(fs.flags(node)?);
+        }
+        abi::ioctl::SETFLAGS => {
+            fs.set_flags(caller, node, a.u32()?)?;
+            out.bytes(&done);
+        }
+        abi::ioctl::FSGETXATTR => {
+            out.bytes(&done).u32(flags::extended(fs.flags(node)?));
+            out.bytes(&[0; 24]);
+        }
+        abi::ioctl::FSSETXATTR => {
+            let (extended, extent_size) = (a.u32()?, a.u32()?);
+            a.skip(4)?;
+            let (project, cow_extent_size) = (a.u32()?, a.u32()?);
+            let flags = flags::from_extended(extended, fs.flags(node)?);
+            match flags.filter(|_| extent_size == 0 && project == 0 && cow_extent_size == 0) {
+                Some(flags) => fs.set_flags(caller, node, flags)?,
+                None => return Err(Failure::Errno(Errno::OPNOTSUPP)),
+            }
+            out.bytes(&done);
+        }
+        _ => return Err(Failure::Errno(Errno::NOTTY)),
+    }
+    Ok(())
 }
 
 /// A value, or only its size if the caller asked for no bytes.

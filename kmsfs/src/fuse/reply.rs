@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::abi::OUT_HEADER;
-use crate::fs::{Attr, Entry};
+use super::abi::{OUT_HEADER, STATX_BASIC, STATX_BTIME};
+use crate::fs::{Attr, Entry, Timestamp};
 
 /// A page: alignment of the data in read and write buffers, and the unit of the disk format.
 const PAGE: usize = 4096;
@@ -119,6 +119,42 @@ impl Body {
             .u32(ttl.subsec_nanos())
             .u32(0)
             .attributes(attr)
+    }
+
+    /// `fuse_statx_out`.
+    pub(super) fn statx(
+        &mut self,
+        attr: &Attr,
+        birth: Option<Timestamp>,
+        ttl: Duration,
+    ) -> &mut Body {
+        let mut mask = STATX_BASIC;
+        if birth.is_some() {
+            mask |= STATX_BTIME;
+        }
+        self.u64(ttl.as_secs()).u32(ttl.subsec_nanos()).u32(0);
+        self.bytes(&[0; 16]);
+        self.u32(mask).u32(attr.blksize).u64(0);
+        self.u32(attr.nlink).u32(attr.uid).u32(attr.gid);
+        // A mode of 16 bits and two bytes of padding.
+        self.bytes(&u16::try_from(attr.mode()).unwrap_or(0).to_ne_bytes());
+        self.bytes(&[0; 2]);
+        self.u64(attr.ino).u64(attr.size).u64(attr.blocks).u64(0);
+        for time in [
+            attr.atime,
+            birth.unwrap_or_default(),
+            attr.ctime,
+            attr.mtime,
+        ] {
+            self.u64(time.secs.cast_unsigned()).u32(time.nanos).u32(0);
+        }
+        // The device number in two; the file system's own is the kernel's.
+        let (major, minor) = (
+            (attr.rdev >> 8) & 0xfff,
+            (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0xf_ff00),
+        );
+        self.u32(major).u32(minor).u64(0);
+        self.bytes(&[0; 112])
     }
 
     /// `fuse_attr`.

@@ -54,11 +54,16 @@ struct Queue {
 }
 
 impl Session {
-    /// Answers the kernel's INIT on `connection`.
+    /// Answers the kernel's INIT on `connection`. With `old_kernel` nothing is used that Linux 6.1 does not have.
     ///
     /// # Errors
     /// The mount went away, or the kernel speaks another protocol version.
-    pub fn negotiate(connection: OwnedFd, fs: Arc<Fs>, threads: usize) -> io::Result<Session> {
+    pub fn negotiate(
+        connection: OwnedFd,
+        fs: Arc<Fs>,
+        threads: usize,
+        old_kernel: bool,
+    ) -> io::Result<Session> {
         let mut buffer = vec![0; abi::IN_HEADER + 8192];
         let length = loop {
             match rustix::io::read(&connection, &mut buffer) {
@@ -83,7 +88,7 @@ impl Session {
         Ok(Session {
             shared: Arc::new(Shared {
                 connection,
-                dispatcher: Dispatcher::new(fs, CACHE_TTL, MAX_IO),
+                dispatcher: Dispatcher::new(fs, CACHE_TTL, MAX_IO, old_kernel),
                 parked: Parked::default(),
             }),
             threads,
@@ -317,6 +322,7 @@ impl Offer {
     fn accept(&self, unique: u64) -> Vec<u8> {
         const WANTED: u64 = init::ASYNC_READ
             | init::ATOMIC_O_TRUNC
+            | init::EXPORT_SUPPORT
             | init::BIG_WRITES
             | init::DONT_MASK
             | init::DO_READDIRPLUS

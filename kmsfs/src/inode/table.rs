@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::forgotten::{Forgotten, Memory};
 use super::{Node, Place};
 use crate::backing::LowerId;
 use crate::errno::{Errno, FsResult};
@@ -19,6 +20,7 @@ pub(crate) struct Table {
     by_id: Vec<RwLock<HashMap<NodeId, Arc<Node>>>>,
     by_lower: Vec<Mutex<HashMap<LowerId, Arc<Node>>>>,
     next: AtomicU64,
+    forgotten: Forgotten,
 }
 
 impl Table {
@@ -30,6 +32,7 @@ impl Table {
             by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
             by_lower: (0..SHARDS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(NodeId::ROOT.0 + 1),
+            forgotten: Forgotten::default(),
         };
         table
             .ids(root.id)
@@ -51,15 +54,19 @@ impl Table {
         self.lowers(lower).lock().get(&lower).cloned()
     }
 
-    /// The node of a lower object found at `place`, with one reference more for the kernel.
+    /// The node of a lower object found at `place`, with one reference more for the kernel. An object that the kernel
+    /// had forgotten gets its old number.
     pub(crate) fn intern(&self, lower: LowerId, kind: Kind, place: Place) -> Arc<Node> {
         let mut shard = self.lowers(lower).lock();
         let known = shard.get(&lower).filter(|node| node.kind == kind).cloned();
         let node = known.unwrap_or_else(|| {
-            let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+            let old = self.forgotten.take(lower);
+            let old = old.filter(|(_, memory)| memory.kind == kind);
+            let id = old.as_ref().map_or_else(|| self.number(), |(id, _)| *id);
             let node = Arc::new(Node::new(id, lower, kind));
-            shard.insert(lower, Arc::clone(&node));
-            self.ids(id).write().insert(id, Arc::clone(&node));
+            let settled = old.is_some_and(|(_, memory)| memory.settled);
+            node.settled.store(settled, Ordering::Release);
+            self.insert(&mut shard, &node);
             node
         });
         node.take_reference();
@@ -67,6 +74,42 @@ impl Table {
         drop(shard);
         self.release_places(moved);
         node
+    }
+
+    /// The node of a new lower object that has no name.
+    pub(crate) fn intern_nameless(&self, lower: LowerId, kind: Kind) -> Arc<Node> {
+        let mut shard = self.lowers(lower).lock();
+        drop(self.forgotten.take(lower));
+        let node = Arc::new(Node::new(self.number(), lower, kind));
+        self.insert(&mut shard, &node);
+        node.take_reference();
+        node
+    }
+
+    fn number(&self) -> NodeId {
+        NodeId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn insert(&self, shard: &mut HashMap<LowerId, Arc<Node>>, node: &Arc<Node>) {
+        shard.insert(node.lower, Arc::clone(node));
+        self.ids(node.id).write().insert(node.id, Arc::clone(node));
+    }
+
+    /// One reference more to a node that the kernel may know; None if it is not here any more.
+    pub(crate) fn again(&self, id: NodeId) -> Option<Arc<Node>> {
+        let node = self.get(id).ok()?;
+        // References come to nothing under this lock only.
+        let _shard = self.lowers(node.lower).lock();
+        if !self.ids(id).read().contains_key(&id) {
+            return None;
+        }
+        node.take_reference();
+        Some(node)
+    }
+
+    /// Where a node was that the kernel forgot.
+    pub(crate) fn memory(&self, id: NodeId) -> Option<Memory> {
+        self.forgotten.get(id)
     }
 
     /// The kernel drops references.
@@ -86,10 +129,20 @@ impl Table {
             if node.references.load(Ordering::Acquire) != 0 {
                 continue;
             }
-            remove_if_same(&mut shard, &node);
-            drop(shard);
+            let named = remove_if_same(&mut shard, &node);
             self.ids(node.id).write().remove(&node.id);
             let places = std::mem::take(&mut *node.places.lock());
+            if named && let Some(place) = places.first() {
+                let memory = Memory {
+                    lower: node.lower,
+                    kind: node.kind,
+                    parent: place.parent.id,
+                    name: place.name.clone(),
+                    settled: node.settled.load(Ordering::Acquire),
+                };
+                self.forgotten.add(node.id, memory);
+            }
+            drop(shard);
             work.extend(places.into_iter().map(|place| (place.parent, 1)));
         }
     }
@@ -140,6 +193,11 @@ impl Table {
         remove_if_same(&mut self.lowers(node.lower).lock(), node);
     }
 
+    /// A lower object that has no node is about to lose its last name.
+    pub(crate) fn gone(&self, lower: LowerId) {
+        drop(self.forgotten.take(lower));
+    }
+
     /// It did not after all.
     pub(crate) fn rehash(&self, node: &Arc<Node>) {
         self.lowers(node.lower)
@@ -163,6 +221,21 @@ impl Table {
     }
 }
 
+impl Drop for Table {
+    /// A node holds those above it: without this the last one of a deep tree would drop them by recursion.
+    fn drop(&mut self) {
+        let nodes: Vec<_> = self
+            .by_id
+            .iter_mut()
+            .flat_map(|shard| std::mem::take(shard.get_mut()).into_values())
+            .collect();
+        for node in &nodes {
+            node.places.lock().clear();
+            node.unpin();
+        }
+    }
+}
+
 #[allow(
     clippy::indexing_slicing,
     reason = "the index is taken modulo the length"
@@ -175,11 +248,12 @@ fn same(a: &Place, b: &Place) -> bool {
     a.name == b.name && Arc::ptr_eq(&a.parent, &b.parent)
 }
 
-fn remove_if_same(shard: &mut HashMap<LowerId, Arc<Node>>, node: &Arc<Node>) {
-    if shard
+fn remove_if_same(shard: &mut HashMap<LowerId, Arc<Node>>, node: &Arc<Node>) -> bool {
+    let same = shard
         .get(&node.lower)
-        .is_some_and(|known| Arc::ptr_eq(known, node))
-    {
+        .is_some_and(|known| Arc::ptr_eq(known, node));
+    if same {
         shard.remove(&node.lower);
     }
+    same
 }

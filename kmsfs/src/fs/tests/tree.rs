@@ -159,6 +159,12 @@ fn what_is_open_outlives_its_name() {
     assert_ne!(other.node, entry.node);
     world.fs().release(fh);
     world.fs().release(other_fh);
+    // Closed, but the kernel still knows it: as a local file system has it for an O_PATH descriptor.
+    assert_eq!(
+        world.fs().getattr(&me(), entry.node, None).unwrap().nlink,
+        0
+    );
+    world.fs().forget(entry.node, 1);
     assert_eq!(
         world.fs().getattr(&me(), entry.node, None).unwrap_err(),
         Errno::STALE
