@@ -9,7 +9,9 @@ declare -A GROUPS_OF=(
     [demo]="swtpm fuse3"
     # tpm2-tools: the tests change the TPM behind kmsd's back. procps: pgrep for the host helper.
     # bsdutils: script(1), the terminal systemd-nspawn wants.
-    [test]="swtpm tpm2-tools fuse3 attr acl procps bsdutils systemd systemd-container python3 python3-venv"
+    # xfsprogs, e2fsprogs, mount (losetup): file systems that the crash tests cut off; strace: fsyncs that
+    # do nothing.
+    [test]="swtpm tpm2-tools fuse3 xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
     [bench]="fuse3 gocryptfs fio"
 )
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
 # as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
-# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper e2e fs systemd
-# KMS_TESTS_REQUIRE=fuse,tpm,systemd  fail instead of skipping
-# KMS_TESTS_FULL=1                    longer file system exercises
+# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper e2e fs crash systemd
+# KMS_TESTS_REQUIRE=fuse,tpm,systemd,loop  fail instead of skipping
+# KMS_TESTS_FULL=1                    longer file system exercises, thousands of crash points
+# KMS_CRASH_SEED, KMS_CRASH_POINTS    see tests/crash/main.rs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test
 # shellcheck disable=SC2206
-suites=(${*:-unit provider harness tamper e2e fs systemd})
+suites=(${*:-unit provider harness tamper e2e fs crash systemd})
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 
@@ -45,6 +46,12 @@ for suite in "${suites[@]}"; do
     tamper | e2e | fs | systemd)
         # Built beforehand and found here, so that the limit is for the tests alone.
         run "$suite" 1500 cargo test -p kms-tests --test "$suite" --locked ;;
+    crash)
+        # 5,000 crash points take hours on a busy machine.
+        limit=1500
+        if [ "${KMS_TESTS_FULL:-}" = 1 ]; then limit=21600; fi
+        run crash "$limit" cargo test -p kms-tests --test crash --locked
+        ;;
     *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac
 done

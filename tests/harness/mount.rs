@@ -21,9 +21,28 @@ pub struct Mount {
 impl Mount {
     /// Mounts `lower` on `point` and waits until it is there.
     pub fn start(lower: &Path, point: &Path, socket: &Path, options: &[&str]) -> Mount {
+        Mount::start_under(&[], lower, point, socket, options)
+    }
+
+    /// The same with kmsfs started by another program, `under`, that becomes it or runs beside it.
+    pub fn start_under(
+        under: &[&str],
+        lower: &Path,
+        point: &Path,
+        socket: &Path,
+        options: &[&str],
+    ) -> Mount {
         std::fs::create_dir_all(point).expect("make the mount point");
         let log = point.with_extension("log");
-        let mut command = Command::new(programs::path("kmsfs"));
+        let program = programs::path("kmsfs");
+        let mut command = match under {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command
             .args(["mount", "--foreground", "--socket"])
             .arg(socket);

@@ -1,7 +1,7 @@
 //! What a machine must have for a suite, and skipping what it cannot run.
 //!
 //! A suite begins with `require::fuse()` and the like, and returns when that is false. The line that says
-//! so goes past the test runner's capture. With `KMS_TESTS_REQUIRE=fuse,tpm,systemd` (any of them) a lack
+//! so goes past the test runner's capture. With `KMS_TESTS_REQUIRE=fuse,tpm,systemd,loop` (any of them) a lack
 //! is a failure: CI sets it, so that a machine that lost an ability cannot turn a suite green.
 
 use std::io::Write;
@@ -42,6 +42,27 @@ pub fn systemd() -> bool {
         None
     };
     decide("systemd", missing)
+}
+
+/// True when a program that one test needs is installed.
+pub fn program(name: &str) -> bool {
+    let missing = (!on_path(name)).then(|| format!("{name} is not installed"));
+    decide(name, missing)
+}
+
+/// True when file systems can be made in image files and mounted: root, loop devices, ext4 and XFS tools.
+pub fn loop_devices() -> bool {
+    let tool = ["losetup", "mkfs.ext4", "mkfs.xfs"]
+        .into_iter()
+        .find(|tool| !on_path(tool));
+    let missing = if !root() {
+        Some("not root".to_owned())
+    } else if !Path::new("/dev/loop-control").exists() {
+        Some("there is no /dev/loop-control".to_owned())
+    } else {
+        tool.map(|tool| format!("{tool} is not installed"))
+    };
+    decide("loop", missing)
 }
 
 /// True for root. Suites that act as several users need it; CI is root.
