@@ -4,7 +4,7 @@ use kms_api::{DescribeKeyRequest, KeyMetadata};
 
 use crate::Context;
 use crate::args::Command;
-use crate::exit::{self, Failure};
+use crate::exit::{self, Exit, Failure};
 
 mod alias;
 mod crypt;
@@ -13,18 +13,19 @@ mod key;
 mod status;
 mod tpm;
 
-/// Carries out a command.
-pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
-    match command {
+/// Carries out a command, and says how kmsctl ends when it succeeded.
+pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
+    let done = match command {
         Command::Status => status::run(context),
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),
-        Command::Fs(args) => fs::run(args, context),
+        Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
-    }
+    };
+    done.map(|()| Exit::Success)
 }
 
 /// Describes a key given in any form.

@@ -37,6 +37,12 @@ pub enum Exit {
     Protocol = 11,
     /// The mount or encrypted directory is not in a state that allows it.
     FileSystem = 12,
+    /// `fs check`: damage was found, and all of it was repaired or moved out of the way.
+    Repaired = 13,
+    /// `fs check`: damage is left.
+    Damaged = 14,
+    /// `fs check`: nothing is damaged, but not everything could be checked.
+    Unchecked = 15,
 }
 
 /// The table of exit codes for the help text.
@@ -55,6 +61,9 @@ Exit codes:
   10  kmsd failed or is shutting down
   11  the answer was not understood: kmsctl and kmsd do not fit together
   12  fs: the mount or the encrypted directory does not allow it
+  13  fs check: there was damage; all of it was repaired or moved out of the way
+  14  fs check: there is damage
+  15  fs check: no damage, but not everything could be checked
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -48,7 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         output: output::Output::new(cli.json),
     };
     match commands::run(&cli.command, &context) {
-        Ok(()) => Exit::Success.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => {
             context.output.failure(&failure);
             failure.exit.into()

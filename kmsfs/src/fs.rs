@@ -10,7 +10,7 @@
 //! `content` is what happens inside one file.
 
 mod attr;
-mod content;
+pub(crate) mod content;
 mod context;
 mod create;
 mod dir;

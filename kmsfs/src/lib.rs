@@ -11,6 +11,7 @@
 //! [`status`] shows one. The program itself is [`run`].
 
 pub mod backing;
+pub mod check;
 pub mod control;
 pub mod errno;
 pub mod fs;

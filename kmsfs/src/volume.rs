@@ -38,6 +38,11 @@ pub trait Keys: Send + Sync {
         policy: &PolicyId,
         generation: u32,
     ) -> Result<Arc<UnlockedPolicy>, Errno>;
+
+    /// Why a policy was refused last, in words for an operator.
+    fn refusal_text(&self, _policy: &PolicyId) -> Option<String> {
+        None
+    }
 }
 
 thread_local! {

@@ -410,6 +410,12 @@ impl FileHeader {
         }
     }
 
+    /// Whether one of the two slots is neither empty nor well formed: damage, or half of a torn write.
+    #[must_use]
+    pub fn has_unusable_slot(&self) -> bool {
+        self.slots.contains(&Slot::Unusable)
+    }
+
     fn sequence(&self, index: usize) -> u64 {
         self.slots
             .get(index)

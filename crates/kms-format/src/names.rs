@@ -184,6 +184,22 @@ pub fn decrypt(
     Ok(name)
 }
 
+/// Whether the sidecar of a [`LowerName::Long`] name belongs to it, judged without a key. Fine for every other name.
+///
+/// # Errors
+/// [`NameError::SidecarMissing`], [`NameError::SidecarMismatch`], and every fault of a sidecar.
+pub fn check_sidecar(lower: &[u8], sidecar: Option<&[u8]>) -> Result<(), FormatError> {
+    if classify(lower) != LowerName::Long {
+        return Ok(());
+    }
+    let sealed = decode_sidecar(sidecar.ok_or(NameError::SidecarMissing)?)?;
+    if digest(sealed).as_bytes() == lower.get(1..).unwrap_or_default() {
+        Ok(())
+    } else {
+        Err(NameError::SidecarMismatch.into())
+    }
+}
+
 /// Tells what a lower name is, without a key.
 #[must_use]
 pub fn classify(lower: &[u8]) -> LowerName {

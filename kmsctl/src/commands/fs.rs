@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::Context;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
+mod check;
 mod init;
 mod protect;
 mod status;
@@ -50,6 +51,28 @@ pub enum FsCommand {
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
     },
+    /// Look for damage in an encrypted directory that is not mounted, and repair it if asked to.
+    ///
+    /// Ends with 0 if it is clean (notes do not count), 13 if all damage was repaired, 14 if damage is left, 15 if
+    /// nothing is damaged but not everything could be checked. Nothing of a user's is ever deleted: what cannot be
+    /// repaired goes into `.kmsfs.lost` in the encrypted directory, with a journal. With --json the report is printed
+    /// as JSON.
+    Check {
+        /// The encrypted directory.
+        path: PathBuf,
+        /// Repair what has a safe repair, and move the rest out of the way.
+        #[arg(long)]
+        repair: bool,
+        /// Read all content as well.
+        #[arg(long)]
+        content: bool,
+        /// Check only the structure, without asking kmsd for keys.
+        #[arg(long, conflicts_with_all = ["repair", "content"])]
+        no_keys: bool,
+        /// Also write the report to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -79,9 +102,9 @@ impl Mode {
     }
 }
 
-/// Carries out a command.
-pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<(), Failure> {
-    match &args.command {
+/// Carries out a command, and says how kmsctl ends when it succeeded.
+pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
+    let done = match &args.command {
         FsCommand::Init {
             lower,
             key,
@@ -94,8 +117,22 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<(), Failure> {
             mode,
             control,
         } => protect::run(directory, key, *mode, control.as_deref(), context),
+        FsCommand::Check {
+            path,
+            repair,
+            content,
+            no_keys,
+            report,
+        } => {
+            let options = kmsfs::check::Options {
+                repair: *repair,
+                content: *content,
+            };
+            return check::run(path, options, !no_keys, report.as_deref(), context);
+        }
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }
-    }
+    };
+    done.map(|()| Exit::Success)
 }

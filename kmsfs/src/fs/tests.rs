@@ -1,5 +1,6 @@
 //! The operations on a real lower directory, without FUSE and with fixed keys.
 
+mod check;
 mod damage;
 mod durable;
 mod handles;

@@ -271,6 +271,10 @@ impl Keys for KmsdKeys {
             .map(|unlocked| unlocked.policy)
             .map_err(|refusal| refusal.errno())
     }
+
+    fn refusal_text(&self, policy: &PolicyId) -> Option<String> {
+        self.refusal(policy).map(|refusal| refusal.to_string())
+    }
 }
 
 impl AttemptState {
