@@ -7,14 +7,48 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod attributes;
 mod fsx;
+mod handles;
+mod mounting;
+mod names;
 mod pjdfstest;
-mod posix;
+mod writing;
 
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use kms_tests::mount::Mount;
 use kms_tests::require;
+use kms_tests::world::World;
 
 /// What every test of this suite needs: a mount, a TPM for the daemon behind it, and root, because files
 /// of several users are made.
 fn machine_can() -> bool {
     require::fuse() && require::tpm() && require::as_root()
+}
+
+/// Runs `test` on a fresh mount, and `after` on the same directory mounted again.
+fn on_a_mount(options: &[&str], test: impl Fn(&Mount), after: impl Fn(&Mount)) {
+    if !machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/fs");
+    let lower = world.volume("posix", "alias/fs");
+    let mount = world.mount_with(&lower, options);
+    test(&mount);
+    mount.unmount();
+    let mount = world.mount_with(&lower, options);
+    after(&mount);
+    mount.unmount();
+}
+
+/// The names in a directory.
+fn names(folder: &Path) -> HashSet<String> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect()
 }

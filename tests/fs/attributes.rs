@@ -1,0 +1,220 @@
+//! Attributes: extended ones, owners, modes and times.
+
+use std::collections::HashSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use kms_tests::daemon::path_text;
+use kms_tests::require::output_of;
+use rustix::fs::{AtFlags, CWD, XattrFlags};
+
+use crate::on_a_mount;
+
+/// SEMANTICS: xattr
+#[test]
+fn user_attributes() {
+    on_a_mount(
+        &[],
+        |mount| {
+            let file = mount.path("file");
+            fs::write(&file, "x").unwrap();
+            for number in 0..20 {
+                let value = vec![number; usize::from(number) * 4];
+                let name = format!("user.attribute-{number}");
+                rustix::fs::setxattr(&file, name.as_str(), &value, XattrFlags::CREATE).unwrap();
+            }
+            let again = rustix::fs::setxattr(&file, "user.attribute-3", b"", XattrFlags::CREATE);
+            assert_eq!(again, Err(rustix::io::Errno::EXIST));
+            rustix::fs::removexattr(&file, "user.attribute-4").unwrap();
+            let absent = rustix::fs::setxattr(&file, "user.absent", b"", XattrFlags::REPLACE);
+            assert_eq!(absent, Err(rustix::io::Errno::NODATA));
+        },
+        |mount| {
+            let file = mount.path("file");
+            let mut value = vec![0; 4096];
+            let length = rustix::fs::getxattr(&file, "user.attribute-7", &mut value[..]).unwrap();
+            assert_eq!(&value[..length], [7; 28]);
+            let mut list = vec![0; 4096];
+            let length = rustix::fs::listxattr(&file, &mut list[..]).unwrap();
+            let listed = String::from_utf8(list[..length].to_vec()).unwrap();
+            let listed: HashSet<&str> = listed.split_terminator('\0').collect();
+            assert_eq!(listed.len(), 19, "{listed:?}");
+            assert!(listed.contains("user.attribute-0") && !listed.contains("user.attribute-4"));
+        },
+    );
+}
+
+/// SEMANTICS: create
+#[test]
+fn files_of_other_users() {
+    // nobody, which every Debian has.
+    const OTHER: u32 = 65_534;
+    let as_other = |program: &str, arguments: &[&str]| {
+        Command::new(program)
+            .args(arguments)
+            .uid(OTHER)
+            .gid(OTHER)
+            .status()
+            .unwrap()
+            .success()
+    };
+    on_a_mount(
+        &["allow_other"],
+        |mount| {
+            fs::set_permissions(&mount.point, Permissions::from_mode(0o755)).unwrap();
+            let shared = mount.path("shared");
+            fs::create_dir(&shared).unwrap();
+            fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();
+            let private = mount.path("private");
+            fs::write(&private, "root's").unwrap();
+            fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+            let shared = path_text(&shared);
+            assert!(as_other(
+                "sh",
+                &["-c", &format!("umask 027; echo mine > {shared}/mine")]
+            ));
+            assert!(as_other("mkdir", &[&format!("{shared}/folder")]));
+            assert!(as_other("ln", &["-s", "target", &format!("{shared}/link")]));
+            assert!(!as_other("cat", &[path_text(&private)]));
+            assert!(!as_other(
+                "touch",
+                &[&format!("{}/nothing", path_text(&mount.point))]
+            ));
+        },
+        |mount| {
+            for (name, mode) in [("mine", 0o640), ("folder", 0o755)] {
+                let meta = mount.path("shared").join(name).metadata().unwrap();
+                assert_eq!((meta.uid(), meta.gid()), (OTHER, OTHER), "{name}");
+                assert_eq!(meta.permissions().mode() & 0o7777, mode, "{name}");
+            }
+            let link = mount.path("shared/link").symlink_metadata().unwrap();
+            assert_eq!((link.uid(), link.gid()), (OTHER, OTHER));
+        },
+    );
+}
+
+/// SEMANTICS: stat
+#[test]
+fn attributes_survive_a_remount() {
+    on_a_mount(
+        &["allow_other"],
+        |mount| {
+            let file = mount.path("file");
+            fs::write(&file, "content").unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o4751)).unwrap();
+            std::os::unix::fs::chown(&file, Some(1234), Some(4321)).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(0o2751)).unwrap();
+            let time = rustix::fs::Timespec {
+                tv_sec: 1_000_000_000,
+                tv_nsec: 123_456_789,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            rustix::fs::utimensat(CWD, &file, &times, AtFlags::empty()).unwrap();
+            fs::hard_link(&file, mount.path("second")).unwrap();
+            rustix::fs::mkfifoat(
+                CWD,
+                mount.path("fifo"),
+                rustix::fs::Mode::from_raw_mode(0o600),
+            )
+            .unwrap();
+        },
+        |mount| {
+            let meta = mount.path("file").metadata().unwrap();
+            assert_eq!(meta.permissions().mode() & 0o7777, 0o2751);
+            assert_eq!((meta.uid(), meta.gid()), (1234, 4321));
+            assert_eq!(
+                (meta.mtime(), meta.mtime_nsec()),
+                (1_000_000_000, 123_456_789)
+            );
+            assert_eq!((meta.len(), meta.nlink()), (7, 2));
+            assert_eq!(meta.ino(), mount.path("second").metadata().unwrap().ino());
+            use std::os::unix::fs::FileTypeExt;
+            assert!(mount.path("fifo").metadata().unwrap().file_type().is_fifo());
+            let statfs = rustix::fs::statvfs(&mount.point).unwrap();
+            assert_eq!(statfs.f_namemax, 255);
+            assert!(statfs.f_blocks > 0);
+        },
+    );
+}
+
+/// SEMANTICS: chattr flags
+#[test]
+fn flags_of_chattr() {
+    // Not on tmpfs before Linux 6.6, and not on every file system.
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    on_a_mount(
+        &[],
+        |mount| {
+            let file = mount.path("file");
+            fs::write(&file, "content").unwrap();
+            let (file, point) = (path_text(&file), path_text(&mount.point));
+            assert!(said("chattr", &["+d", file]).0);
+            assert!(said("lsattr", &[file]).1.contains('d'));
+            // Immutable: nothing changes, and it stays readable.
+            assert!(said("chattr", &["+i", file]).0);
+            assert!(fs::write(file, "other").is_err());
+            assert!(fs::remove_file(file).is_err());
+            assert!(fs::rename(file, mount.path("elsewhere")).is_err());
+            assert!(fs::set_permissions(file, Permissions::from_mode(0o600)).is_err());
+            assert_eq!(fs::read_to_string(file).unwrap(), "content");
+            assert!(said("lsattr", &[file]).1.contains('i'));
+            assert!(!said("chattr", &["+a", file]).0, "append-only");
+            // A directory: nothing comes, nothing goes.
+            let folder = mount.path("folder");
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("inside"), "").unwrap();
+            let folder_text = path_text(&folder);
+            assert!(said("chattr", &["+i", folder_text]).0);
+            assert!(fs::write(folder.join("new"), "").is_err());
+            assert!(fs::remove_file(folder.join("inside")).is_err());
+            fs::write(folder.join("inside"), "changed").unwrap();
+            assert!(said("chattr", &["-i", folder_text]).0);
+            let listed = said("lsattr", &["-d", point]);
+            assert!(listed.0, "{}", listed.1);
+        },
+        |mount| {
+            let file = mount.path("file");
+            assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+            assert!(fs::write(&file, "other").is_err());
+            let text = path_text(&file);
+            let extended = output_of(Command::new("xfs_io").args(["-r", "-c", "lsattr", text]));
+            assert!(
+                extended.contains('i') && extended.contains('d'),
+                "{extended}"
+            );
+            assert!(said("chattr", &["-i", text]).0);
+            fs::write(&file, "other").unwrap();
+        },
+    );
+}
+
+/// SEMANTICS: time of creation
+#[test]
+fn the_time_of_creation() {
+    on_a_mount(
+        &[],
+        |mount| fs::write(mount.path("file"), "").unwrap(),
+        |mount| {
+            let born = |path: &std::path::Path| path.metadata().unwrap().created();
+            let file = mount.path("file");
+            // Where the lower file system keeps one.
+            if let Ok(lower) = born(&mount.lower) {
+                let time = born(&file).unwrap();
+                assert!(time >= lower && time <= std::time::SystemTime::now());
+                fs::write(&file, "changed").unwrap();
+                assert_eq!(born(&file).unwrap(), time);
+            }
+        },
+    );
+}
