@@ -25,6 +25,14 @@ pub(crate) struct Found {
     pub(crate) bytes: u64,
 }
 
+impl Found {
+    pub(crate) fn add(&mut self, more: Found) {
+        self.names += more.names;
+        self.files += more.files;
+        self.bytes += more.bytes;
+    }
+}
+
 /// Everything of one folder, by relative path.
 type Listing = BTreeMap<String, Seen>;
 

@@ -23,6 +23,8 @@ mod power_cut;
 mod random;
 mod raw;
 mod rig;
+mod snapshots;
+mod sqlite;
 mod tree;
 
 use std::sync::Once;

@@ -139,11 +139,7 @@ fn power_cuts(kind: Kind, mode: Mode, points: u64) {
     let mut all = Found::default();
     for point in 1..=points {
         match rig.cut() {
-            Ok(found) => {
-                all.names += found.names;
-                all.files += found.files;
-                all.bytes += found.bytes;
-            }
+            Ok(found) => all.add(found),
             Err(wrong) => panic!(
                 "crash point {point} on {} with {}:\n{}",
                 kind.name(),
@@ -152,15 +148,7 @@ fn power_cuts(kind: Kind, mode: Mode, points: u64) {
             ),
         }
     }
-    rig::say(&format!(
-        "crash points: power cut, {}, {}: {points}, {} names, {} files, {} bytes checked, {} s",
-        kind.name(),
-        mode.name(),
-        all.names,
-        all.files,
-        all.bytes,
-        start.elapsed().as_secs()
-    ));
+    rig::report("power cut", kind, mode, points, all, start);
 }
 
 #[test]

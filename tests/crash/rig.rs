@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use kms_tests::daemon::path_text;
 use kms_tests::mount::Mount;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use crate::check::{self, Found, Owed};
 use crate::ledger::Ledger;
 use crate::load::{self, Shared};
-use crate::lower::Lower;
+use crate::lower::{self, Lower};
 use crate::random::Random;
 
 /// Workers of a load.
@@ -26,6 +27,25 @@ const EXPECTED: &str = "nothing in it was ever synced";
 /// A line past the test runner's capture.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The line of a test that found nothing wrong; scripts/crash-table.sh makes a table of them.
+pub(crate) fn report(
+    what: &str,
+    kind: lower::Kind,
+    mode: Mode,
+    points: u64,
+    found: Found,
+    start: Instant,
+) {
+    say(&format!(
+        "crash points: {what} | {} | {} | {points} | {} | {} | {}",
+        kind.name(),
+        mode.name(),
+        found.files,
+        found.bytes >> 20,
+        start.elapsed().as_secs(),
+    ));
 }
 
 /// How content is encrypted.
@@ -135,11 +155,10 @@ impl Load {
 
     /// Waits until this many operations have returned, or a worker has stopped for an error.
     pub(crate) fn wait_for(&self, operations: u64) {
-        let deadline = std::time::Instant::now() + wait::PATIENCE;
-        while self.shared.returned.load(Ordering::Relaxed) < operations
-            && std::time::Instant::now() < deadline
+        let deadline = Instant::now() + wait::PATIENCE;
+        while self.shared.returned.load(Ordering::Relaxed) < operations && Instant::now() < deadline
         {
-            thread::sleep(std::time::Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
