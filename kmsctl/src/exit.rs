@@ -43,6 +43,8 @@ pub enum Exit {
     Damaged = 14,
     /// `fs check`: nothing is damaged, but not everything could be checked.
     Unchecked = 15,
+    /// `fs import`: done in part; what could not be imported is named.
+    Partial = 16,
 }
 
 /// The table of exit codes for the help text.
@@ -64,6 +66,7 @@ Exit codes:
   13  fs check: there was damage; all of it was repaired or moved out of the way
   14  fs check: there is damage
   15  fs check: no damage, but not everything could be checked
+  16  fs import: done in part; what could not be imported is named
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -14,6 +14,7 @@ use clap::Parser;
 pub mod args;
 mod commands;
 pub mod exit;
+mod import;
 pub mod output;
 
 use args::Cli;

@@ -8,6 +8,7 @@ use crate::Context;
 use crate::exit::{Exit, Failure};
 
 mod check;
+mod import;
 mod init;
 mod protect;
 mod status;
@@ -73,6 +74,8 @@ pub enum FsCommand {
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
+    /// Bring an existing tree of files into a directory of a mount: a verified copy that can be resumed.
+    Import(import::ImportArgs),
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -130,6 +133,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             };
             return check::run(path, options, !no_keys, report.as_deref(), context);
         }
+        FsCommand::Import(args) => import::run(args, context),
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }
