@@ -8,6 +8,11 @@ binaries=$1 destdir=$2 prefix=$3 unitdir=$4
 for program in kmsd kmsfs kmsctl; do
     install -D -m 0755 "$binaries/$program" "$destdir$prefix/bin/$program"
 done
+# What mount(8) and fstab call for the types kmsfs and fuse.kmsfs.
+for helper in mount.kmsfs mount.fuse.kmsfs; do
+    install -d -m 0755 "$destdir/sbin"
+    ln -sfn "$prefix/bin/kmsfs" "$destdir/sbin/$helper"
+done
 for unit in systemd/*.service systemd/*.socket; do
     to=$destdir$unitdir/$(basename "$unit")
     install -D -m 0644 "$unit" "$to"

@@ -9,6 +9,7 @@
 //! Reading order: [`types`](self) for what goes in and out, `context` for how a directory is unlocked, `lookup`, then one file for each family of operations;
 //! `content` is what happens inside one file.
 
+mod access;
 mod attr;
 pub(crate) mod content;
 mod context;
@@ -38,6 +39,7 @@ use std::sync::{Arc, OnceLock};
 use kms_format::{FormatError, names};
 use parking_lot::{Mutex, RwLock};
 
+pub use self::access::AccessTimes;
 use self::content::Fault;
 pub(crate) use self::content::FileBody;
 use self::headers::Headers;
@@ -83,6 +85,8 @@ pub struct Fs {
     shape: Mutex<()>,
     /// Of this mount: with it the kernel tells file handles of an earlier one apart. Not 0.
     generation: u64,
+    access_times: AccessTimes,
+    started: std::time::Instant,
 }
 
 impl Fs {
@@ -121,6 +125,8 @@ impl Fs {
             changed: OnceLock::new(),
             shape: Mutex::default(),
             generation: generation()?,
+            access_times: AccessTimes::default(),
+            started: std::time::Instant::now(),
         };
         fs.context(fs.table.root())?;
         if unclean {

@@ -18,6 +18,21 @@ pub(crate) struct Handle {
     pub(crate) node: Arc<Node>,
     /// For directories: the reader, opened at the first read.
     pub(crate) listing: Mutex<Option<Listing>>,
+    /// When reads last counted as an access, in seconds since the start; [`NEVER`] if they do not count.
+    accessed: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Handle {
+    /// Whether a read counts as an access. Once a second is enough.
+    pub(crate) fn counts(&self, second: u64) -> bool {
+        let last = self.accessed.load(Ordering::Relaxed);
+        last != NEVER && last != second && {
+            self.accessed.store(second, Ordering::Relaxed);
+            true
+        }
+    }
 }
 
 /// All handles. A number is never used twice within a mount.
@@ -36,11 +51,13 @@ impl Default for Handles {
 }
 
 impl Handles {
-    pub(crate) fn insert(&self, node: Arc<Node>) -> FileHandle {
+    /// `reads` says whether reads through the handle count as accesses.
+    pub(crate) fn insert(&self, node: Arc<Node>, reads: bool) -> FileHandle {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Handle {
             node,
             listing: Mutex::default(),
+            accessed: AtomicU64::new(if reads { 0 } else { NEVER }),
         };
         self.shard(number).write().insert(number, Arc::new(handle));
         FileHandle(number)

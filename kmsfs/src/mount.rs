@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod device;
 pub mod lock;
+pub mod remount;
 pub mod table;
 
 use std::io;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::fs::AccessTimes;
+
 /// Where kmsd listens unless told otherwise.
 pub const DEFAULT_KMSD_SOCKET: &str = "/run/kmsd/kmsd.sock";
 
@@ -26,6 +28,21 @@ pub enum Command {
     /// Without --foreground the command returns as soon as the mount can be used, with status 0,
     /// or with another status and the reason on standard error.
     Mount(MountArgs),
+    /// Change a mount that is there, as `mount -o remount` does: ro, rw, nosuid, nodev, noexec and the like.
+    Remount(RemountArgs),
+}
+
+/// Arguments of `kmsfs remount`.
+#[derive(Clone, Debug, Args)]
+pub struct RemountArgs {
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Options that change, separated by commas; what is not named stays.
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// The options are all that hold from now on: `mount(8)` has added those of before.
+    #[arg(long, hide = true)]
+    pub all: bool,
 }
 
 /// Arguments of `kmsfs mount`.
@@ -36,8 +53,9 @@ pub struct MountArgs {
     /// Where the plain text appears.
     pub mountpoint: PathBuf,
     /// Mount options, separated by commas: ro, allow_other, nosuid, suid, nodev, dev, noexec,
-    /// noatime, sync, dirsync, readahead=KIB, threads=N, key_wait=SECONDS, socket=PATH,
-    /// control=PATH, log=FILE.
+    /// noatime, relatime, strictatime, sync, dirsync, readahead=KIB, threads=N, key_wait=SECONDS,
+    /// socket=PATH, control=PATH, log=FILE. For mount(8) and fstab, which keep suid and dev to
+    /// themselves: allow_suid, allow_dev.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
     /// Stay in the foreground and log to standard error.
@@ -69,8 +87,8 @@ pub struct MountOptions {
     pub dev: bool,
     /// Programs may be run.
     pub exec: bool,
-    /// Reading updates access times as the lower file system does it.
-    pub atime: bool,
+    /// When reading moves access times; the lower file system may do so less often.
+    pub access_times: AccessTimes,
     /// All writes are synchronous.
     pub sync: bool,
     /// Changes of directories are synchronous.
@@ -99,7 +117,7 @@ impl Default for MountOptions {
             suid: false,
             dev: false,
             exec: true,
-            atime: true,
+            access_times: AccessTimes::Relative,
             sync: false,
             dirsync: false,
             readahead_kib: 1024,
@@ -166,14 +184,17 @@ impl MountOptions {
             ("ro", None) => self.read_only = true,
             ("rw", None) => self.read_only = false,
             ("allow_other", None) => self.allow_other = true,
-            ("suid", None) => self.suid = true,
+            ("suid" | "allow_suid", None) => self.suid = true,
             ("nosuid", None) => self.suid = false,
-            ("dev", None) => self.dev = true,
+            ("dev" | "allow_dev", None) => self.dev = true,
             ("nodev", None) => self.dev = false,
             ("exec", None) => self.exec = true,
             ("noexec", None) => self.exec = false,
-            ("atime" | "relatime" | "strictatime", None) => self.atime = true,
-            ("noatime", None) => self.atime = false,
+            ("atime" | "relatime" | "nostrictatime", None) => {
+                self.access_times = AccessTimes::Relative;
+            }
+            ("strictatime", None) => self.access_times = AccessTimes::Always,
+            ("noatime", None) => self.access_times = AccessTimes::Never,
             ("sync", None) => self.sync = true,
             ("async", None) => self.sync = false,
             ("dirsync", None) => self.dirsync = true,
@@ -273,6 +294,14 @@ pub fn from_mount_helper(arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::Os
             _ => rewritten.push(argument),
         }
     }
+    let is_remount = rewritten
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .any(|list| list.split(',').any(|word| word == "remount"));
+    if is_remount && rewritten.len() > 3 {
+        // The lower directory stays what it is.
+        rewritten.splice(1..3, ["remount".into(), "--all".into()]);
+    }
     rewritten
 }
 
@@ -352,6 +381,10 @@ mod tests {
                 "rw,ro"
             ])),
             words(&["kmsfs", "mount", "/l", "/m", "-o", "rw,ro"])
+        );
+        assert_eq!(
+            from_mount_helper(words(&["mount.fuse.kmsfs", "/l", "/m", "-o", "remount,ro"])),
+            words(&["kmsfs", "remount", "--all", "/m", "-o", "remount,ro"])
         );
         assert_eq!(
             from_mount_helper(words(&["kmsfs", "mount", "-f"])),

@@ -1,4 +1,4 @@
-//! The program: `kmsfs mount`.
+//! The program: `kmsfs mount`, `kmsfs remount`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use kms_api::client::Client;
 use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
 use crate::mount::lock::LowerLock;
+use crate::mount::remount::remount;
 use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, system};
 use crate::options::{self, Cli, Command, MountArgs, MountOptions};
 use crate::volume::kmsd::KmsdKeys;
@@ -37,7 +38,18 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             };
         }
     };
-    let Command::Mount(args) = cli.command;
+    let args = match cli.command {
+        Command::Mount(args) => args,
+        Command::Remount(args) => {
+            return match remount(&args.mountpoint, &args.options, args.all) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("kmsfs: {error}");
+                    ExitCode::from(FAILED)
+                }
+            };
+        }
+    };
     let options = match MountOptions::from_args(&args) {
         Ok(options) => options,
         Err(error) => {
@@ -86,7 +98,7 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
         path: place.lower().to_owned(),
         errno,
     })?;
-    let fs = Arc::new(fs);
+    let fs = Arc::new(fs.with_access_times(options.access_times));
     let mut active = ActiveMount::start(&place, lock, Arc::clone(&fs), &options)?;
     active.attach(control_socket(&place, fs, &keys, &options)?);
     stop_on_signals(active.stopper()).map_err(system("cannot handle signals"))?;

@@ -13,6 +13,7 @@ mod handles;
 mod mounting;
 mod names;
 mod pjdfstest;
+mod times;
 mod writing;
 
 use std::collections::HashSet;

@@ -1,6 +1,7 @@
 //! How a mount begins and ends.
 
 use std::fs;
+use std::process::Command;
 
 use kms_tests::cli;
 use kms_tests::daemon::path_text;
@@ -77,4 +78,91 @@ fn mounting_in_the_background() {
     });
     assert_eq!(fs::read_to_string(point.join("file")).unwrap(), "x");
     unmount(&point).unwrap();
+}
+
+/// SEMANTICS: mount options, remount
+#[test]
+fn mounting_with_mount() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/fs");
+    let lower = world.volume("helper", "alias/fs");
+    let folder = world.path("helper");
+    for below in ["upper", "work", "point"] {
+        fs::create_dir_all(folder.join(below)).unwrap();
+    }
+    // In a mount namespace of its own, where the helper is installed over what is in /usr/sbin.
+    let script = r#"
+        helper=$1 lower=$2 point=$3 folder=$4 socket=$5
+        mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$folder/upper,workdir=$folder/work" overlay /usr/sbin
+        ln -s "$helper" /usr/sbin/mount.fuse.kmsfs
+        ln -s "$helper" /usr/sbin/mount.kmsfs
+        shown() { findmnt -n -o OPTIONS "$point"; }
+        has() { shown | tr , '\n' | grep -qx "$1" || { echo "no $1 in $(shown)"; exit 1; }; }
+        has_not() { ! shown | tr , '\n' | grep -qx "$1" || { echo "$1 in $(shown)"; exit 1; }; }
+
+        # The defaults: owners and modes in the lower tree are not authenticated.
+        mount -t fuse.kmsfs "$lower" "$point" -o "socket=$socket,log=$folder/log,control=$folder/control"
+        has nosuid; has nodev; has rw; has_not noexec; has relatime
+        cp /bin/true "$point/program"; "$point/program"
+        mount -o remount,ro "$point"
+        has ro; has nosuid; has nodev
+        ! touch "$point/new" 2>/dev/null
+        mount -o remount,rw,noexec "$point"
+        has rw; has nosuid; has noexec
+        touch "$point/new"
+        ! "$point/program" 2>/dev/null
+        mount -o remount,exec "$point"
+        "$point/program"
+        umount "$point"
+
+        # As fstab would have it.
+        echo "$lower $point kmsfs allow_suid,allow_dev,noatime,nofail,x-systemd.automount,socket=$socket,log=$folder/log,control=$folder/control 0 0" >"$folder/fstab"
+        until mount -T "$folder/fstab" "$point" 2>"$folder/said"; do
+            # The last mount may still be writing its end.
+            grep -q "in use" "$folder/said" || { cat "$folder/said"; exit 1; }
+            sleep 0.1
+        done
+        has_not nosuid; has_not nodev; has noatime
+        cp /bin/true "$point/program"; chmod 4755 "$point/program"
+        mknod "$point/null" c 1 3; echo x >"$point/null"
+        mount -o remount,nosuid,nodev "$point"
+        has nosuid; has nodev
+        ! echo x 2>/dev/null >"$point/null"
+        umount "$point"
+
+        # Begun read-only, it stays so, and says why.
+        until mount -r -t kmsfs "$lower" "$point" -o "socket=$socket,log=$folder/log,control=$folder/control" 2>"$folder/said"; do
+            grep -q "in use" "$folder/said" || { cat "$folder/said"; exit 1; }
+            sleep 0.1
+        done
+        has ro
+        ! mount -o remount,rw "$point" 2>"$folder/said"
+        grep -q "mounted with .ro." "$folder/said"
+        has ro
+        umount "$point"
+    "#;
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            script,
+            "sh",
+        ])
+        .arg(kms_tests::programs::path("kmsfs"))
+        .args([&lower, &folder.join("point"), &folder])
+        .arg(world.daemon.socket())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

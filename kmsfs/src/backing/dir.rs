@@ -59,7 +59,7 @@ impl Dir {
     pub(crate) fn open_file(&self, name: &str, write: bool) -> FsResult<LowerFile> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        again(|| sys::openat(&self.fd, name, flags)).map(LowerFile::new)
+        again(|| sys::openat_quietly(&self.fd, name, flags)).map(LowerFile::new)
     }
 
     /// Makes a file that must not be there yet, open for reading and writing.
@@ -67,8 +67,12 @@ impl Dir {
     #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn create_file(&self, name: &str, mode: u32) -> FsResult<LowerFile> {
         let site = Site::here();
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC
+            | OFlags::NOATIME;
         again(|| sys::create(site, &self.fd, name, flags, permissions(mode))).map(LowerFile::new)
     }
 
@@ -267,17 +271,16 @@ impl Dir {
         }
     }
 
-    /// Reads the entries with a position of its own, from the beginning.
+    /// Reads the entries with a position of its own, from the beginning, without a trace in the access time.
     pub(crate) fn list(&self) -> FsResult<Listing> {
         let flags = DIRECTORY | OFlags::RDONLY;
-        let fd = again(|| sys::openat(&self.fd, ".", flags))?;
-        Ok(Listing {
-            fd,
-            entries: Vec::new(),
-            next: 0,
-            cookie: 0,
-            end: false,
-        })
+        again(|| sys::openat_quietly(&self.fd, ".", flags)).map(Listing::new)
+    }
+
+    /// The same as an access by a user.
+    pub(crate) fn list_for_user(&self) -> FsResult<Listing> {
+        let flags = DIRECTORY | OFlags::RDONLY;
+        again(|| sys::openat(&self.fd, ".", flags)).map(Listing::new)
     }
 }
 
@@ -293,6 +296,16 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
+    fn new(fd: Fd) -> Listing {
+        Listing {
+            fd,
+            entries: Vec::new(),
+            next: 0,
+            cookie: 0,
+            end: false,
+        }
+    }
+
     /// Goes to a position that an entry named, or to the beginning with 0.
     pub(crate) fn seek(&mut self, cookie: u64) -> FsResult<()> {
         if cookie == self.cookie && cookie != 0 {

@@ -129,6 +129,11 @@ impl LowerFile {
         again(|| sys::futimens(site, &self.fd, times))
     }
 
+    /// Counts as an access: the access time moves by the rules of the lower mount.
+    pub(crate) fn touch(&self) -> FsResult<()> {
+        again(|| sys::touch(&self.fd))
+    }
+
     /// The flags of `chattr(1)`, `FS_*_FL`.
     pub(crate) fn flags(&self) -> FsResult<u32> {
         again(|| sys::flags(&self.fd))

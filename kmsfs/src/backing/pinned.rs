@@ -4,7 +4,7 @@ use rustix::fs::{Mode, OFlags, Stat, Timestamps};
 
 use super::sys::{self, Fd, Site};
 use super::{Dir, LowerFile, again};
-use crate::errno::FsResult;
+use crate::errno::{Errno, FsResult};
 
 /// An object that stays reachable when it has no name, or none that is known; perhaps opened only to be looked at (O_PATH).
 #[derive(Debug)]
@@ -30,7 +30,11 @@ impl Pinned {
     pub(crate) fn open_file(&self, write: bool) -> FsResult<LowerFile> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        again(|| sys::reopen(&self.fd, flags)).map(LowerFile::new)
+        match again(|| sys::reopen(&self.fd, flags | OFlags::NOATIME)) {
+            Err(Errno::PERM) => again(|| sys::reopen(&self.fd, flags)),
+            result => result,
+        }
+        .map(LowerFile::new)
     }
 
     pub(crate) fn read_link(&self) -> FsResult<Vec<u8>> {

@@ -89,6 +89,14 @@ pub(super) fn openat(dir: &Fd, name: &str, flags: OFlags) -> Result<Fd> {
         dir => dir.openat(name, flags).map(Fd::Simulated))
 }
 
+/// The same without a trace in the access time, where that is allowed: to the owner and root.
+pub(super) fn openat_quietly(dir: &Fd, name: &str, flags: OFlags) -> Result<Fd> {
+    match openat(dir, name, flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => openat(dir, name, flags),
+        result => result,
+    }
+}
+
 /// Opens with flags that make or cut something.
 pub(super) fn create(site: Site, dir: &Fd, name: &str, flags: OFlags, mode: Mode) -> Result<Fd> {
     site.change(|| {
@@ -100,7 +108,7 @@ pub(super) fn create(site: Site, dir: &Fd, name: &str, flags: OFlags, mode: Mode
 
 /// Makes a file without a name, open for reading and writing.
 pub(super) fn tmpfile(site: Site, dir: &Fd, mode: Mode) -> Result<Fd> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOATIME;
     site.change(|| {
         on!(dir,
             dir => rustix::fs::openat(dir, ".", flags, mode).map(Fd::Real),
@@ -120,6 +128,19 @@ pub(super) fn reopen(fd: &Fd, flags: OFlags) -> Result<Fd> {
     on!(fd,
         fd => rustix::fs::open(own_path(fd), flags, Mode::empty()).map(Fd::Real),
         fd => fd.duplicate().map(Fd::Simulated))
+}
+
+/// Reads one byte in a way that counts as an access, of a file opened with O_NOATIME.
+pub(super) fn touch(fd: &Fd) -> Result<()> {
+    on!(fd,
+        fd => {
+            rustix::fs::fcntl_setfl(fd, OFlags::empty())?;
+            let read = rustix::io::pread(fd, &mut [0; 1], 0);
+            // Refused where it was not possible at first either.
+            let _ = rustix::fs::fcntl_setfl(fd, OFlags::NOATIME);
+            read.map(drop)
+        },
+        _fd => Ok(()))
 }
 
 pub(super) fn fstat(fd: &Fd) -> Result<Stat> {

@@ -53,7 +53,8 @@ impl Fs {
             }
             made => {
                 let entry = made?;
-                let fh = self.handles.insert(self.table.get(entry.node)?);
+                let reads = flags & libc::O_NOATIME == 0;
+                let fh = self.handles.insert(self.table.get(entry.node)?, reads);
                 Ok((entry, Opened { fh }))
             }
         }
@@ -90,7 +91,7 @@ impl Fs {
             body.users += 1;
         }
         let entry = self.entry_of(&node, self.attributes(&node, &stat, 0));
-        let fh = self.handles.insert(node);
+        let fh = self.handles.insert(node, true);
         Ok((entry, Opened { fh }))
     }
 

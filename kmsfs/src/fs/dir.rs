@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kms_format::names::{self, LowerName};
 use rustix::fs::{Timespec, Timestamps};
 
-use super::{Caller, DirEntry, Entry, FileHandle, Fs, FsResult, Kind, NodeId};
+use super::{AccessTimes, Caller, DirEntry, Entry, FileHandle, Fs, FsResult, Kind, NodeId};
 use crate::backing::{Dir, Listing, LowerEntry};
 use crate::errno::Errno;
 use crate::inode::{Context, Node};
@@ -26,7 +26,7 @@ impl Fs {
     pub fn opendir(&self, _caller: &Caller, node: NodeId) -> FsResult<FileHandle> {
         let node = self.table.get(node)?;
         self.context(&node)?;
-        Ok(self.handles.insert(node))
+        Ok(self.handles.insert(node, false))
     }
 
     /// Closes a directory.
@@ -82,6 +82,14 @@ impl Fs {
         })
     }
 
+    fn list_for_user(&self, dir: &Dir) -> FsResult<Listing> {
+        if self.read_only || self.access_times == AccessTimes::Never {
+            dir.list()
+        } else {
+            dir.list_for_user()
+        }
+    }
+
     /// Calls `take` with each entry and, for all but `.` and `..`, its lower name.
     fn each(&self, fh: FileHandle, offset: u64, take: &mut Take<'_>) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
@@ -91,7 +99,7 @@ impl Fs {
         let mut listing = handle.listing.lock();
         let listing = match listing.as_mut() {
             Some(listing) => listing,
-            None => listing.insert(dir.list()?),
+            None => listing.insert(self.list_for_user(&dir)?),
         };
         let _shared = node.directory()?.entries.read();
         let mut taken = false;

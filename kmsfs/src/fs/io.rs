@@ -21,7 +21,11 @@ impl Fs {
     pub fn read(&self, fh: FileHandle, offset: u64, out: &mut [u8]) -> FsResult<usize> {
         let handle = self.handles.get(fh)?;
         let body = handle.node.file()?.read();
-        let read = body.opened()?.read(offset, out);
+        let open = body.opened()?;
+        let read = open.read(offset, out);
+        if handle.counts(self.started.elapsed().as_secs() + 1) {
+            self.accessed(&handle.node, open.lower(), false);
+        }
         read.map_err(|fault| self.fault(&handle.node, fault))
     }
 

@@ -33,8 +33,15 @@ impl Fs {
             self.give_up(&node);
             return Err(errno);
         }
+        let reads = flags & libc::O_ACCMODE != libc::O_WRONLY && flags & libc::O_NOATIME == 0;
+        if reads {
+            let body = node.file()?.read();
+            if let Some(open) = &body.open {
+                self.accessed(&node, open.lower(), true);
+            }
+        }
         Ok(Opened {
-            fh: self.handles.insert(node),
+            fh: self.handles.insert(node, reads),
         })
     }
 

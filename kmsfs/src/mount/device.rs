@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::table::{self, FS_TYPE};
+use crate::fs::AccessTimes;
 use crate::options::MountOptions;
 
 /// Why a mount did not come about.
@@ -214,7 +215,14 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
         (!options.suid, MountFlags::NOSUID),
         (!options.dev, MountFlags::NODEV),
         (!options.exec, MountFlags::NOEXEC),
-        (!options.atime, MountFlags::NOATIME),
+        (
+            options.access_times == AccessTimes::Never,
+            MountFlags::NOATIME,
+        ),
+        (
+            options.access_times == AccessTimes::Always,
+            MountFlags::STRICTATIME,
+        ),
         (options.sync, MountFlags::SYNCHRONOUS),
         (options.dirsync, MountFlags::DIRSYNC),
     ];
@@ -264,7 +272,7 @@ fn helper_options(lower: &Path, options: &MountOptions) -> std::ffi::OsString {
         (!options.suid, ",nosuid"),
         (!options.dev, ",nodev"),
         (!options.exec, ",noexec"),
-        (!options.atime, ",noatime"),
+        (options.access_times == AccessTimes::Never, ",noatime"),
         (options.sync, ",sync"),
         (options.dirsync, ",dirsync"),
     ];
