@@ -51,6 +51,7 @@ for suite in "${suites[@]}"; do
         limit=1500
         if [ "${KMS_TESTS_FULL:-}" = 1 ]; then limit=21600; fi
         run crash "$limit" cargo test -p kms-tests --test crash --locked
+        scripts/crash-table.sh "$log/crash"
         ;;
     *) echo "no such suite: $suite" >&2; exit 2 ;;
     esac

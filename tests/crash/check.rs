@@ -10,6 +10,9 @@ use crate::ledger::{Entry, Ledger, Object, Op, Reach};
 use crate::load::XATTR;
 use crate::tree::{Kind, Names, Seen};
 
+/// How `kmsctl fs check --repair` names objects whose name cannot be read any more.
+const NAMELESS: &str = "lost+found.#";
+
 /// A worker's folder: its name below the mount, its ledger, and how far it was when the crash came.
 pub(crate) struct Owed<'a> {
     pub(crate) folder: String,
@@ -104,6 +107,10 @@ fn read(
                 return;
             }
         };
+        if name.starts_with(NAMELESS) {
+            // What a repair found in a directory that was never synced; its content may be anything.
+            continue;
+        }
         let here = at.join(&name);
         let path = match path {
             "" => name,

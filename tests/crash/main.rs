@@ -33,9 +33,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kms_tests::require;
 
 /// What every test of this suite needs: a mount, a TPM for the daemon behind it, and root with loop
-/// devices, to make file systems that can be cut off.
+/// devices, to make file systems that can be cut off. The test's thread gets mounts of its own.
 fn machine_can() -> bool {
-    require::fuse() && require::tpm() && require::as_root() && require::loop_devices()
+    let can = require::fuse() && require::tpm() && require::as_root() && require::loop_devices();
+    if can {
+        raw::own_mounts().expect("a mount namespace");
+    }
+    can
 }
 
 /// The seed of this run, printed once.
@@ -53,11 +57,12 @@ fn seed() -> u64 {
     seed
 }
 
-/// How many crash points a test takes: `normal`, or `full` of them in a full run.
+/// How many crash points a test takes with each content mode, of `normal` ones for all of them, or `full` in a full run.
 fn points(normal: u64, full: u64) -> u64 {
-    match std::env::var("KMS_CRASH_POINTS") {
+    let all = match std::env::var("KMS_CRASH_POINTS") {
         Ok(points) => points.parse().expect("KMS_CRASH_POINTS is a number"),
         Err(_) if require::full() => full,
         Err(_) => normal,
-    }
+    };
+    all.div_ceil(rig::Mode::ALL.len() as u64)
 }

@@ -120,7 +120,9 @@ impl<'a> Rig<'a> {
 
     /// Mounts the volume and checks it.
     pub(crate) fn check(&mut self, owed: &[Owed]) -> Result<Found, Vec<String>> {
-        let (mount, result) = rig::check(self.world, &self.volume, &self.point, owed, self.mode);
+        let repair = self.random.percent(30);
+        let (world, volume) = (self.world, &self.volume);
+        let (mount, result) = rig::check(world, volume, &self.point, owed, self.mode, repair);
         self.mount = Some(mount);
         result
     }
@@ -154,13 +156,13 @@ fn power_cuts(kind: Kind, mode: Mode, points: u64) {
 #[test]
 fn power_cuts_on_ext4() {
     for mode in Mode::ALL {
-        power_cuts(Kind::Ext4, mode, crate::points(50, 1_000));
+        power_cuts(Kind::Ext4, mode, crate::points(110, 1_900));
     }
 }
 
 #[test]
 fn power_cuts_on_xfs() {
     for mode in Mode::ALL {
-        power_cuts(Kind::Xfs, mode, crate::points(50, 1_000));
+        power_cuts(Kind::Xfs, mode, crate::points(110, 1_900));
     }
 }

@@ -1,5 +1,6 @@
 //! A volume on a lower file system that is cut off again and again.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use kms_tests::daemon::path_text;
 use kms_tests::mount::Mount;
 use kms_tests::wait;
 use kms_tests::world::World;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::check::{self, Found, Owed};
@@ -193,27 +195,69 @@ fn remove_old(point: &Path, keep: &[String]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Mounts a volume after a crash and checks everything.
+/// Has `kmsctl fs check` look at a volume that is not mounted. The only damage may be a directory that was never
+/// synced and lost the names in it; with `repair` that is repaired, and a second check is clean.
+fn fs_check(world: &World, volume: &Path, repair: bool) -> Vec<String> {
+    let check = |repair: &[&str], allowed: &[i32]| {
+        let arguments = ["--json", "fs", "check", path_text(volume), "--content"];
+        let said = world.kmsctl(&[&arguments[..], repair].concat());
+        let mut wrong = Vec::new();
+        if !allowed.contains(&said.code) {
+            wrong.push(format!("exit code {}: {}", said.code, said.stderr));
+        }
+        let report: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        let findings = report["findings"].as_array().cloned().unwrap_or_default();
+        let text = |finding: &Value, member| finding[member].as_str().unwrap_or("").to_owned();
+        let headless: HashSet<String> = findings
+            .iter()
+            .filter(|finding| text(finding, "code") == "directory-header-missing")
+            .map(|finding| text(finding, "lower_path"))
+            .collect();
+        let damage = findings.iter().filter(|finding| {
+            let path = text(finding, "lower_path");
+            let inside = path
+                .rsplit_once('/')
+                .is_some_and(|(up, _)| headless.contains(up));
+            let nameless = inside && text(finding, "code") == "name-unreadable";
+            text(finding, "severity") == "damage" && !headless.contains(&path) && !nameless
+        });
+        wrong.extend(damage.map(Value::to_string));
+        wrong
+            .into_iter()
+            .map(|wrong| format!("kmsctl fs check {}: {wrong}", repair.concat()))
+            .collect::<Vec<_>>()
+    };
+    if repair {
+        [check(&["--repair"], &[0, 13]), check(&[], &[0])].concat()
+    } else {
+        check(&[], &[0, 14])
+    }
+}
+
+/// Checks a volume after a crash, mounts it and checks everything.
 pub(crate) fn check(
     world: &World,
     volume: &Path,
     point: &Path,
     owed: &[Owed],
     mode: Mode,
+    repair: bool,
 ) -> (Mount, Result<Found, Vec<String>>) {
+    let mut damage = fs_check(world, volume, repair);
     let log = point.with_extension("log");
     let _ = fs::remove_file(&log);
     let mount = Mount::start(volume, point, &world.daemon.socket(), &[]);
     let mut result = check::mount(point, owed, mode.unit());
-    let logged: Vec<String> = mount
-        .log()
-        .lines()
-        .filter(|line| line.contains("ERROR") && !line.contains(EXPECTED))
-        .map(|line| format!("kmsfs logged: {line}"))
-        .collect();
-    if !logged.is_empty() {
+    damage.extend(
+        mount
+            .log()
+            .lines()
+            .filter(|line| line.contains("ERROR") && !line.contains(EXPECTED))
+            .map(|line| format!("kmsfs logged: {line}")),
+    );
+    if !damage.is_empty() {
         let mut wrong = result.err().unwrap_or_default();
-        wrong.extend(logged);
+        wrong.extend(damage);
         result = Err(wrong);
     }
     (mount, result)

@@ -39,7 +39,7 @@ fn check(
     lower.mount();
     let point = world.path("snapshot.plain");
     let volume = lower.point().join("volume");
-    let (mount, result) = rig::check(world, &volume, &point, owed, mode);
+    let (mount, result) = rig::check(world, &volume, &point, owed, mode, false);
     mount.unmount();
     lower.unmount();
     result
@@ -104,13 +104,13 @@ fn snapshots(kind: Kind, mode: Mode, points: u64) {
 #[test]
 fn snapshots_of_ext4() {
     for mode in Mode::ALL {
-        snapshots(Kind::Ext4, mode, crate::points(16, 400));
+        snapshots(Kind::Ext4, mode, crate::points(30, 500));
     }
 }
 
 #[test]
 fn snapshots_of_xfs() {
     for mode in Mode::ALL {
-        snapshots(Kind::Xfs, mode, crate::points(16, 400));
+        snapshots(Kind::Xfs, mode, crate::points(30, 500));
     }
 }

@@ -117,13 +117,13 @@ fn databases(kind: Kind, mode: Mode, points: u64) {
 #[test]
 fn sqlite_on_ext4() {
     for mode in Mode::ALL {
-        databases(Kind::Ext4, mode, crate::points(8, 60));
+        databases(Kind::Ext4, mode, crate::points(12, 110));
     }
 }
 
 #[test]
 fn sqlite_on_xfs() {
     for mode in Mode::ALL {
-        databases(Kind::Xfs, mode, crate::points(8, 60));
+        databases(Kind::Xfs, mode, crate::points(12, 110));
     }
 }
