@@ -16,7 +16,7 @@ mod sys;
 pub(crate) mod xattr;
 
 pub use self::dir::Dir;
-pub(crate) use self::dir::{Listing, LowerEntry};
+pub(crate) use self::dir::{Listing, LowerEntry, Small};
 pub(crate) use self::file::LowerFile;
 pub(crate) use self::pinned::Pinned;
 pub(crate) use rustix::fs::Stat;

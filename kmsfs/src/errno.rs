@@ -28,6 +28,7 @@ numbers! {
     INVAL = EINVAL: "An argument that makes no sense.";
     IO = EIO: "Damaged in the lower tree (the log says what and where), or the lower file system failed.";
     ISDIR = EISDIR: "A directory, where something else is needed.";
+    LOOP = ELOOP: "A symlink, where none is followed.";
     MFILE = EMFILE: "Too many open files.";
     NAMETOOLONG = ENAMETOOLONG: "More than 255 bytes of name or 4095 of target.";
     NODATA = ENODATA: "No such extended attribute.";

@@ -10,6 +10,7 @@
 //! `content` is what happens inside one file.
 
 mod access;
+mod admit;
 mod attr;
 pub(crate) mod content;
 mod context;

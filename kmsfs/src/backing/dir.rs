@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kms_format::{FormatError, Record};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, SeekFrom, Stat, Timestamps};
 
 use super::sys::{self, Fd, Site};
@@ -16,6 +17,31 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY
 #[derive(Debug)]
 pub struct Dir {
     pub(super) fd: Fd,
+}
+
+/// What [`Dir::read_small`] finds.
+#[derive(Debug)]
+pub(crate) enum Small {
+    /// Nothing of that name.
+    Missing,
+    /// Something else: a symlink, which is not followed, a directory, a pipe, a device.
+    NotAFile,
+    /// A file.
+    Bytes(Vec<u8>),
+}
+
+impl Small {
+    /// The bytes of a record, if there is one.
+    ///
+    /// # Errors
+    /// [`FormatError::WrongMagic`]: something is there that is not a file.
+    pub(crate) fn of(self, record: Record) -> Result<Option<Vec<u8>>, FormatError> {
+        match self {
+            Small::Missing => Ok(None),
+            Small::NotAFile => Err(FormatError::WrongMagic { record }),
+            Small::Bytes(bytes) => Ok(Some(bytes)),
+        }
+    }
 }
 
 /// One entry as the lower directory has it.
@@ -197,7 +223,7 @@ impl Dir {
         }
     }
 
-    /// Follows symlinks: only for what is known not to be one.
+    /// Anything but a symlink.
     #[track_caller]
     #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn set_mode_at(&self, name: &str, mode: u32) -> FsResult<()> {
@@ -245,16 +271,26 @@ impl Dir {
         again(|| sys::fstatvfs(&self.fd))
     }
 
-    /// The content of a small file, at most `limit` bytes of it; `None` if there is no such file.
-    pub(crate) fn read_small(&self, name: &str, limit: usize) -> FsResult<Option<Vec<u8>>> {
+    /// The content of a small file, at most `limit` bytes of it.
+    pub(crate) fn read_small(&self, name: &str, limit: usize) -> FsResult<Small> {
+        // Looked at first: opening a device may have effects.
+        match self.stat_at(name) {
+            Err(Errno::NOENT) => return Ok(Small::Missing),
+            stat if FileType::from_raw_mode(stat?.st_mode) != FileType::RegularFile => {
+                return Ok(Small::NotAFile);
+            }
+            _ => {}
+        }
         let file = match self.open_file(name, false) {
-            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(Small::Missing),
+            // A symlink since.
+            Err(Errno::LOOP) => return Ok(Small::NotAFile),
             file => file?,
         };
         let mut bytes = vec![0; limit];
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);
-        Ok(Some(bytes))
+        Ok(Small::Bytes(bytes))
     }
 
     /// Makes a small file of our own, not synced. `EEXIST` if it is there.

@@ -5,7 +5,7 @@
 //! [`Site::sync`]; there the cargo feature `failpoints` stops the process or lets the call fail.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -314,9 +314,21 @@ pub(super) fn fchmod(site: Site, fd: &Fd, mode: Mode) -> Result<()> {
 pub(super) fn chmodat(site: Site, dir: &Fd, name: &str, mode: Mode) -> Result<()> {
     site.change(|| {
         on!(dir,
-            dir => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
+            dir => chmod_nofollow(dir, name, mode),
             dir => dir.at(name)?.chmod(mode.as_raw_mode()))
     })
+}
+
+/// Linux can do without following since 6.6 only; so the object is taken hold of first.
+fn chmod_nofollow(dir: impl AsFd, name: &str, mode: Mode) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let object = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&object)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    let path = format!("/proc/self/fd/{}", object.as_raw_fd());
+    rustix::fs::chmodat(CWD, path, mode, AtFlags::empty())
 }
 
 pub(super) fn futimens(site: Site, fd: &Fd, times: &Timestamps) -> Result<()> {

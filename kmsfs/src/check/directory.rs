@@ -12,7 +12,7 @@ use super::repair::LOST;
 use super::spot::{Spot, show};
 use super::walk::{self, Child, Place, Refused, Visit};
 use crate::backing::xattr::Target;
-use crate::backing::{Dir, LowerEntry, Stat};
+use crate::backing::{Dir, LowerEntry, Small, Stat};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
 
@@ -315,7 +315,13 @@ impl Check<'_> {
         let sidecar = match names::sidecar_name(lower.as_bytes()) {
             None => None,
             Some(name) => match dir.read_small(&name, SIDECAR_MAX) {
-                Ok(record) => record,
+                Ok(Small::Bytes(record)) => Some(record),
+                Ok(Small::Missing) => None,
+                Ok(Small::NotAFile) => {
+                    let what = format!("{name} is not a file");
+                    self.found(Code::Unreadable, Severity::Damage, spot, what);
+                    return (lower.to_owned(), None);
+                }
                 Err(errno) => {
                     let what = format!("{name}: {errno}");
                     self.found(Code::Unreadable, Severity::Damage, spot, what);

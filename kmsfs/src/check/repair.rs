@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::finding::Code;
 use super::spot::Spot;
-use crate::backing::{Dir, LowerFile};
+use crate::backing::{Dir, LowerFile, Small};
 use crate::errno::{Errno, FsResult};
 
 /// Where it goes, in the root of the lower directory.
@@ -195,11 +195,20 @@ impl Mender {
     ) -> FsResult<(DirHeader, DirKeys)> {
         let (header, keys) = DirHeader::create(policy)?;
         let old = dir.read_small(names::DIR_HEADER, 4096)?;
-        if let Some(old) = old.filter(|old| old.iter().any(|byte| *byte != 0)) {
+        let blank = match &old {
+            Small::Missing => true,
+            Small::NotAFile => false,
+            Small::Bytes(old) => old.iter().all(|byte| *byte == 0),
+        };
+        if !blank {
             let new = fresh()?;
             let was = format!("{}/{}", spot.lower_path(), names::DIR_HEADER);
             let (lost, _) = self.lost()?;
-            lost.write_small(&new, &old)?.sync()?;
+            match &old {
+                Small::Bytes(old) => lost.write_small(&new, old)?.sync()?,
+                // Whatever it is, it keeps its form.
+                _ => dir.rename(names::DIR_HEADER, lost, &new, RenameFlags::NOREPLACE)?,
+            }
             lost.sync()?;
             self.log(code, &was, Some(&format!("{LOST}/{new}")), None)?;
         }

@@ -9,7 +9,7 @@ use super::Check;
 use super::finding::{Code, Outcome, Severity};
 use super::spot::Spot;
 use super::walk::Place;
-use crate::backing::Dir;
+use crate::backing::{Dir, Small};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
 
@@ -98,12 +98,16 @@ impl Check<'_> {
         if let Some(file) = target.record_name() {
             let read = match &self.links {
                 Some(links) => links.read_small(&file, RECORD_MAX),
-                None => Ok(None),
+                None => Ok(Small::Missing),
             };
             match read {
-                Ok(Some(bytes)) => record = Some(bytes),
-                Ok(None) => {
-                    let what = format!("{}/{file} is missing", names::LINKS);
+                Ok(Small::Bytes(bytes)) => record = Some(bytes),
+                Ok(gone) => {
+                    let how = match gone {
+                        Small::NotAFile => "not a file",
+                        _ => "missing",
+                    };
+                    let what = format!("{}/{file} is {how}", names::LINKS);
                     self.quarantined(Code::SymlinkRecord, dir, name, spot, what);
                     return;
                 }

@@ -155,9 +155,11 @@ pub(crate) fn unlock(
     volume: Option<VolumeId>,
     keys: Option<&dyn Keys>,
 ) -> Result<Place, Refused> {
-    let bytes = match dir.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(Refused::Missing),
+    let found = dir.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1);
+    let bytes = match found.map(|found| found.of(kms_format::Record::DirHeader)) {
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) => return Err(Refused::Missing),
+        Ok(Err(error)) => return Err(Refused::Damaged(error)),
         Err(errno) => return Err(Refused::Io(errno)),
     };
     let header = match DirHeader::decode(&bytes) {

@@ -189,10 +189,10 @@ impl Fs {
 pub(super) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError>> {
     let record = kms_format::Record::DirHeader;
     let bytes = lower.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1)?;
-    Ok(match bytes.as_deref() {
+    Ok(bytes.of(record).and_then(|bytes| match bytes.as_deref() {
         None | Some([]) => Err(FormatError::Blank { record }),
         Some(bytes) => DirHeader::decode(bytes),
-    })
+    }))
 }
 
 /// What a power cut can leave of a header that was written but not synced.

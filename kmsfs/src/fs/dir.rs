@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use kms_format::Record;
 use kms_format::names::{self, LowerName};
 use rustix::fs::{Timespec, Timestamps};
 
@@ -184,10 +185,10 @@ impl Fs {
     ) -> FsResult<Option<Vec<u8>>> {
         let lower = String::from_utf8_lossy(&entry.name);
         let record = match names::classify(&entry.name) {
-            LowerName::Short => None,
+            LowerName::Short => Ok(None),
             LowerName::Long => match names::sidecar_name(&entry.name) {
-                Some(sidecar) => dir.read_small(&sidecar, SIDECAR_MAX)?,
-                None => None,
+                Some(sidecar) => dir.read_small(&sidecar, SIDECAR_MAX)?.of(Record::Sidecar),
+                None => Ok(None),
             },
             LowerName::Temporary => {
                 self.clean_up(dir, &lower);
@@ -200,7 +201,9 @@ impl Fs {
                 return Ok(None);
             }
         };
-        match names::decrypt(&context.keys, &entry.name, record.as_deref()) {
+        let name =
+            record.and_then(|record| names::decrypt(&context.keys, &entry.name, record.as_deref()));
+        match name {
             Ok(name) => Ok(Some(name)),
             Err(error) => {
                 self.damaged(node, &lower, &error);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kms_format::names::EncryptedName;
-use kms_format::{SizeError, names, size, symlink};
+use kms_format::{Record, SizeError, names, size, symlink};
 
 use super::{Attr, Caller, Entry, Fs, FsResult, Kind, NodeId, Timestamp};
 use crate::backing::{Dir, LowerId, Stat};
@@ -107,7 +107,11 @@ impl Fs {
     ) -> FsResult<(Arc<Node>, Entry)> {
         let kind = Kind::from_mode(stat.st_mode).ok_or(Errno::IO)?;
         let name = place.name.clone();
-        let node = self.table.intern(LowerId::of(&stat), kind, place);
+        let node = self.admit(
+            self.table.intern(LowerId::of(&stat), kind, place.clone()),
+            place,
+            dir,
+        )?;
         let attr = (|| {
             if self.unclean && kind == Kind::File && !node.settled.load(Ordering::Acquire) {
                 self.settle(&node)?;
@@ -222,22 +226,31 @@ impl Fs {
             return Err(Errno::INVAL);
         }
         let (context, stored) = self.stored_target(&node)?;
-        let open = || -> Result<Vec<u8>, super::Fault> {
-            let target = symlink::StoredTarget::parse(&stored)?;
-            let policy = if target.generation() == context.policy.generation() {
-                Arc::clone(&context.policy)
-            } else {
-                let (volume, policy) = (context.policy.volume(), context.policy.policy());
-                self.keys
-                    .policy_key(&volume, &policy, target.generation())?
-            };
-            let record = match (target.record_name(), self.links.read().as_ref()) {
-                (Some(name), Some(links)) => links.read_small(&name, symlink::TARGET_MAX + 128)?,
-                _ => None,
-            };
-            Ok(target.open(&policy, record.as_deref())?)
+        self.open_target(&context, &stored)
+            .map_err(|fault| self.fault(&node, fault))
+    }
+
+    /// The target that a lower symlink holds, in a directory of this policy.
+    pub(super) fn open_target(
+        &self,
+        context: &Context,
+        stored: &[u8],
+    ) -> Result<Vec<u8>, super::Fault> {
+        let target = symlink::StoredTarget::parse(stored)?;
+        let policy = if target.generation() == context.policy.generation() {
+            Arc::clone(&context.policy)
+        } else {
+            let (volume, policy) = (context.policy.volume(), context.policy.policy());
+            self.keys
+                .policy_key(&volume, &policy, target.generation())?
         };
-        open().map_err(|fault| self.fault(&node, fault))
+        let record = match (target.record_name(), self.links.read().as_ref()) {
+            (Some(name), Some(links)) => links
+                .read_small(&name, symlink::TARGET_MAX + 128)?
+                .of(Record::SymlinkRecord)?,
+            _ => None,
+        };
+        Ok(target.open(&policy, record.as_deref())?)
     }
 
     fn stored_target(&self, node: &Arc<Node>) -> FsResult<(Arc<Context>, Vec<u8>)> {

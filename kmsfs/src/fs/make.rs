@@ -8,7 +8,7 @@ use kms_format::names::EncryptedName;
 use super::lookup::Named;
 use super::{Caller, Fs, FsResult};
 use crate::backing::xattr::Target;
-use crate::backing::{Dir, Stat};
+use crate::backing::{Dir, Small, Stat};
 use crate::errno::Errno;
 use crate::inode::Node;
 
@@ -78,13 +78,13 @@ impl Fs {
             return Ok(false);
         };
         match named.dir.read_small(sidecar, record.len() + 1)? {
-            Some(found) if found == *record => {
+            Small::Bytes(found) if found == *record => {
                 named.dir.open_file(sidecar, false)?.sync()?;
                 return Ok(false);
             }
             // Left from a crash.
-            Some(_) => named.dir.unlink(sidecar)?,
-            None => {}
+            Small::Bytes(_) | Small::NotAFile => named.dir.unlink(sidecar)?,
+            Small::Missing => {}
         }
         named.dir.write_small(sidecar, record)?.sync()?;
         Ok(true)

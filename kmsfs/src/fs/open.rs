@@ -63,10 +63,31 @@ impl Fs {
             let (lower, writable, context) = self.open_lower(node, write)?;
             let keys = self.keys.as_ref();
             let opened = content::load(lower, writable, &context.policy, keys);
-            body.open = Some(opened.map_err(|fault| self.fault(node, fault))?);
+            let mut opened = opened.map_err(|fault| self.fault(node, fault))?;
+            self.correct_size(node, &mut opened);
+            body.open = Some(opened);
         }
         body.users += 1;
         Ok(())
+    }
+
+    /// The length in the page of an inline file is authenticated, its lower size is not: a wrong one is put right, and
+    /// the kernel, which may have seen it, asks again.
+    fn correct_size(&self, node: &Node, open: &mut OpenFile) {
+        if !open.size_is_wrong() {
+            return;
+        }
+        tracing::warn!(
+            lower = node.lower_path(),
+            "the lower size of a small file was not what its header says: the header counts"
+        );
+        if open.writable() && !self.read_only {
+            // If that fails it is wrong still, and comes here again.
+            let _ = open.settle(true);
+        }
+        if let Some(changed) = self.changed.get() {
+            changed(node.id);
+        }
     }
 
     pub(super) fn give_up(&self, node: &Arc<Node>) {

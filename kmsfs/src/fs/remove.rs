@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kms_format::names::{self, LowerName};
-use kms_format::symlink;
+use kms_format::{Record, symlink};
 
 use super::lookup::Named;
 use super::{Caller, Fs, FsResult, Kind, NodeId};
-use crate::backing::{Dir, LowerId, Stat};
+use crate::backing::{Dir, LowerId, Small, Stat};
 use crate::errno::Errno;
 use crate::inode::Node;
 
@@ -192,9 +192,18 @@ impl Fs {
         for name in ours {
             dir.unlink(&name)?;
         }
-        if header.is_some() {
-            dir.unlink(names::DIR_HEADER)?;
-        }
-        Ok((Arc::new(dir), header.unwrap_or_default()))
+        let header = match header {
+            Small::Missing => Vec::new(),
+            header => {
+                dir.unlink(names::DIR_HEADER)?;
+                // What is not a file is not a header, and is not put back.
+                header
+                    .of(Record::DirHeader)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default()
+            }
+        };
+        Ok((Arc::new(dir), header))
     }
 }

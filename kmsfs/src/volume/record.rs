@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kms_format::volume::VolumeRecord;
+use kms_format::{FormatError, Record};
 use rustix::fs::RenameFlags;
 
 use super::VolumeError;
-use crate::backing::Dir;
+use crate::backing::{Dir, Small};
 use crate::errno::{Errno, FsResult};
 
 /// Its name in the root of the lower directory.
@@ -45,8 +46,15 @@ impl RecordFile {
     pub fn read(&self) -> Result<VolumeRecord, VolumeError> {
         let found = self.directory.read_small(NAME, MAX_BYTES + 1);
         let bytes = match found.map_err(|errno| self.io(errno))? {
-            Some(bytes) => bytes,
-            None => {
+            Small::Bytes(bytes) => bytes,
+            Small::NotAFile => {
+                let record = Record::Volume;
+                return Err(VolumeError::Format {
+                    path: self.path.clone(),
+                    source: FormatError::WrongMagic { record },
+                });
+            }
+            Small::Missing => {
                 return Err(VolumeError::NotAVolume {
                     path: self.path.parent().unwrap_or(&self.path).to_owned(),
                 });

@@ -98,6 +98,14 @@ impl<L: Lower> File<L> {
         })
     }
 
+    /// Whether the lower size of an inline file is another than its header asks for: the length in the header counts.
+    pub fn size_is_wrong(&self) -> bool {
+        self.layout == Layout::Inline
+            && self.sealed.is_some()
+            && size::lower_size(self.policy.mode(), self.size)
+                .is_ok_and(|expected| expected != self.lower_size)
+    }
+
     /// After an unclean stop: makes the lower size agree with the header. Gives the plain size.
     ///
     /// # Errors

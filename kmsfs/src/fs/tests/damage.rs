@@ -119,6 +119,111 @@ fn damaged_directory_headers_close_the_directory() {
 }
 
 #[test]
+fn a_directory_that_was_moved_into_another_policy_behind_the_back_closes() {
+    let world = World::new();
+    let secret = world.mkdir(NodeId::ROOT, "secret");
+    let policy = world.keys.add(world.volume);
+    world.fs().protect(secret, &policy).unwrap();
+    let inner = world.mkdir(secret, "inner");
+    world.put(inner, "file", b"x");
+    let public = world.mkdir(NodeId::ROOT, "public");
+    world.mkdir(public, "inner");
+    let from = world.lower_of(&world.at(&["secret", "inner"]).unwrap());
+    let to = world.lower_of(&world.at(&["public", "inner"]).unwrap());
+    fs::remove_dir_all(&to).unwrap();
+    fs::rename(&from, &to).unwrap();
+    assert_eq!(
+        world.at(&["public", "inner", "file"]).unwrap_err(),
+        Errno::IO
+    );
+    let moved = world.at(&["public", "inner"]).unwrap();
+    assert_eq!(
+        world.fs().opendir(&me(), moved.node).unwrap_err(),
+        Errno::IO
+    );
+}
+
+#[test]
+fn a_hard_link_into_another_policy_shows_nothing_whichever_name_comes_first() {
+    let mut world = World::new();
+    let secret = world.mkdir(NodeId::ROOT, "secret");
+    let policy = world.keys.add(world.volume);
+    world.fs().protect(secret, &policy).unwrap();
+    world.put(secret, "file", &noise(1, 9000));
+    world.put(NodeId::ROOT, "bait", b"x");
+    let file = world.lower_of(&world.at(&["secret", "file"]).unwrap());
+    let bait = world.lower_of(&world.at(&["bait"]).unwrap());
+    world.unmount();
+    fs::remove_file(&bait).unwrap();
+    fs::hard_link(&file, &bait).unwrap();
+    world.remount();
+    // The bait first: it keeps its node, which does not open even when the other one is open.
+    let bait = world.at(&["bait"]).unwrap();
+    assert_eq!(world.get(bait.node), Err(Errno::IO));
+    let file = world.at(&["secret", "file"]).unwrap();
+    assert_ne!(bait.node, file.node);
+    let open = world
+        .fs()
+        .open(&me(), file.node, libc::O_RDWR, false)
+        .unwrap();
+    assert_eq!(world.get(file.node).unwrap(), noise(1, 9000));
+    assert_eq!(world.get(bait.node), Err(Errno::IO));
+    world.fs().release(open.fh);
+    // And last: it is not found.
+    world.remount();
+    let file = world.at(&["secret", "file"]).unwrap();
+    assert_eq!(world.at(&["bait"]).unwrap_err(), Errno::IO);
+    assert_eq!(world.get(file.node).unwrap(), noise(1, 9000));
+}
+
+#[test]
+fn the_mode_of_what_a_symlink_points_to_is_not_changed() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    fs::write(&target, "").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&target, folder.path().join("link")).unwrap();
+    let dir = crate::backing::Dir::open_root(folder.path()).unwrap();
+    assert_eq!(dir.set_mode_at("link", 0o666), Err(Errno::LOOP));
+    let mode = fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    dir.set_mode_at("target", 0o640).unwrap();
+    let mode = fs::metadata(&target).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+#[test]
+fn the_header_of_an_inline_file_decides_over_its_lower_size() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    for length in [4096, 4097, 8192, 1 << 30] {
+        let mut world = World::new();
+        world.put(NodeId::ROOT, "file", b"what it holds");
+        let lower = world.lower_of(&world.at(&["file"]).unwrap());
+        world.unmount();
+        let file = fs::File::options().write(true).open(&lower).unwrap();
+        file.set_len(length).unwrap();
+        world.remount();
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        world.fs().on_change(move |_| {
+            count.fetch_add(1, Ordering::AcqRel);
+        });
+        let node = world.at(&["file"]).unwrap().node;
+        assert_eq!(world.get(node).unwrap(), b"what it holds", "{length}");
+        assert!(told.load(Ordering::Acquire) > 0, "{length}");
+        assert_eq!(world.size(node), 13, "{length}");
+        world.unmount();
+        assert_eq!(
+            fs::metadata(&lower).unwrap().len(),
+            4096 + 16 + 3,
+            "{length}"
+        );
+    }
+}
+
+#[test]
 fn foreign_names_are_not_shown() {
     let mut world = World::new();
     world.put(NodeId::ROOT, "file", b"x");
