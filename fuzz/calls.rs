@@ -32,8 +32,8 @@ pub type Attributes = BTreeMap<Vec<u8>, FsResult<Vec<u8>>>;
 pub struct Seen {
     /// What it is.
     pub kind: Kind,
-    /// `st_mode`, owner and modification time.
-    pub plain: (u32, u32, i64),
+    /// `st_mode` and owner.
+    pub plain: (u32, u32),
     /// The content of a file or the target of a symlink, as far as 1 MiB.
     pub content: Result<Vec<u8>, Errno>,
     /// `user.` attributes.
@@ -150,10 +150,10 @@ impl Calls<'_> {
             .expect("setxattr");
     }
 
-    /// Sets the attributes of the sample.
-    pub fn set_attributes(&self) {
+    /// Sets the attributes of the sample, `user.first` to this value.
+    pub fn set_attributes(&self, first: &str) {
         for path in ["folder/small", "folder/large", "folder"] {
-            for (name, value) in [("user.first", "a value"), ("user.second", "its sister")] {
+            for (name, value) in [("user.first", first), ("user.second", "its sister")] {
                 let node = self.node(path);
                 self.0
                     .setxattr(&ROOT, node, OsStr::new(name), value.as_bytes(), 0)
@@ -201,8 +201,10 @@ impl Calls<'_> {
     }
 
     /// The content of a file, as far as 1 MiB.
-    pub fn content(&self, node: NodeId, size: u64) -> FsResult<Vec<u8>> {
+    pub fn content(&self, node: NodeId) -> FsResult<Vec<u8>> {
         let fh = self.0.open(&ROOT, node, libc::O_RDONLY, false)?.fh;
+        // As the kernel: opening may have put the size right.
+        let size = self.0.getattr(&ROOT, node, None)?.size;
         let mut content = vec![0xee; usize::try_from(size.min(LARGE)).unwrap_or(0)];
         let got = self.0.read(fh, 0, &mut content);
         self.0.release(fh);
@@ -215,14 +217,14 @@ impl Calls<'_> {
         let mut view = View::new();
         self.each(NodeId::ROOT, "", &mut |path, entry| {
             let content = match entry.attr.kind {
-                Kind::File => self.content(entry.node, entry.attr.size),
+                Kind::File => self.content(entry.node),
                 Kind::Symlink => self.0.readlink(entry.node),
                 Kind::Directory => self.names(entry.node).map(|_| Vec::new()),
                 _ => Ok(Vec::new()),
             };
             let seen = Seen {
                 kind: entry.attr.kind,
-                plain: (entry.attr.mode(), entry.attr.uid, entry.attr.mtime.secs),
+                plain: (entry.attr.mode(), entry.attr.uid),
                 content,
                 xattrs: self.attributes(entry.node),
             };

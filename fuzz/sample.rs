@@ -114,11 +114,12 @@ impl Sample {
         fs.protect(calls.node("nested"), &nested).expect("protect");
         fs.protect(calls.node("foreign"), &foreign)
             .expect("protect");
+        calls.mkdir("nested/sub");
         for (path, content) in contents(true) {
             calls.put(&path, &content);
         }
         if xattrs {
-            calls.set_attributes();
+            calls.set_attributes("an older value");
         }
         calls.symlink("link", b"old target");
         drop(fs);
@@ -128,7 +129,11 @@ impl Sample {
         for (path, content) in contents(false) {
             calls.put(&path, &content);
         }
+        if xattrs {
+            calls.set_attributes("a value");
+        }
         for (path, target) in [
+            ("nested/link", "below".to_owned()),
             ("folder/link", "a target".to_owned()),
             ("folder/link too", "its sister".to_owned()),
             ("folder/long link", long_target()),
@@ -266,4 +271,16 @@ fn contents(older: bool) -> BTreeMap<String, Vec<u8>> {
         ("other/small".to_owned(), b"elsewhere".to_vec()),
     ]
     .into()
+}
+
+/// What a mount shows whose kmsd gives out all keys.
+pub fn with_all_keys(sample: &Sample) -> super::calls::View {
+    let keys = Arc::new(FixedKeys::default());
+    for number in [2, 3, 4] {
+        keys.add(policy_of(1, number, 1, sample.mode));
+    }
+    let folder = lower_folder();
+    sample.tree.write(folder.path());
+    let fs = Fs::new(folder.path(), keys, false).expect("the sample mounts");
+    Calls(&fs).view()
 }

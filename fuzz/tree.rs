@@ -129,7 +129,10 @@ impl Tree {
     /// Writes the tree into an empty directory, as far as it can be: what a change made impossible (two things at one path, a name that
     /// is too long) is left out.
     pub fn write(&self, root: &Path) {
-        for (place, object) in &self.0 {
+        let is_link = |object: &Object| matches!(object.body, Body::HardLink(_));
+        let (links, objects): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|(_, object)| is_link(object));
+        for (place, object) in objects.into_iter().chain(links) {
             let path = root.join(place);
             if write_object(root, &path, object).is_err() {
                 continue;

@@ -1,6 +1,6 @@
 //! What an attacker, or a broken disk, may have done to the lower tree.
 //!
-//! [`seeds`] mounts and uses trees that were changed at random, and gives random bytes to every parser.
+//! [`table`] holds the table in docs/THREAT-MODEL.md against what happens; [`seeds`] mounts and uses trees that were changed at random, and gives random bytes to every parser.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod case;
 #[allow(
     unreachable_pub,
     dead_code,
@@ -16,4 +17,6 @@
 )]
 #[path = "../../fuzz/lib.rs"]
 mod fuzz;
+mod rows;
 mod seeds;
+mod table;
