@@ -12,6 +12,13 @@ mod dir;
 mod failpoint;
 mod file;
 mod pinned;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failure in the simulation is a failed test"
+)]
+pub(crate) mod sim;
 mod sys;
 pub(crate) mod xattr;
 

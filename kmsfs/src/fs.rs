@@ -96,7 +96,11 @@ impl Fs {
     /// # Errors
     /// The root directory's key is refused, or its header is damaged (`EIO`, with a line in the log).
     pub fn new(lower: &Path, keys: Arc<dyn Keys>, read_only: bool) -> FsResult<Fs> {
-        let root = Dir::open_root(lower)?;
+        Fs::over(Dir::open_root(lower)?, lower, keys, read_only)
+    }
+
+    /// The same with the root of the lower tree open; `lower` is for the log.
+    fn over(root: Dir, lower: &Path, keys: Arc<dyn Keys>, read_only: bool) -> FsResult<Fs> {
         let id = LowerId::of(&root.stat()?);
         let unclean = match root.stat_at(names::UNCLEAN) {
             Ok(_) => true,

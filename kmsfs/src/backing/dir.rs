@@ -66,6 +66,13 @@ impl Dir {
         Ok(Dir { fd })
     }
 
+    #[cfg(test)]
+    pub(super) fn simulated(fd: super::sim::Fd) -> Dir {
+        Dir {
+            fd: Fd::Simulated(fd),
+        }
+    }
+
     /// Opens a directory in this one; without read permission only for walking through.
     pub(crate) fn open_dir(&self, name: &str) -> FsResult<Dir> {
         let open = |flags| again(|| sys::openat(&self.fd, name, flags));

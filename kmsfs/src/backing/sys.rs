@@ -15,12 +15,17 @@ use rustix::fs::{
 use rustix::io::{Errno, Result};
 
 use super::LowerEntry;
+#[cfg(test)]
+use super::sim;
 
 /// An open lower object.
 #[derive(Debug)]
 pub(super) enum Fd {
     /// The kernel's.
     Real(OwnedFd),
+    /// Of a simulated lower file system.
+    #[cfg(test)]
+    Simulated(sim::Fd),
 }
 
 /// Whose call it is: where in kmsfs a change of the lower tree is asked for. Nothing, without the feature `failpoints`.
@@ -65,6 +70,8 @@ macro_rules! on {
     ($fd:expr, $real:ident => $call:expr, $simulated:ident => $other:expr) => {
         match $fd {
             Fd::Real($real) => $call,
+            #[cfg(test)]
+            Fd::Simulated($simulated) => $other,
         }
     };
 }
@@ -74,6 +81,10 @@ macro_rules! on_both {
     ($a:expr, $b:expr, ($ra:ident, $rb:ident) => $call:expr, ($sa:ident, $sb:ident) => $other:expr) => {
         match ($a, $b) {
             (Fd::Real($ra), Fd::Real($rb)) => $call,
+            #[cfg(test)]
+            (Fd::Simulated($sa), Fd::Simulated($sb)) => $other,
+            #[cfg(test)]
+            _ => Err(Errno::XDEV),
         }
     };
 }

@@ -10,6 +10,8 @@ use kms_crypto::Key;
 use kms_format::{ContentMode, DirHeader, PolicyId, UnlockedPolicy, VolumeId};
 use parking_lot::Mutex;
 
+use crate::backing::Dir;
+use crate::backing::sim::{LowerFs, Model};
 use crate::errno::{Errno, FsResult};
 use crate::fs::{Caller, Entry, FileHandle, Fs, NodeId, SetAttr};
 use crate::volume::Keys;
@@ -69,34 +71,72 @@ impl Keys for FixedKeys {
     }
 }
 
+/// What is below.
+enum Lower {
+    Folder(tempfile::TempDir),
+    Simulated(LowerFs),
+}
+
 /// A volume, mounted or not.
 pub(super) struct World {
-    folder: tempfile::TempDir,
+    below: Lower,
     pub(super) keys: Arc<FixedKeys>,
     pub(super) volume: VolumeId,
     fs: Option<Fs>,
 }
 
 impl World {
+    /// On a real file system.
     pub(super) fn new() -> World {
+        World::over(Lower::Folder(tempfile::tempdir().unwrap()))
+    }
+
+    /// On a simulated one, which loses names in a power cut as `model` says.
+    pub(super) fn simulated(model: Model) -> World {
+        World::over(Lower::Simulated(LowerFs::new(model)))
+    }
+
+    fn over(below: Lower) -> World {
         rustix::process::umask(rustix::fs::Mode::empty());
-        let folder = tempfile::tempdir().unwrap();
         let keys = Arc::new(FixedKeys::default());
         let volume = VolumeId::random().unwrap();
         let (header, _) = DirHeader::create_root(&keys.add(volume)).unwrap();
-        std::fs::write(folder.path().join(".kmsfs"), header.encode().unwrap()).unwrap();
         let mut world = World {
-            folder,
+            below,
             keys,
             volume,
             fs: None,
         };
+        let root = world.root();
+        root.write_small(".kmsfs", &header.encode().unwrap())
+            .and_then(|file| file.sync())
+            .unwrap();
+        root.sync().unwrap();
         world.remount();
         world
     }
 
     pub(super) fn lower(&self) -> &Path {
-        self.folder.path()
+        match &self.below {
+            Lower::Folder(folder) => folder.path(),
+            Lower::Simulated(_) => Path::new("simulated"),
+        }
+    }
+
+    /// The simulated lower file system.
+    pub(super) fn below(&self) -> &LowerFs {
+        match &self.below {
+            Lower::Folder(_) => panic!("not simulated"),
+            Lower::Simulated(fs) => fs,
+        }
+    }
+
+    /// The root of the lower tree, to look at and change it behind the mount's back.
+    pub(super) fn root(&self) -> Dir {
+        match &self.below {
+            Lower::Folder(folder) => Dir::open_root(folder.path()).unwrap(),
+            Lower::Simulated(fs) => fs.root(),
+        }
     }
 
     pub(super) fn fs(&self) -> &Fs {
@@ -104,7 +144,8 @@ impl World {
     }
 
     pub(super) fn open(&self) -> FsResult<Fs> {
-        Fs::new(self.lower(), Arc::clone(&self.keys) as Arc<dyn Keys>, false)
+        let keys = Arc::clone(&self.keys) as Arc<dyn Keys>;
+        Fs::over(self.root(), self.lower(), keys, false)
     }
 
     /// A clean unmount and a mount.
@@ -119,16 +160,29 @@ impl World {
 
     /// As after kill -9: the lower tree as it is this moment, opened by another process.
     pub(super) fn crash(&mut self) {
-        let copy = tempfile::tempdir().unwrap();
-        let status = std::process::Command::new("cp")
-            .args(["-a", "--sparse=always"])
-            .arg(format!("{}/.", self.lower().display()))
-            .arg(copy.path())
-            .status();
-        assert!(status.unwrap().success());
+        let left = match &self.below {
+            Lower::Folder(_) => {
+                let copy = tempfile::tempdir().unwrap();
+                let status = std::process::Command::new("cp")
+                    .args(["-a", "--sparse=always"])
+                    .arg(format!("{}/.", self.lower().display()))
+                    .arg(copy.path())
+                    .status();
+                assert!(status.unwrap().success());
+                Lower::Folder(copy)
+            }
+            Lower::Simulated(fs) => Lower::Simulated(fs.crash(Model::Kill, 0)),
+        };
         self.unmount();
-        self.folder = copy;
+        self.below = left;
         self.fs = Some(self.open().unwrap());
+    }
+
+    /// A power cut on the simulated file system; what survives it follows from `seed`. Not mounted again.
+    pub(super) fn power_cut(&mut self, model: Model, seed: u64) {
+        let left = self.below().crash(model, seed);
+        self.unmount();
+        self.below = Lower::Simulated(left);
     }
 
     /// The node at a path of components.
