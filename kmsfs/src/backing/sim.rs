@@ -132,7 +132,7 @@ impl LowerFs {
         let mut left = State {
             model: state.model,
             inodes: state.inodes.clone(),
-            names: Names::default(),
+            names: state.names.clone(),
             faults: Faults::default(),
             next: state.next,
             free: state.free.clone(),
@@ -140,9 +140,16 @@ impl LowerFs {
         };
         for inode in left.inodes.values_mut() {
             inode.open = 0;
-            if model == Model::Kill {
-                continue;
-            }
+        }
+        if model == Model::Kill {
+            // The cache, and what of it is not on the disk, outlives a process.
+            left.inodes.retain(|_, inode| inode.links > 0);
+            return LowerFs {
+                state: Arc::new(Mutex::new(left)),
+                template: self.template,
+            };
+        }
+        for inode in left.inodes.values_mut() {
             if random.coin() {
                 inode.meta = inode.durable.clone();
             }
@@ -150,12 +157,10 @@ impl LowerFs {
                 content.crash(&mut random);
             }
         }
-        if model != Model::Kill {
-            let entries = state.names.after_crash(model, &mut random);
-            for (id, inode) in &mut left.inodes {
-                if let Body::Dir(dir) = &mut inode.body {
-                    dir.replace(entries.get(id).cloned().unwrap_or_default());
-                }
+        let entries = state.names.after_crash(model, &mut random);
+        for (id, inode) in &mut left.inodes {
+            if let Body::Dir(dir) = &mut inode.body {
+                dir.replace(entries.get(id).cloned().unwrap_or_default());
             }
         }
         left.count_links();

@@ -75,6 +75,7 @@ pub(crate) fn keys(file: &mut OpenFile) -> Faulty<&FileKeys> {
     file.keys()
 }
 
+#[allow(deprecated, reason = "the caller is the site, see backing.rs")]
 impl Lower for LowerFile {
     type Error = Errno;
 

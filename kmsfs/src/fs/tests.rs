@@ -5,6 +5,7 @@ mod damage;
 mod durable;
 mod handles;
 mod model;
+mod program;
 mod races;
 mod tree;
 mod world;

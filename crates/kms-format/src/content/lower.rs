@@ -19,12 +19,16 @@ pub trait Lower {
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
+    #[cfg_attr(feature = "call-sites", deprecated)]
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Self::Error>;
 
     /// Writes two pieces that follow each other, in one call if possible.
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
+    #[cfg_attr(feature = "call-sites", deprecated)]
     fn write_pair_at(&self, first: &[u8], second: &[u8], offset: u64) -> Result<(), Self::Error>;
 
     /// The size, in bytes.
@@ -37,24 +41,31 @@ pub trait Lower {
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
+    #[cfg_attr(feature = "call-sites", deprecated)]
     fn set_size(&self, size: u64) -> Result<(), Self::Error>;
 
     /// Makes content and size durable.
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
     fn sync_data(&self) -> Result<(), Self::Error>;
 
     /// Reserves space without changing the size. False if the lower file system cannot do that.
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
+    #[cfg_attr(feature = "call-sites", deprecated)]
     fn reserve(&self, offset: u64, length: u64) -> Result<bool, Self::Error>;
 
     /// Gives space back; the range reads as zeros, the size stays. False if the lower file system cannot do that.
     ///
     /// # Errors
     /// The lower file system's.
+    #[track_caller]
+    #[cfg_attr(feature = "call-sites", deprecated)]
     fn punch(&self, offset: u64, length: u64) -> Result<bool, Self::Error>;
 
     /// Where data begins at or behind `offset`; None if nowhere.
@@ -70,6 +81,7 @@ pub trait Lower {
     fn seek_hole(&self, offset: u64) -> Result<Option<u64>, Self::Error>;
 }
 
+#[allow(deprecated, reason = "the caller is the site, see Cargo.toml")]
 impl<L: Lower> Lower for Arc<L> {
     type Error = L::Error;
 

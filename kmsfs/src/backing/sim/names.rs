@@ -77,7 +77,7 @@ pub(super) struct Event {
 }
 
 /// The history of names since they were last all on the disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     on_disk: BTreeMap<Id, Listed>,
     events: Vec<Event>,
