@@ -63,7 +63,7 @@ type Changed = dyn Fn(NodeId) + Send + Sync;
 /// A volume, opened. Dropping it makes everything durable and takes the mark of use away.
 pub struct Fs {
     lower: PathBuf,
-    table: Table,
+    table: Arc<Table>,
     dirs: Arc<Descriptors>,
     handles: Handles,
     keys: Arc<dyn Keys>,
@@ -113,10 +113,11 @@ impl Fs {
             Err(errno) => return Err(errno),
         };
         let dirs = Arc::new(Descriptors::new(root));
+        let table = Arc::new(Table::new(id));
         let mut fs = Fs {
             lower: lower.to_owned(),
-            table: Table::new(id),
-            headers: Headers::start(Arc::clone(&dirs))?,
+            headers: Headers::start(Arc::clone(&dirs), Arc::clone(&table))?,
+            table,
             dirs,
             handles: Handles::default(),
             keys,
@@ -137,6 +138,8 @@ impl Fs {
         if unclean {
             tracing::warn!(lower = %lower.display(), "the last stop was not clean: sizes are checked at first use");
             if !read_only {
+                // Nobody remembers any more which headers were waiting to be made durable.
+                fs.dirs.root().sync_file_system()?;
                 fs.recheck = Some(Recheck::start(fs.dirs.root())?);
             }
         } else if !read_only {
@@ -160,6 +163,14 @@ impl Fs {
     pub fn sync_all(&self) -> FsResult<()> {
         if self.read_only {
             return Ok(());
+        }
+        // What is in open files now is owed from now on: a conversion may not rely on the opposite.
+        for node in self.table.nodes() {
+            if let Ok(body) = node.file()
+                && let Some(open) = &mut body.write().open
+            {
+                open.mark_synced();
+            }
         }
         self.headers.flush_all()?;
         self.dirs.root().sync_file_system()
@@ -205,7 +216,7 @@ impl Drop for Fs {
         if self.read_only {
             return;
         }
-        let settled = self.all_settled();
+        let settled = self.all_settled() && !self.headers.failed();
         if let Err(errno) = self.sync_all() {
             tracing::error!(lower = %self.lower.display(), %errno, "not everything could be made durable; the next mount checks sizes");
             return;

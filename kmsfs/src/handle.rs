@@ -18,6 +18,8 @@ pub(crate) struct Handle {
     pub(crate) node: Arc<Node>,
     /// For directories: the reader, opened at the first read.
     pub(crate) listing: Mutex<Option<Listing>>,
+    /// For files: how many failed fsyncs of the file it has been told of.
+    pub(crate) failures_told: AtomicU64,
     /// When reads last counted as an access, in seconds since the start; [`NEVER`] if they do not count.
     accessed: AtomicU64,
 }
@@ -54,10 +56,12 @@ impl Handles {
     /// `reads` says whether reads through the handle count as accesses.
     pub(crate) fn insert(&self, node: Arc<Node>, reads: bool) -> FileHandle {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let failures = node.file().map_or(0, |body| body.read().failures.count);
         let handle = Handle {
             node,
             listing: Mutex::default(),
             accessed: AtomicU64::new(if reads { 0 } else { NEVER }),
+            failures_told: AtomicU64::new(failures),
         };
         self.shard(number).write().insert(number, Arc::new(handle));
         FileHandle(number)

@@ -59,6 +59,8 @@ pub(crate) struct LowerFs {
 struct State {
     model: Model,
     inodes: BTreeMap<Id, Inode>,
+    /// Removed, but perhaps not on the disk.
+    removed: BTreeMap<Id, Inode>,
     names: Names,
     faults: Faults,
     next: Id,
@@ -103,6 +105,7 @@ impl LowerFs {
         let mut state = State {
             model,
             inodes: BTreeMap::new(),
+            removed: BTreeMap::new(),
             names: Names::default(),
             faults: Faults::default(),
             next: ROOT,
@@ -132,6 +135,7 @@ impl LowerFs {
         let mut left = State {
             model: state.model,
             inodes: state.inodes.clone(),
+            removed: state.removed.clone(),
             names: state.names.clone(),
             faults: Faults::default(),
             next: state.next,
@@ -148,6 +152,11 @@ impl LowerFs {
                 state: Arc::new(Mutex::new(left)),
                 template: self.template,
             };
+        }
+        for (id, mut inode) in std::mem::take(&mut left.removed) {
+            // Another object may have its number by now.
+            inode.number = id + 1_000_000;
+            left.inodes.insert(id, inode);
         }
         for inode in left.inodes.values_mut() {
             if random.coin() {
@@ -244,7 +253,9 @@ impl State {
             && inode.open == 0
         {
             self.free.push(inode.number);
-            self.inodes.remove(&id);
+            if let Some(inode) = self.inodes.remove(&id) {
+                self.removed.insert(id, inode);
+            }
         }
     }
 

@@ -31,6 +31,15 @@ pub(crate) struct FileBody {
     pub(crate) users: usize,
     /// There as long as there are users.
     pub(crate) open: Option<OpenFile>,
+    pub(crate) failures: SyncFailures,
+}
+
+/// Failed fsyncs of a file. The lower file system reports each once, and all handles here share one lower descriptor: so
+/// each handle that was open then is told by us.
+#[derive(Default)]
+pub(crate) struct SyncFailures {
+    pub(crate) count: u64,
+    pub(crate) last: Option<Errno>,
 }
 
 impl FileBody {

@@ -215,8 +215,11 @@ impl Fs {
                         return Err(Errno::EXIST);
                     }
                     let links = self.links_dir()?;
-                    links.write_small(name, record)?.sync()?;
-                    let made = make(target);
+                    let made = links
+                        .write_small(name, record)
+                        .and_then(|file| file.sync())
+                        .and_then(|()| links.sync())
+                        .and_then(|()| make(target));
                     if made.is_err() {
                         let _ = links.unlink(name);
                     }

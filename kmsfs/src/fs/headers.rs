@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,9 +13,11 @@ use kms_format::names;
 use parking_lot::{Condvar, Mutex};
 
 use super::{FsResult, NodeId};
+use crate::backing::Dir;
 use crate::errno::Errno;
 use crate::inode::Node;
 use crate::inode::descriptors::Descriptors;
+use crate::inode::table::Table;
 
 /// How long a header may stay in memory; with the time to write it, less than the 5 s of FORMAT.md.
 const DELAY: Duration = Duration::from_secs(3);
@@ -24,25 +26,47 @@ const MANY: usize = 64;
 
 pub(super) struct Headers {
     dirs: Arc<Descriptors>,
+    table: Arc<Table>,
     waiting: Mutex<Waiting>,
     count: AtomicUsize,
     changed: Condvar,
+    /// Something could not be made durable.
+    failed: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    nodes: HashMap<NodeId, Arc<Node>>,
+    nodes: HashMap<NodeId, Header>,
     stopped: bool,
 }
 
+struct Header {
+    /// Held, so that it keeps its place, and is found again, when the kernel forgets it.
+    node: Arc<Node>,
+    /// An fsync failed since it was written. What was in the cache then counts as clean and may never be written: the next
+    /// fsync proves nothing unless the header is written again.
+    doubtful: bool,
+}
+
+impl Waiting {
+    fn nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes
+            .values()
+            .map(|header| Arc::clone(&header.node))
+            .collect()
+    }
+}
+
 impl Headers {
-    pub(super) fn start(dirs: Arc<Descriptors>) -> FsResult<Arc<Headers>> {
+    pub(super) fn start(dirs: Arc<Descriptors>, table: Arc<Table>) -> FsResult<Arc<Headers>> {
         let headers = Arc::new(Headers {
             dirs,
+            table,
             waiting: Mutex::default(),
             count: AtomicUsize::new(0),
             changed: Condvar::new(),
+            failed: AtomicBool::new(false),
             thread: Mutex::default(),
         });
         let worker = Arc::clone(&headers);
@@ -56,8 +80,14 @@ impl Headers {
 
     /// A header was written.
     pub(super) fn add(&self, node: &Arc<Node>) {
+        let header = Header {
+            node: Arc::clone(node),
+            doubtful: false,
+        };
         let mut waiting = self.waiting.lock();
-        waiting.nodes.insert(node.id, Arc::clone(node));
+        if waiting.nodes.insert(node.id, header).is_none() {
+            self.table.hold(node);
+        }
         self.count.store(waiting.nodes.len(), Ordering::Release);
         if waiting.nodes.len() == 1 {
             self.changed.notify_one();
@@ -75,8 +105,17 @@ impl Headers {
             return;
         }
         let mut waiting = self.waiting.lock();
-        waiting.nodes.remove(&node.id);
+        let known = waiting.nodes.remove(&node.id);
         self.count.store(waiting.nodes.len(), Ordering::Release);
+        drop(waiting);
+        if known.is_some() {
+            self.table.forget(node.id, 1);
+        }
+    }
+
+    /// Whether anything could not be made durable, even if it was later.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// Makes the headers of a directory and of all above it durable.
@@ -111,7 +150,7 @@ impl Headers {
         if self.count.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        let all: Vec<_> = self.waiting.lock().nodes.values().cloned().collect();
+        let all = self.waiting.lock().nodes();
         let inside = |node: &&Arc<Node>| node.parent().is_some_and(|up| Arc::ptr_eq(&up, parent));
         all.iter()
             .filter(inside)
@@ -119,19 +158,45 @@ impl Headers {
     }
 
     pub(super) fn flush_all(&self) -> FsResult<()> {
-        let all: Vec<_> = self.waiting.lock().nodes.values().cloned().collect();
+        let all = self.waiting.lock().nodes();
         if all.len() < MANY {
             return all.iter().try_for_each(|node| self.flush(node));
         }
-        self.dirs.root().sync_file_system()?;
+        let doubtful = |node: &Arc<Node>| self.is_doubtful(node.id);
+        if let Err(errno) = self.dirs.root().sync_file_system() {
+            all.iter().for_each(|node| self.doubt(node.id));
+            return Err(errno);
+        }
         for node in all {
-            self.remove(&node);
+            if doubtful(&node) {
+                self.flush(&node)?;
+            } else {
+                self.remove(&node);
+            }
         }
         Ok(())
     }
 
+    fn doubt(&self, node: NodeId) {
+        self.failed.store(true, Ordering::Release);
+        if let Some(header) = self.waiting.lock().nodes.get_mut(&node) {
+            header.doubtful = true;
+        }
+    }
+
+    fn is_doubtful(&self, node: NodeId) -> bool {
+        let waiting = self.waiting.lock();
+        waiting
+            .nodes
+            .get(&node)
+            .is_some_and(|header| header.doubtful)
+    }
+
     fn flush(&self, node: &Arc<Node>) -> FsResult<()> {
         let written = self.dirs.get(node).and_then(|dir| {
+            if self.is_doubtful(node.id) {
+                write_again(node, &dir)?;
+            }
             dir.open_file(names::DIR_HEADER, false)?.sync()?;
             dir.sync()
         });
@@ -142,6 +207,7 @@ impl Headers {
                 Ok(())
             }
             Err(errno) => {
+                self.doubt(node.id);
                 tracing::error!(lower = node.lower_path(), %errno, "cannot make a directory header durable");
                 Err(errno)
             }
@@ -183,4 +249,18 @@ impl Headers {
             tracing::error!("the thread for directory headers panicked");
         }
     }
+}
+
+/// Writes a directory's header over itself: the same bytes, so a crash leaves one and the same.
+fn write_again(node: &Node, dir: &Dir) -> FsResult<()> {
+    let context = node.directory()?.context.read();
+    let Some(context) = context.as_ref() else {
+        // Replaced, and synced by that, in the meantime.
+        return Ok(());
+    };
+    let bytes = context
+        .header
+        .encode()
+        .map_err(|error| Errno::from(&error))?;
+    dir.open_file(names::DIR_HEADER, true)?.write_at(&bytes, 0)
 }

@@ -1,6 +1,7 @@
 //! Content: read, write, fsync, fallocate, lseek, copy_file_range.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Caller, FileHandle, Fs, FsResult};
 use crate::backing::LowerFile;
@@ -73,10 +74,22 @@ impl Fs {
         for place in node.places() {
             self.headers.flush_above(&place.parent)?;
         }
-        if datasync {
+        let done = if datasync {
             lower.sync_data()
         } else {
             lower.sync()
+        };
+        let mut body = node.file()?.write();
+        if let Err(errno) = done {
+            body.failures.count += 1;
+            body.failures.last = Some(errno);
+        }
+        let count = body.failures.count;
+        match body.failures.last {
+            Some(errno) if handle.failures_told.swap(count, Ordering::AcqRel) != count => {
+                Err(errno)
+            }
+            _ => done,
         }
     }
 

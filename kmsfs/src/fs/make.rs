@@ -86,8 +86,12 @@ impl Fs {
             Small::Bytes(_) | Small::NotAFile => named.dir.unlink(sidecar)?,
             Small::Missing => {}
         }
-        named.dir.write_small(sidecar, record)?.sync()?;
-        Ok(true)
+        let written = named.dir.write_small(sidecar, record)?.sync();
+        if written.is_err() {
+            // It looks right, but a later fsync that succeeds would say nothing about it.
+            let _ = named.dir.unlink(sidecar);
+        }
+        written.map(|()| true)
     }
 
     /// Removes the record of a long name when its entry is gone.

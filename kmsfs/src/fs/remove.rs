@@ -145,8 +145,10 @@ impl Fs {
             self.table.remove_place(node, parent, name);
         }
         if let (Some(record), Some(links)) = (&parting.record, self.links.read().as_ref()) {
-            // Without a symlink it is garbage, and harmless.
-            let _ = links.unlink(record);
+            // Without a symlink it is garbage, and harmless; without it the symlink would be damaged. So the symlink
+            // goes first, durably.
+            let gone = self.dirs.get(parent).and_then(|dir| dir.sync());
+            let _ = gone.and_then(|()| links.unlink(record));
         }
     }
 

@@ -112,6 +112,11 @@ impl Table {
         self.forgotten.get(id)
     }
 
+    /// One reference more to a node that has some, until [`Table::forget`].
+    pub(crate) fn hold(&self, node: &Node) {
+        node.take_reference();
+    }
+
     /// The kernel drops references.
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
         if let Ok(node) = self.get(id) {
@@ -204,6 +209,14 @@ impl Table {
             .lock()
             .entry(node.lower)
             .or_insert_with(|| Arc::clone(node));
+    }
+
+    /// All nodes of this moment.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        let shards = self.by_id.iter();
+        shards
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// How many nodes there are.

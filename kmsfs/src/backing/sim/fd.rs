@@ -338,7 +338,10 @@ impl Fd {
         inode.settle_on_disk();
         match model {
             Model::Posix => state.names.sync(self.id),
-            Model::Kill | Model::Journal => state.names.sync_all(),
+            Model::Kill | Model::Journal => {
+                state.names.sync_all();
+                state.removed.clear();
+            }
         }
         Ok(())
     }
@@ -357,6 +360,7 @@ impl Fd {
             Some(errno) => Err(errno),
             None => {
                 state.names.sync_all();
+                state.removed.clear();
                 Ok(())
             }
         }

@@ -28,7 +28,7 @@ fn run(model: Model, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(700))]
 
     #[test]
     fn programs_do_what_they_say_over_a_journal(ops in prop::collection::vec(op(), 1..60)) {
@@ -39,4 +39,88 @@ proptest! {
     fn programs_do_what_they_say_over_the_least_posix_promises(ops in prop::collection::vec(op(), 1..60)) {
         run(Model::Posix, &ops);
     }
+}
+
+/// A program and then a power cut, of many that are possible.
+fn cut_after(model: Model, ops: &[Op]) {
+    for seed in 0..60 {
+        run(model, &[ops, &[Op::PowerCut { seed }]].concat());
+    }
+}
+
+#[test]
+fn the_name_of_a_target_record_is_durable_before_its_symlink() {
+    let (dir, name, target) = (0, 0, 3);
+    cut_after(Model::Posix, &[Op::Symlink { dir, name, target }]);
+}
+
+#[test]
+fn a_target_record_outlives_its_symlink() {
+    let (dir, name, target) = (1, 0, 3);
+    let mut ops = vec![
+        Op::Mkdir { dir: 0, name: 0 },
+        Op::Symlink { dir, name, target },
+        Op::SyncAll,
+        Op::Unlink { dir, name },
+    ];
+    cut_after(Model::Posix, &ops);
+    ops.pop();
+    ops.extend([
+        Op::Create { dir, name: 1 },
+        Op::Rename {
+            dir,
+            name: 1,
+            to: dir,
+            new: name,
+            flags: 0,
+        },
+    ]);
+    cut_after(Model::Posix, &ops);
+}
+
+#[test]
+fn what_syncfs_made_durable_survives_a_conversion() {
+    let (handle, seed) = (0, 1);
+    let write = |at| Op::Write {
+        handle,
+        at,
+        length: 1,
+        seed,
+    };
+    cut_after(
+        Model::Journal,
+        &[
+            Op::Create { dir: 0, name: 0 },
+            write(0),
+            Op::SyncAll,
+            write(4096),
+        ],
+    );
+}
+
+#[test]
+fn a_directory_that_the_kernel_forgot_gets_its_header_synced() {
+    // Nothing but the header's wait refers to it after mkdir.
+    let (mkdir, create) = (
+        Op::Mkdir { dir: 0, name: 0 },
+        Op::Create { dir: 1, name: 0 },
+    );
+    cut_after(
+        Model::Journal,
+        &[mkdir.clone(), create.clone(), Op::SyncDir { dir: 0 }],
+    );
+    cut_after(Model::Journal, &[mkdir, create, Op::Sync { handle: 0 }]);
+}
+
+#[test]
+fn a_header_of_before_a_kill_is_synced_with_what_comes_after() {
+    cut_after(
+        Model::Journal,
+        &[
+            Op::Mkdir { dir: 0, name: 0 },
+            Op::Kill,
+            Op::Create { dir: 1, name: 0 },
+            Op::Sync { handle: 0 },
+        ],
+    );
 }
