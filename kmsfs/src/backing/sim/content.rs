@@ -162,10 +162,8 @@ impl Content {
     pub(super) fn crash(&mut self, random: &mut Random) {
         let mut pages = std::mem::take(&mut self.on_disk);
         for (page, versions) in std::mem::take(&mut self.dirty) {
-            match {
-                let choice = random.below(versions.len() + 1);
-                versions.into_iter().nth(choice)
-            } {
+            let choice = random.below(versions.len() + 1);
+            match versions.into_iter().nth(choice) {
                 None => {}
                 Some(Some(bytes)) => drop(pages.insert(page, bytes)),
                 Some(None) => drop(pages.remove(&page)),

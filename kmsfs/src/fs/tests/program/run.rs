@@ -389,7 +389,7 @@ impl Run {
                     .change(other, |content| put(content, *new, &part));
             }
             Op::Sync { .. } => {
-                fs.fsync(fh, number % 2 == 0).unwrap();
+                fs.fsync(fh, number.is_multiple_of(2)).unwrap();
                 self.committed = true;
                 self.reference.sync_file(id);
                 let parents: BTreeSet<_> = self
