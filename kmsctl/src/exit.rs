@@ -43,7 +43,7 @@ pub enum Exit {
     Damaged = 14,
     /// `fs check`: nothing is damaged, but not everything could be checked.
     Unchecked = 15,
-    /// `fs import`: done in part; what could not be imported is named.
+    /// `fs import`, `fs extract`: done in part; what could not be done is named.
     Partial = 16,
 }
 
@@ -66,7 +66,7 @@ Exit codes:
   13  fs check: there was damage; all of it was repaired or moved out of the way
   14  fs check: there is damage
   15  fs check: no damage, but not everything could be checked
-  16  fs import: done in part; what could not be imported is named
+  16  fs import, fs extract: done in part; what could not be done is named
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -46,6 +46,9 @@ pub enum Command {
     Unenroll(UnenrollArgs),
     /// Show the TPM, or the software sealer.
     TpmStatus,
+    /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
+    #[command(hide = true)]
+    Offline(OfflineArgs),
 }
 
 /// What stands behind the credential.
@@ -115,6 +118,20 @@ pub struct RecoverArgs {
     /// Where the recovery key comes from.
     #[command(flatten)]
     pub recovery: RecoveryArgs,
+}
+
+/// `kmsd offline`.
+#[derive(Debug, Args)]
+pub struct OfflineArgs {
+    /// The directory of the store, or of a backup of it, instead of the configured one.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub store: Option<PathBuf>,
+    /// The socket to make, in an empty directory that only this user may enter.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Open the store with the recovery key in this file, without a TPM.
+    #[arg(long, value_name = "FILE")]
+    pub recovery_from: Option<PathBuf>,
 }
 
 #[cfg(test)]

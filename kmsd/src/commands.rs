@@ -12,12 +12,14 @@ use crate::{storage, terminal, world};
 
 mod approve;
 mod files;
+mod offline;
 mod recovery;
 mod tpm_status;
 mod unenroll;
 
 pub(crate) use approve::{approve, parse_pcr};
 use files::Ownership;
+pub(crate) use offline::offline;
 pub(crate) use tpm_status::tpm_status;
 pub(crate) use unenroll::unenroll;
 

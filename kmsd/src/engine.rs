@@ -14,6 +14,7 @@ mod approve;
 mod block_on;
 mod enroll;
 mod error;
+mod offline;
 mod open;
 mod status;
 mod tick;
@@ -36,6 +37,7 @@ use parking_lot::{Mutex, RwLock};
 pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
 pub use error::EngineError;
+pub use offline::{Offline, Opener};
 pub use unenroll::unenroll;
 use writer::Writer;
 

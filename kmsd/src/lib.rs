@@ -86,6 +86,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),
         Some(Command::Approve(args)) => commands::approve(&config, args, cli.json),
         Some(Command::Unenroll(args)) => commands::unenroll(&config, args, cli.json),
+        Some(Command::Offline(args)) => commands::offline(&config, args),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use kms_format::names;
 use kms_format::{DirId, PolicyId, VolumeId};
 
+pub(crate) use self::file::describe;
 pub use self::finding::{Code, Counts, Finding, KEPT, Outcome, Report, Severity};
 use self::repair::{LOST, Mender};
 use self::spot::Spot;

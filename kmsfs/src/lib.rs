@@ -14,6 +14,7 @@ pub mod backing;
 pub mod check;
 pub mod control;
 pub mod errno;
+pub mod extract;
 pub mod fs;
 pub mod fuse;
 pub mod handle;

@@ -14,6 +14,7 @@ mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
 mod real_input;
+mod rescue;
 mod rotation;
 mod two_keys;
 

@@ -8,8 +8,11 @@ use crate::Context;
 use crate::exit::{Exit, Failure};
 
 mod check;
+mod extract;
 mod import;
 mod init;
+mod offline;
+mod progress;
 mod protect;
 mod status;
 
@@ -68,8 +71,31 @@ pub enum FsCommand {
         #[arg(long)]
         content: bool,
         /// Check only the structure, without asking kmsd for keys.
-        #[arg(long, conflicts_with_all = ["repair", "content"])]
+        #[arg(long, conflicts_with_all = ["repair", "content", "store"])]
         no_keys: bool,
+        /// Where the keys come from.
+        #[command(flatten)]
+        source: offline::KeySource,
+        /// Also write the report to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Rescue: write what is in an encrypted directory to an ordinary one, without a mount.
+    ///
+    /// Needs the kmsd that runs, or with --store only its store or a backup of it and the TPM or the recovery key. Damage
+    /// does not stop it: what is lost is listed, and the exit code is 16 instead of 0. It can be repeated on the same
+    /// destination: what is there and the same is not written again.
+    Extract {
+        /// The encrypted directory, not mounted. It may be on a read-only file system or snapshot.
+        lower: PathBuf,
+        /// Where to; made if need be.
+        destination: PathBuf,
+        /// Where content cannot be read, write zeros and keep the rest of the file.
+        #[arg(long)]
+        salvage: bool,
+        /// Where the keys come from.
+        #[command(flatten)]
+        source: offline::KeySource,
         /// Also write the report to this file, as JSON.
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
@@ -125,13 +151,26 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             repair,
             content,
             no_keys,
+            source,
             report,
         } => {
             let options = kmsfs::check::Options {
                 repair: *repair,
                 content: *content,
             };
-            return check::run(path, options, !no_keys, report.as_deref(), context);
+            let source = (!no_keys).then_some(source);
+            return check::run(path, options, source, report.as_deref(), context);
+        }
+        FsCommand::Extract {
+            lower,
+            destination,
+            salvage,
+            source,
+            report,
+        } => {
+            let options = kmsfs::extract::Options { salvage: *salvage };
+            let report = report.as_deref();
+            return extract::run(lower, destination, options, source, report, context);
         }
         FsCommand::Import(args) => import::run(args, context),
         FsCommand::Status { path, control } => {

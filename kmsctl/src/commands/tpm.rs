@@ -33,7 +33,7 @@ pub(super) fn run(command: &TpmCommand, context: &Context) -> Result<(), Failure
 }
 
 /// The kmsd beside this program, or else the one in the PATH.
-fn kmsd() -> PathBuf {
+pub(super) fn kmsd() -> PathBuf {
     let beside = std::env::current_exe()
         .ok()
         .map(|own| own.with_file_name("kmsd"));

@@ -32,6 +32,10 @@ impl Spot {
         &self.lower
     }
 
+    pub(crate) fn plain_name(&self) -> Option<&[u8]> {
+        self.plain.as_deref()
+    }
+
     /// The lower names from the root down, separated by slashes; `.` for the root.
     pub(crate) fn lower_path(&self) -> String {
         let mut names = Vec::new();

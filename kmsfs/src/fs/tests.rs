@@ -3,6 +3,7 @@
 mod check;
 mod damage;
 mod durable;
+mod extract;
 mod handles;
 mod model;
 mod program;

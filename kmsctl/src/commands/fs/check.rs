@@ -1,26 +1,20 @@
 //! `kmsctl fs check`.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use kms_api::client::{Client, ClientError};
-use kmsfs::check::{self, Counts, Finding, KEPT, Options, Outcome, Report, Severity};
+use kmsfs::check::{self, Finding, KEPT, Options, Outcome, Report, Severity};
 use kmsfs::mount::lock::LowerLock;
-use kmsfs::volume::kmsd::KmsdKeys;
 use kmsfs::volume::{Keys, RecordFile, VolumeError};
 
+use super::offline::{KeySource, Source};
+use super::progress::Progress;
 use crate::Context;
 use crate::exit::{Exit, Failure};
-
-/// How long kmsd may take for one key.
-const KEY_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(
     path: &Path,
     options: Options,
-    with_keys: bool,
+    source: Option<&KeySource>,
     file: Option<&Path>,
     context: &Context,
 ) -> Result<Exit, Failure> {
@@ -30,15 +24,14 @@ pub(super) fn run(
         .map_err(|error| Failure::local(&shown, &error))?;
     let _lock = LowerLock::take_after_unmount(&lower)
         .map_err(|error| Failure::new(Exit::FileSystem, error.to_string()))?;
-    let keys = if with_keys {
-        keys(&lower, context)?
-    } else {
-        None
+    let keys = match source {
+        Some(source) => keys(&lower, source, context)?,
+        None => None,
     };
     let progress = Progress::start();
     let report = check::check(
         &lower,
-        keys.as_ref().map(|keys| keys as &dyn Keys),
+        keys.as_ref().map(|source| &source.keys as &dyn Keys),
         options,
         &mut |counts| progress.show(counts),
     );
@@ -55,22 +48,9 @@ pub(super) fn run(
 }
 
 /// The volume's keys, asked for at first use. None if the record that they need is damaged: that is a finding.
-fn keys(lower: &Path, context: &Context) -> Result<Option<KmsdKeys>, Failure> {
+fn keys(lower: &Path, source: &KeySource, context: &Context) -> Result<Option<Source>, Failure> {
     match RecordFile::in_directory(lower).and_then(|record| record.read()) {
-        Ok(record) => {
-            // Says at once what is wrong if kmsd does not answer at all.
-            if let Err(error @ ClientError::Unreachable { .. }) =
-                context.client.send(kms_api::GetStatusRequest {})
-            {
-                return Err(Failure::from(error)
-                    .next("Start kmsd, or check only the structure with --no-keys."));
-            }
-            Ok(Some(KmsdKeys::new(
-                Client::new(context.client.socket()),
-                record,
-                KEY_WAIT,
-            )))
-        }
+        Ok(record) => Ok(Some(source.open(record, context)?)),
         Err(VolumeError::Format { .. }) => Ok(None),
         Err(error) => Err(Failure::new(Exit::FileSystem, error.to_string())),
     }
@@ -88,7 +68,7 @@ fn exit(report: &Report) -> Exit {
     }
 }
 
-fn write(file: &Path, report: &Report) -> Result<(), Failure> {
+pub(super) fn write(file: &Path, report: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_vec_pretty(report).map_err(|error| {
         Failure::new(Exit::Local, format!("the report has no JSON form: {error}"))
     })?;
@@ -158,37 +138,4 @@ fn show(finding: &Finding, repair: bool) -> String {
         Outcome::Left => format!("    --repair {}\n", finding.code.remedy()),
     });
     text
-}
-
-/// A line on the terminal that shows how far it is.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn start() -> Progress {
-        if !std::io::stderr().is_terminal() {
-            return Progress(ProgressBar::hidden());
-        }
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {msg}") {
-            bar.set_style(style);
-        }
-        Progress(bar)
-    }
-
-    fn show(&self, counts: &Counts) {
-        if self.0.is_hidden() {
-            return;
-        }
-        let objects = counts.directories + counts.files + counts.symlinks + counts.others;
-        self.0.set_message(format!(
-            "{objects} objects, {} read, damage: {}",
-            indicatif::HumanBytes(counts.bytes),
-            counts.damage
-        ));
-        self.0.tick();
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
-    }
 }

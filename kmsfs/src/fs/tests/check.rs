@@ -15,11 +15,11 @@ use crate::errno::Errno;
 use crate::fs::NodeId;
 use crate::volume::Keys;
 
-const LONG: &str = "a name that is so long that the lower directory can only hold its digest, with the name itself in a \
+pub(super) const LONG: &str = "a name that is so long that the lower directory can only hold its digest, with the name itself in a \
     record beside it, which takes more than one hundred and sixty bytes of name, as this one has";
 
 /// A volume with something of everything in it, not mounted.
-fn sample() -> World {
+pub(super) fn sample() -> World {
     let mut world = World::new();
     let root = fs::read(world.lower().join(".kmsfs")).unwrap();
     let header = DirHeader::decode(&root).unwrap();
@@ -177,7 +177,7 @@ fn damaged(
     report
 }
 
-fn flip(path: &Path, position: u64) {
+pub(super) fn flip(path: &Path, position: u64) {
     let file = fs::File::options()
         .read(true)
         .write(true)

@@ -1,0 +1,134 @@
+//! A copy of a store, opened to be read only: for rescue, where no kmsd runs.
+//!
+//! Nothing is written: not the store, not the TPM's counter. So nothing that a request changes can be asked for, and a
+//! store that is older than the counter says is opened too, if the recovery key is given.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kms_api::{ApiError, Caller, ErrorCode, MemoryInfo, Request, Response, SealerInfo};
+use kms_core::kms::{HostStatus, World};
+use kms_core::storage::Storage as _;
+use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, Snapshot, SystemEntropy};
+use kms_crypto::RecoveryPrivateKey;
+use kms_seal::{Credential, Enrollment, RootSealer, check_generation};
+use parking_lot::RwLock;
+
+use super::EngineError;
+use super::writer::verified;
+use crate::service::Service;
+use crate::storage::{CATALOGUE, SqliteStorage};
+
+/// What opens the store.
+pub enum Opener {
+    /// The TPM (or software key) it is sealed to. The store must be the newest one.
+    Sealer(Box<dyn RootSealer>, Credential),
+    /// The recovery key. Whether the store is the newest one is not known.
+    Recovery(RecoveryPrivateKey),
+}
+
+/// A store that answers `GetPolicy` and `Decrypt`, and nothing else.
+pub struct Offline {
+    kms: Kms,
+    domain: Arc<RwLock<DomainKeys>>,
+    provider: LocalProvider,
+    clock: Arc<dyn Clock>,
+    host: HostStatus,
+}
+
+impl Offline {
+    /// Opens the catalogue in `copy`, a directory that is this process's alone; `directory` is where it was copied from.
+    ///
+    /// # Errors
+    /// [`EngineError`], each with a next step.
+    pub fn open(
+        copy: &Path,
+        directory: &Path,
+        opener: Opener,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let mut storage = SqliteStorage::open(&copy.join(CATALOGUE))?;
+        let (revision, rows) = storage.load()?;
+        let snapshot = Snapshot::from_rows(&rows)?;
+        if snapshot.meta().revision != revision {
+            return Err(EngineError::Tampered(
+                "its revision does not fit its rows".to_owned(),
+            ));
+        }
+        let mut domain = DomainKeys::new(snapshot.meta());
+        match opener {
+            Opener::Recovery(key) => {
+                for row in snapshot.domains() {
+                    domain
+                        .open_as_recovery(row, &key)
+                        .map_err(|_| EngineError::WrongRecoveryKey(directory.to_owned()))?;
+                }
+            }
+            Opener::Sealer(mut sealer, credential) => {
+                let enrollment = Enrollment::from_json(snapshot.enrollment())?;
+                let kek = sealer.unseal(&enrollment, &credential)?;
+                for row in snapshot.domains() {
+                    domain.open_as_host(row, kek.key())?;
+                }
+                check_generation(snapshot.meta().generation, sealer.counter(&enrollment)?)?;
+            }
+        }
+        verified(&rows, &snapshot, domain.mac_key(snapshot.meta().domain)?)?;
+        let domain = Arc::new(RwLock::new(domain));
+        Ok(Self {
+            provider: LocalProvider::new(Arc::clone(&domain)),
+            kms: Kms::new(snapshot),
+            domain,
+            host: HostStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started_ms: clock.read().wall_ms,
+                sealer: SealerInfo {
+                    kind: String::new(),
+                    device: String::new(),
+                    manufacturer: None,
+                    warnings: Vec::new(),
+                },
+                memory: MemoryInfo {
+                    locked_bytes: 0,
+                    unlocked_bytes: 0,
+                },
+                warnings: Vec::new(),
+            },
+            clock,
+        })
+    }
+
+    fn evaluate(&self, request: &Request, caller: &Caller) -> Result<Outcome, ApiError> {
+        let reading = self.clock.read();
+        let elapsed = self.kms.snapshot().meta().elapsed.advanced(&reading);
+        let world = World {
+            now: Now {
+                wall_ms: reading.wall_ms,
+                elapsed_ms: elapsed.total_ms,
+            },
+            entropy: &SystemEntropy,
+            domain: &self.domain.read(),
+            host: &self.host,
+        };
+        self.kms.handle(request, caller, &world)
+    }
+}
+
+impl Service for Offline {
+    async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
+        let outcome = match &request {
+            Request::GetPolicy(_) | Request::Decrypt(_) => self.evaluate(&request, &caller)?,
+            _ => {
+                return Err(ApiError::new(
+                    ErrorCode::AccessDenied,
+                    "This kmsd was started to read a store only.",
+                ));
+            }
+        };
+        match outcome {
+            Outcome::Reply(response) => Ok(*response),
+            Outcome::Use(usage) => usage.run(&self.provider).await,
+            Outcome::Write(_) => Err(ApiError::bare(ErrorCode::Internal)),
+        }
+    }
+}
