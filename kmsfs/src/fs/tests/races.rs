@@ -98,9 +98,15 @@ fn set_id_bits_go_with_every_change_and_the_kernel_is_told() {
         pid: 1,
     };
     let node = world.put(NodeId::ROOT, "file", &noise(1, 5000));
-    let fh = fs.open(&me(), node, libc::O_RDWR, false).unwrap().fh;
+    let fh = fs
+        .open(&me(), node, libc::O_RDWR | libc::O_NOATIME, false)
+        .unwrap()
+        .fh;
     let source = world.put(NodeId::ROOT, "source", &noise(2, 5000));
-    let source = fs.open(&me(), source, libc::O_RDONLY, false).unwrap().fh;
+    let source = fs
+        .open(&me(), source, libc::O_RDONLY | libc::O_NOATIME, false)
+        .unwrap()
+        .fh;
     let mode = || fs.getattr(&me(), node, None).unwrap().perm;
     for way in 0..4 {
         let changes = SetAttr {
@@ -114,7 +120,7 @@ fn set_id_bits_go_with_every_change_and_the_kernel_is_told() {
             1 => fs.fallocate(&other, fh, 0, 9000, 0).unwrap(),
             2 => drop(fs.copy_file_range(&other, source, 0, fh, 0, 10).unwrap()),
             _ => drop(
-                fs.open(&other, node, libc::O_RDWR | libc::O_TRUNC, true)
+                fs.open(&other, node, libc::O_WRONLY | libc::O_TRUNC, true)
                     .unwrap(),
             ),
         }
