@@ -10,6 +10,7 @@
 mod attributes;
 mod fsx;
 mod handles;
+mod like_local;
 mod mounting;
 mod names;
 mod pjdfstest;

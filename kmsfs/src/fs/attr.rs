@@ -47,7 +47,7 @@ impl Fs {
     /// What the lower file system says; `EIO` for the size of a damaged file.
     pub fn setattr(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         node: NodeId,
         _fh: Option<FileHandle>,
         changes: &SetAttr,
@@ -56,7 +56,7 @@ impl Fs {
         let node = self.table.get(node)?;
         if let Some(size) = changes.size {
             self.acquire(&node, true)?;
-            let resized = self.truncate(&node, size, changes.kill_suidgid);
+            let resized = self.truncate(caller, &node, size, changes.kill_suidgid);
             self.give_up(&node);
             resized?;
         }
@@ -151,11 +151,19 @@ impl Fs {
     }
 
     /// Takes the set-user-id and set-group-id bits away.
-    pub(super) fn kill_suidgid(&self, node: &Arc<Node>, file: &LowerFile) -> FsResult<()> {
-        let mode = file.stat()?.st_mode;
+    pub(super) fn kill_suidgid(
+        &self,
+        caller: &Caller,
+        node: &Arc<Node>,
+        file: &LowerFile,
+    ) -> FsResult<()> {
+        let stat = file.stat()?;
+        let mode = stat.st_mode;
         let mut kept = mode & !libc::S_ISUID;
-        // Without group execution the bit means mandatory locking.
-        if mode & libc::S_IXGRP != 0 {
+        // Without group execution the bit runs nothing, and stays for members of the group.
+        if mode & libc::S_ISGID != 0
+            && (mode & libc::S_IXGRP != 0 || !is_member(caller, stat.st_gid))
+        {
             kept &= !libc::S_ISGID;
         }
         if kept != mode {
@@ -169,14 +177,20 @@ impl Fs {
     }
 
     /// Sets the size of a file that is open.
-    pub(super) fn truncate(&self, node: &Arc<Node>, size: u64, kill: bool) -> FsResult<()> {
+    pub(super) fn truncate(
+        &self,
+        caller: &Caller,
+        node: &Arc<Node>,
+        size: u64,
+        kill: bool,
+    ) -> FsResult<()> {
         let mut body = node.file()?.write();
         let open = body.opened_mut()?;
         open.resize(size).map_err(|fault| self.fault(node, fault))?;
         if kill {
             let lower = Arc::clone(open.lower());
             drop(body);
-            self.kill_suidgid(node, &lower)?;
+            self.kill_suidgid(caller, node, &lower)?;
         }
         Ok(())
     }
@@ -274,6 +288,19 @@ impl Fs {
         }
         Err(Errno::STALE)
     }
+}
+
+/// Whether the caller is in a group; not, if that cannot be found out.
+fn is_member(caller: &Caller, group: u32) -> bool {
+    if caller.gid == group {
+        return true;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", caller.pid));
+    status.is_ok_and(|status| {
+        let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+        let mut groups = groups.unwrap_or_default().split_ascii_whitespace();
+        groups.any(|number| number.parse() == Ok(group))
+    })
 }
 
 fn timespec(time: Option<SetTime>) -> Timespec {

@@ -36,7 +36,7 @@ impl Fs {
     /// `EBADF`, `EFBIG`; what the lower file system says. The size is as before then.
     pub fn write(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         fh: FileHandle,
         offset: u64,
         data: &mut [u8],
@@ -52,7 +52,7 @@ impl Fs {
         if kill_suidgid {
             let lower = Arc::clone(open.lower());
             drop(body);
-            self.kill_suidgid(node, &lower)?;
+            self.kill_suidgid(caller, node, &lower)?;
         }
         Ok(data.len())
     }
@@ -151,7 +151,7 @@ impl Fs {
         if caller.uid == 0 {
             return Ok(());
         }
-        self.kill_suidgid(node, lower)
+        self.kill_suidgid(caller, node, lower)
     }
 
     /// Finds data (SEEK_DATA) or a hole (SEEK_HOLE).

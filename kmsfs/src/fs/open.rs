@@ -16,7 +16,7 @@ impl Fs {
     /// `EIO` if the header is damaged or belongs elsewhere, `ENOKEY` if the file is locked, `ESTALE` if it is gone.
     pub fn open(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         node: NodeId,
         flags: i32,
         kill_suidgid: bool,
@@ -28,7 +28,7 @@ impl Fs {
         }
         self.acquire(&node, write)?;
         if flags & libc::O_TRUNC != 0
-            && let Err(errno) = self.truncate(&node, 0, kill_suidgid)
+            && let Err(errno) = self.truncate(caller, &node, 0, kill_suidgid)
         {
             self.give_up(&node);
             return Err(errno);
