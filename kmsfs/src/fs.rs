@@ -135,6 +135,7 @@ impl Fs {
             started: std::time::Instant::now(),
         };
         fs.context(fs.table.root())?;
+        fs.warn_of_small_blocks()?;
         if unclean {
             tracing::warn!(lower = %lower.display(), "the last stop was not clean: sizes are checked at first use");
             if !read_only {
@@ -148,6 +149,20 @@ impl Fs {
             root.sync()?;
         }
         Ok(fs)
+    }
+
+    /// FORMAT.md assumes that a power cut leaves a page of 4096 bytes old or new. With smaller blocks it may tear one.
+    fn warn_of_small_blocks(&self) -> FsResult<()> {
+        let block = self.dirs.root().room()?.f_bsize;
+        if block < kms_format::file::PAGE as u64 && !self.read_only {
+            tracing::warn!(
+                lower = %self.lower.display(),
+                block,
+                "the lower file system has blocks of less than 4096 bytes: a power cut may damage what is being written. \
+                 Move the lower directory to one with blocks of 4096 bytes (mkfs.ext4 -b 4096)"
+            );
+        }
+        Ok(())
     }
 
     /// Calls `changed`, before the operation is answered, for a node whose set-user-id bits an operation took away that

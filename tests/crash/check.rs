@@ -232,6 +232,7 @@ fn check_xattr(
             } if object == wanted && index < reach.returned => {
                 allowed.drain(..allowed.len() - 1);
             }
+            Op::SyncAll => drop(allowed.drain(..allowed.len() - 1)),
             _ => {}
         }
     }

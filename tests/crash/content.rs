@@ -72,6 +72,11 @@ impl History {
                     }
                     history.punched.push((*offset, offset + length));
                 }
+                Op::SyncAll => {
+                    history.versions.clear();
+                    history.inline = true;
+                    history.punched.clear();
+                }
                 Op::SyncFile { object: of, .. } if *of == object && index < reach.returned => {
                     history.versions.clear();
                     history.inline = true;

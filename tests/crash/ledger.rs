@@ -63,6 +63,8 @@ pub(crate) enum Op {
     SyncDir {
         path: String,
     },
+    /// A clean unmount, after the load.
+    SyncAll,
 }
 
 /// One entry of the ledger.
@@ -101,6 +103,12 @@ impl Ledger {
             last.ino = ino;
         }
         entries.1 = entries.0.len();
+    }
+
+    /// All of it was made durable.
+    pub(crate) fn all_durable(&self) {
+        self.begin(Op::SyncAll);
+        self.returned(0);
     }
 
     pub(crate) fn reach(&self) -> Reach {

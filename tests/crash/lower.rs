@@ -41,16 +41,26 @@ pub(crate) struct Lower {
 impl Lower {
     /// Makes a file system of `size` bytes in the image file and mounts it on a folder of the same name.
     pub(crate) fn make(kind: Kind, image: &Path, size: Option<u64>) -> Lower {
+        // Left alone, a small ext4 has blocks of 1024 bytes, and tears pages of 4096.
+        Lower::with_blocks(4096, kind, image, size)
+    }
+
+    /// The same with blocks of a given size.
+    pub(crate) fn with_blocks(block: u32, kind: Kind, image: &Path, size: Option<u64>) -> Lower {
         let file = File::create_new(image).expect("make the image");
         file.set_len(size.unwrap_or(SIZE)).expect("size the image");
         drop(file);
         match kind {
-            // Left alone, a small ext4 has blocks of 1024 bytes, and tears pages of 4096.
             Kind::Ext4 => {
                 let mut mkfs = Command::new("mkfs.ext4");
-                output_of(mkfs.args(["-q", "-F", "-b", "4096"]).arg(image))
+                mkfs.args(["-q", "-F", "-b", &block.to_string()]);
+                output_of(mkfs.arg(image))
             }
-            Kind::Xfs => output_of(Command::new("mkfs.xfs").arg("-q").arg(image)),
+            Kind::Xfs => {
+                let mut mkfs = Command::new("mkfs.xfs");
+                mkfs.args(["-q", "-b", &format!("size={block}")]);
+                output_of(mkfs.arg(image))
+            }
         };
         let mut lower = Lower::attach(kind, image);
         lower.mount();

@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use kms_tests::mount::Mount;
 use kms_tests::world::World;
 use kms_tests::{require, tree};
 
 use crate::check::Owed;
 use crate::content;
 use crate::ledger::{Ledger, Op};
-use crate::lower::Kind;
+use crate::lower::{Kind, Lower};
 use crate::power_cut::Rig;
 use crate::raw::Cut;
 use crate::rig::{self, Mode};
@@ -122,4 +123,25 @@ fn an_fsync_that_does_nothing_is_found() {
         }
     }
     panic!("20 power cuts without fsync, and nothing was missed");
+}
+
+/// What these tests make sure of themselves an administrator is told.
+#[test]
+fn small_blocks_are_warned_of() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/crash");
+    let images = rig::image_folder();
+    for (block, warned) in [(1024, true), (4096, false)] {
+        let image = images.path().join(format!("{block}.img"));
+        let lower = Lower::with_blocks(block, Kind::Ext4, &image, None);
+        let volume = rig::make_volume(&world, &lower, Mode::Xts);
+        let point = world.path(format!("{block}.plain"));
+        let mount = Mount::start(&volume, &point, &world.daemon.socket(), &[]);
+        let log = mount.log();
+        assert_eq!(log.contains("blocks of less than 4096"), warned, "{log}");
+        mount.unmount();
+    }
 }

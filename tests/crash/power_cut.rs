@@ -8,6 +8,7 @@ use kms_tests::mount::Mount;
 use kms_tests::world::World;
 
 use crate::check::{Found, Owed};
+use crate::ledger::Ledger;
 use crate::lower::{Kind, Lower};
 use crate::random::Random;
 use crate::raw::Cut;
@@ -64,21 +65,36 @@ impl<'a> Rig<'a> {
         } else {
             Cut::Now
         };
+        let stopped = self.random.percent(6);
         let (mut owed, errors) = load.run(&self.point, || {
             load.wait_for(operations);
             let owed = load.owed();
-            load.shared.cut.store(true, Ordering::Release);
-            self.lower.cut(how);
+            if !stopped {
+                load.shared.cut.store(true, Ordering::Release);
+                self.lower.cut(how);
+            }
             load.shared.stop.store(true, Ordering::Release);
             owed
         });
+        if stopped && errors.is_empty() {
+            // The power goes right after a clean end: everything is owed.
+            if let Some(mount) = self.mount.take() {
+                mount.unmount();
+            }
+            load.ledgers.iter().for_each(Ledger::all_durable);
+            owed = load.owed();
+            self.lower.cut(how);
+        }
         rig::close(&mut owed);
         if !errors.is_empty() {
             return Err(errors);
         }
         self.restart();
         self.check(&owed).map_err(|mut wrong| {
-            wrong.insert(0, format!("after {operations} operations, {how:?}"));
+            wrong.insert(
+                0,
+                format!("after {operations} operations, {how:?}, unmounted before: {stopped}"),
+            );
             wrong
         })
     }

@@ -178,6 +178,10 @@ impl Names {
                     let changed = last_change.get(&dir).copied().unwrap_or(0);
                     names.floor = names.floor.max(changed);
                 }
+                Op::SyncAll => {
+                    names.durable.extend(tree.entries.values());
+                    names.floor = index;
+                }
                 _ => {}
             }
             for dir in tree.apply(&entry.op) {
