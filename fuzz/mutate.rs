@@ -360,11 +360,7 @@ fn sealed(sample: &Sample, tree: &mut Tree, input: &mut Input<'_>) {
                     let first = input.awkward() % (1 << 50);
                     let _ = holes.insert(first..first + 1 + u64::from(input.byte()));
                 }
-                let state = [
-                    LengthState::Exact,
-                    LengthState::Growing,
-                    LengthState::Shrinking,
-                ][input.below(3)];
+                let state = [LengthState::Exact, LengthState::Growing][input.below(2)];
                 header.write_units_gcm(&opened.keys, input.awkward(), state, &holes, page)
             }
             (ContentMode::Xts, 0) => header.write_units(&opened.keys, page),

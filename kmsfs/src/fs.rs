@@ -20,6 +20,7 @@ mod export;
 pub(crate) mod flags;
 mod headers;
 mod io;
+mod lengths;
 mod link;
 mod lookup;
 mod make;
@@ -34,6 +35,8 @@ mod types;
 pub(crate) mod walk;
 mod xattr;
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -44,6 +47,7 @@ pub use self::access::AccessTimes;
 use self::content::Fault;
 pub(crate) use self::content::FileBody;
 use self::headers::Headers;
+use self::lengths::Lengths;
 use self::recheck::Recheck;
 pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
@@ -58,6 +62,9 @@ use crate::inode::descriptors::Descriptors;
 use crate::inode::table::Table;
 use crate::volume::Keys;
 
+/// How much damage is remembered as reported.
+const REPORTED: usize = 4096;
+
 type Changed = dyn Fn(NodeId) + Send + Sync;
 
 /// A volume, opened. Dropping it makes everything durable and takes the mark of use away.
@@ -68,6 +75,9 @@ pub struct Fs {
     handles: Handles,
     keys: Arc<dyn Keys>,
     headers: Arc<Headers>,
+    lengths: Arc<Lengths>,
+    /// Damage that is in the log already.
+    reported: Mutex<HashSet<u64>>,
     read_only: bool,
     /// The last stop was not clean: sizes are compared with headers.
     unclean: bool,
@@ -117,6 +127,8 @@ impl Fs {
         let mut fs = Fs {
             lower: lower.to_owned(),
             headers: Headers::start(Arc::clone(&dirs), Arc::clone(&table))?,
+            lengths: Lengths::start(Arc::clone(&table), Arc::clone(&dirs))?,
+            reported: Mutex::default(),
             table,
             dirs,
             handles: Handles::default(),
@@ -187,6 +199,7 @@ impl Fs {
                 open.mark_synced();
             }
         }
+        self.lengths.settle();
         self.headers.flush_all()?;
         self.dirs.root().sync_file_system()
     }
@@ -203,7 +216,17 @@ impl Fs {
     fn damaged(&self, node: &Node, what: &str, error: &FormatError) -> Errno {
         let path = self.lower.join(node.lower_path()).join(what);
         let errno = Errno::from(error);
-        tracing::error!(lower = %path.display(), %errno, "{error}");
+        // Once: a reader may come back for the same bytes for ever.
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let seen = hasher.hash_one((node.id, what, error.to_string()));
+        let mut reported = self.reported.lock();
+        if reported.len() >= REPORTED {
+            reported.clear();
+        }
+        if reported.insert(seen) {
+            drop(reported);
+            tracing::error!(lower = %path.display(), %errno, "{error}");
+        }
         errno
     }
 
@@ -213,6 +236,10 @@ impl Fs {
             Fault::Damage(error) => self.damaged(node, "", &error),
             Fault::ReadOnly => Errno::BADF,
             Fault::TooLarge => Errno::FBIG,
+            Fault::Holes => {
+                tracing::warn!(lower = %self.lower.join(node.lower_path()).display(), "{fault}");
+                Errno::FBIG
+            }
             Fault::NoData => Errno::NXIO,
             Fault::Unsupported => Errno::OPNOTSUPP,
         }
@@ -228,6 +255,7 @@ fn generation() -> FsResult<u64> {
 impl Drop for Fs {
     fn drop(&mut self) {
         self.headers.stop();
+        self.lengths.stop();
         if self.read_only {
             return;
         }

@@ -47,9 +47,6 @@ pub enum InitError {
         /// The first thing found.
         found: String,
     },
-    /// The content mode is not there yet.
-    #[error("content mode gcm is not supported yet; use --mode xts (not authenticated)")]
-    Mode,
     /// Somebody uses the directory.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -87,9 +84,6 @@ pub fn init(
     label: &str,
     mode: ContentMode,
 ) -> Result<NewVolume, InitError> {
-    if mode == ContentMode::Gcm {
-        return Err(InitError::Mode);
-    }
     let _lock = LowerLock::take(lower)?;
     check_empty(lower)?;
     let volume = client.send(CreateVolumeRequest {

@@ -13,7 +13,7 @@ pub(crate) mod table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use kms_format::{DirHeader, DirKeys, UnlockedPolicy};
+use kms_format::{ContentMode, DirHeader, DirKeys, UnlockedPolicy};
 use parking_lot::{Mutex, RwLock};
 
 use crate::backing::{Dir, LowerId, Pinned};
@@ -48,6 +48,8 @@ pub(crate) struct Node {
     nameless: Mutex<Option<Arc<Nameless>>>,
     /// Its size was compared with its header since an unclean stop.
     pub(crate) settled: AtomicBool,
+    /// A file of mode gcm.
+    pub(crate) gcm: AtomicBool,
     state: State,
 }
 
@@ -100,12 +102,28 @@ impl Node {
             links: Mutex::default(),
             nameless: Mutex::default(),
             settled: AtomicBool::new(false),
+            gcm: AtomicBool::new(false),
             state: match kind {
                 Kind::Directory => State::Directory(Box::default()),
                 Kind::File => State::File(Box::default()),
                 _ => State::Other,
             },
         }
+    }
+
+    /// How its content is encrypted; only files have any.
+    pub(crate) fn content_mode(&self) -> ContentMode {
+        if self.gcm.load(Ordering::Relaxed) {
+            ContentMode::Gcm
+        } else {
+            ContentMode::Xts
+        }
+    }
+
+    /// It is in a directory under this policy.
+    pub(crate) fn set_policy(&self, policy: &UnlockedPolicy) {
+        let gcm = policy.mode() == ContentMode::Gcm;
+        self.gcm.store(gcm, Ordering::Relaxed);
     }
 
     pub(crate) fn directory(&self) -> FsResult<&Directory> {
@@ -193,7 +211,7 @@ impl Node {
         names.join("/")
     }
 
-    fn take_reference(&self) {
+    pub(crate) fn take_reference(&self) {
         self.references.fetch_add(1, Ordering::AcqRel);
     }
 }

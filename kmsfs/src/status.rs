@@ -45,7 +45,7 @@ pub struct PolicyStatus {
     pub key_arn: String,
     /// State of the key, from kmsd.
     pub key_state: Option<String>,
-    /// Content mode. `XTS` is not authenticated.
+    /// Content mode: `XTS` (not authenticated) or `GCM` (authenticated).
     pub mode: String,
     /// Generation of the policy key.
     pub generation: u32,

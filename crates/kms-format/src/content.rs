@@ -11,6 +11,7 @@ mod holes;
 mod inline;
 mod load;
 mod lower;
+mod pages;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use zeroize::Zeroizing;
 
 pub use self::fault::{Fault, Faulty};
 pub use self::lower::Lower;
+use self::pages::Pages;
+pub use self::pages::{Synced, Ticket};
 use crate::file::{INLINE_MAX, Layout};
-use crate::{FileHeader, FileKeys, FormatError, UnlockedPolicy, size, xts};
+use crate::{ContentMode, FileHeader, FileKeys, FormatError, UnlockedPolicy, size, xts};
 
 /// An open file.
 pub struct File<L> {
@@ -32,12 +35,24 @@ pub struct File<L> {
     layout: Layout,
     /// The content, for layout inline.
     inline: Zeroizing<Vec<u8>>,
-    /// The cipher, for layout units.
-    cipher: Option<xts::Content>,
+    /// What layout units needs.
+    units: Units,
     size: u64,
     lower_size: u64,
     /// Something in it may have been synced.
     synced: bool,
+    /// What an unclean stop left to do: cut the lower file to the first size, then set the second.
+    repair: Option<(u64, u64)>,
+}
+
+/// What is needed to work on units.
+enum Units {
+    /// The file is inline, and always was.
+    None,
+    /// Mode xts: the cipher.
+    Cells(xts::Content),
+    /// Mode gcm.
+    Pages(Pages),
 }
 
 thread_local! {
@@ -85,7 +100,10 @@ impl<L: Lower> File<L> {
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Faulty<usize, L::Error> {
         match self.layout {
             Layout::Inline => Ok(self.read_inline(offset, out)),
-            Layout::Units => self.read_cells(offset, out),
+            Layout::Units => match self.policy.mode() {
+                ContentMode::Xts => self.read_cells(offset, out),
+                ContentMode::Gcm => self.read_pages(offset, out),
+            },
         }
     }
 
@@ -107,8 +125,12 @@ impl<L: Lower> File<L> {
         if end <= INLINE_MAX as u64 {
             return self.write_inline(offset, data);
         }
-        if self.sealed.is_none() && self.lower_size == 0 && offset == 0 {
-            return self.write_first(data);
+        if offset == 0 && self.inline.is_empty() && !self.synced {
+            match self.policy.mode() {
+                ContentMode::Gcm => return self.write_first_pages(data),
+                ContentMode::Xts if self.lower_size == 0 => return self.write_first(data),
+                ContentMode::Xts => {}
+            }
         }
         let covered = offset == 0 && end >= self.size;
         self.spill(covered, |this| this.write_units(offset, data))
@@ -129,7 +151,7 @@ impl<L: Lower> File<L> {
         }
     }
 
-    /// An fsync begins. Before the call: when it fails, part of the content may be durable.
+    /// The whole lower file system is being synced: from now on what is in the file is owed.
     pub const fn mark_synced(&mut self) {
         self.synced = true;
     }
@@ -143,11 +165,17 @@ impl<L: Lower> File<L> {
     }
 
     fn write_units(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {
-        self.write_cells(offset, data)
+        match self.policy.mode() {
+            ContentMode::Xts => self.write_cells(offset, data),
+            ContentMode::Gcm => self.write_pages(offset, data),
+        }
     }
 
     fn resize_units(&mut self, new: u64) -> Faulty<(), L::Error> {
-        self.resize_cells(new)
+        match self.policy.mode() {
+            ContentMode::Xts => self.resize_cells(new),
+            ContentMode::Gcm => self.resize_pages(new),
+        }
     }
 
     /// Header and keys, made now if there are none.
@@ -160,12 +188,13 @@ impl<L: Lower> File<L> {
         Ok((header, keys))
     }
 
-    fn cipher(&mut self) -> Result<&xts::Content, FormatError> {
-        let cipher = match self.cipher.take() {
-            Some(cipher) => cipher,
-            None => self.sealed()?.1.xts()?,
+    /// Gets ready to write the first units.
+    fn start_units(&mut self) -> Result<(), FormatError> {
+        self.units = match self.policy.mode() {
+            ContentMode::Xts => Units::Cells(self.sealed()?.1.xts()?),
+            ContentMode::Gcm => Units::Pages(Pages::new()),
         };
-        Ok(self.cipher.insert(cipher))
+        Ok(())
     }
 
     fn set_lower_size(&self, size: u64) -> Faulty<(), L::Error> {

@@ -133,6 +133,22 @@ pub enum FormatError {
         /// Bytes it holds.
         limit: usize,
     },
+    /// A content unit of mode gcm that is not what was written there.
+    #[error("content unit {unit} (at lower offset {}) {what}", crate::gcm::offset(*unit))]
+    Unit {
+        /// Which.
+        unit: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The size of a lower file contradicts the authenticated length.
+    #[error("the file has {held} bytes, but {claimed} bytes were synced: it was cut or extended")]
+    Length {
+        /// What the header says.
+        claimed: u64,
+        /// What the lower size says.
+        held: u64,
+    },
     /// The size of a lower file means nothing.
     #[error(transparent)]
     Size(#[from] SizeError),

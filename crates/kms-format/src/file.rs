@@ -41,10 +41,8 @@ pub enum Layout {
 pub enum LengthState {
     /// The file has exactly this length.
     Exact,
-    /// At least this much was synced; there may be more.
+    /// At least this much was synced and is still there; there may be more.
     Growing,
-    /// The file is being cut to this length.
-    Shrinking,
 }
 
 /// A header page, parsed. Holds no secret.
@@ -142,7 +140,6 @@ impl FileHeader {
         let state = match fields.u8(52)? {
             1 => LengthState::Exact,
             2 => LengthState::Growing,
-            3 => LengthState::Shrinking,
             other => return Err(fields.bad("length state", other)),
         };
         fields.reserved(53, 3)?;
@@ -349,7 +346,6 @@ impl FileHeader {
             &[match state {
                 LengthState::Exact => 1,
                 LengthState::Growing => 2,
-                LengthState::Shrinking => 3,
             }],
         )?;
         put(page, 56, &length.to_le_bytes())?;

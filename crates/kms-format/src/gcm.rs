@@ -21,6 +21,25 @@ const LENGTH: usize = 28;
 const DATA: usize = 32;
 const AAD: &[u8; 16] = b"kmsfs/0/gcm-unit";
 
+/// Where a unit is in the lower file.
+#[must_use]
+pub const fn offset(unit: u64) -> u64 {
+    unit.saturating_add(1).saturating_mul(PAGE as u64)
+}
+
+/// The unit that holds the byte at a plain offset.
+#[must_use]
+pub const fn unit_of(offset: u64) -> u64 {
+    const UNIT: u64 = CONTENT as u64;
+    offset / UNIT
+}
+
+/// How many units `size` bytes take.
+#[must_use]
+pub const fn units(size: u64) -> u64 {
+    size.div_ceil(CONTENT as u64)
+}
+
 /// The range a unit belongs to.
 #[must_use]
 pub const fn range_of(unit: u64) -> u64 {

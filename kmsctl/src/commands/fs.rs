@@ -117,11 +117,19 @@ pub enum FsCommand {
 pub enum Mode {
     /// AES-256-XTS: fast, no overhead, NOT authenticated (changes to the lower files go unnoticed).
     Xts,
-    /// AES-256-GCM: authenticated. Not supported yet.
+    /// AES-256-GCM: authenticated (changes to the lower files are found), slower for small random writes.
     Gcm,
 }
 
 impl Mode {
+    /// How the registry names it.
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Xts => "XTS",
+            Mode::Gcm => "GCM",
+        }
+    }
+
     /// How results name it.
     fn describe(self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kms_format::file::{self, Settled};
-use kms_format::{FileHeader, FormatError, Record};
+use kms_format::{ContentMode, FileHeader, FormatError, Record};
 
 use super::Check;
 use super::finding::{Code, Outcome, Severity};
@@ -62,7 +62,12 @@ impl Check<'_> {
             Err(errno) => return self.unreadable(spot, errno),
         };
         if size == 0 {
-            // A new file has no header before the first write to it.
+            let gcm = matches!(&place.policy, Some(policy) if policy.mode() == ContentMode::Gcm);
+            if gcm && !self.unclean {
+                let what = "the lower file is empty: it was cut".to_owned();
+                return self.quarantined(Code::SizeDamaged, dir, name, spot, what);
+            }
+            // A new file of mode xts has no header before the first write to it.
             self.xattrs(&Target::File(&file), None, spot);
             return;
         }
@@ -113,6 +118,13 @@ impl Check<'_> {
                 let what = (Code::Size, self.unless_unclean());
                 self.mended(what, at.spot, detail, Outcome::Repaired, |_| mend(size));
             }
+            Ok(Settled::Look { size }) => {
+                let detail = format!(
+                    "the size is {size}, or less if the last unit was not yet whole when it was stopped"
+                );
+                let what = (Code::Size, self.unless_unclean());
+                self.mended(what, at.spot, detail, Outcome::Repaired, |_| mend(size));
+            }
             Err(error) => {
                 let detail = error.to_string();
                 self.quarantined(Code::SizeDamaged, at.dir, at.name, at.spot, detail);
@@ -136,7 +148,9 @@ impl Check<'_> {
             self.used(wrap.policy, wrap.generation);
         }
         let spot = at.spot;
-        let mut open = match content::load(file, self.options.repair, policy, keys) {
+        // In mode xts a size that does not fit is never tampering, and always repaired.
+        let unclean = self.unclean || policy.mode() == ContentMode::Xts;
+        let mut open = match content::load(file, self.options.repair, unclean, policy, keys) {
             Ok(open) => open,
             Err(Fault::Lower(errno)) if is_refusal(errno) => {
                 return self.locked(policy.policy(), spot, errno);
@@ -148,7 +162,7 @@ impl Check<'_> {
                         record: Record::FileSlot,
                         ..
                     } => Code::FileForeign,
-                    FormatError::Size(_) => Code::SizeDamaged,
+                    FormatError::Size(_) | FormatError::Length { .. } => Code::SizeDamaged,
                     _ => Code::FileDamaged,
                 };
                 return self.quarantined(code, at.dir, at.name, spot, error.to_string());
@@ -170,7 +184,7 @@ impl Check<'_> {
         }
         let settled = header.settle(size);
         let lost = settled.is_err();
-        self.settled(at, settled, |_| match open.settle(true) {
+        self.settled(at, settled, |_| match open.settle() {
             Ok(_) => open.lower().sync(),
             Err(Fault::Lower(errno)) => Err(errno),
             Err(Fault::Damage(error)) => Err(Errno::from(&error)),

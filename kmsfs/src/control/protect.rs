@@ -21,26 +21,26 @@ pub(super) fn protect(
     key: &str,
     mode: &str,
 ) -> Result<Protected, Failed> {
-    if mode != "XTS" {
-        return Err(failed(
-            format!("content mode {mode} is not supported yet"),
-            "use --mode xts (not authenticated)",
-        ));
-    }
+    let content_mode = match mode {
+        "XTS" => ContentMode::Xts,
+        "GCM" => ContentMode::Gcm,
+        _ => {
+            return Err(failed(
+                format!("there is no content mode {mode}"),
+                "use XTS (not authenticated) or GCM (authenticated)",
+            ));
+        }
+    };
     let node = Walked::to(mount, path)?;
     check_empty(mount, node.node())?;
-    let new = create_policy(
-        mount.keys.client(),
-        mount.keys.volume(),
-        key,
-        ContentMode::Xts,
-    )
-    .map_err(|error| {
-        failed(
-            error.to_string(),
-            "check the key with `kmsctl key describe`",
-        )
-    })?;
+    let new = create_policy(mount.keys.client(), mount.keys.volume(), key, content_mode).map_err(
+        |error| {
+            failed(
+                error.to_string(),
+                "check the key with `kmsctl key describe`",
+            )
+        },
+    )?;
     let mut record = mount.keys.record();
     record.policies.push(new.record);
     mount.record.replace(&record).map_err(|error| {

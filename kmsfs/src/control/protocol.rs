@@ -17,7 +17,7 @@ pub enum Command {
         path: Vec<String>,
         /// Key id, ARN or alias.
         key: String,
-        /// `XTS`.
+        /// `XTS` or `GCM`.
         mode: String,
     },
 }

@@ -35,9 +35,10 @@ impl Extract<'_> {
         let text = |errno: Errno| errno.to_string();
         let file = dir.open_file(lower, false).map_err(text)?;
         let stat = file.stat().map_err(text)?;
-        let open = content::load(file, false, policy, self.keys);
-        let mut open = open.map_err(|fault| describe(&fault))?;
-        let size = open.settle(false).map_err(|fault| describe(&fault))?;
+        // The tree may be from the middle of things: sizes as after an unclean stop.
+        let open = content::load(file, false, true, policy, self.keys);
+        let open = open.map_err(|fault| describe(&fault))?;
+        let size = open.size();
         let own = self.target.here().map_err(text)?;
         let (out, made) = own.file(name, stat.st_nlink).map_err(text)?;
         let unit = match policy.mode() {

@@ -64,7 +64,8 @@ impl Fs {
                 .open_file(&place.name, false)
                 .map_err(Fault::from)
                 .and_then(|file| {
-                    content::load(file, false, &here.policy, self.keys.as_ref()).map(drop)
+                    // Only the header counts: the size may be changing.
+                    content::load(file, false, true, &here.policy, self.keys.as_ref()).map(drop)
                 }),
         };
         self.table.forget(node.id, 1);

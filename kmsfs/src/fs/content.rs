@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kms_format::content::{self, Lower};
-use kms_format::{FileKeys, UnlockedPolicy};
+use kms_format::{ContentMode, FileKeys, UnlockedPolicy};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use crate::backing::LowerFile;
@@ -56,12 +56,27 @@ impl FileBody {
 pub(crate) fn load(
     lower: LowerFile,
     writable: bool,
+    unclean: bool,
     policy: &Arc<UnlockedPolicy>,
     keys: &dyn Keys,
 ) -> Faulty<OpenFile> {
-    OpenFile::load(Arc::new(lower), writable, policy, |generation| {
+    OpenFile::load(Arc::new(lower), writable, unclean, policy, |generation| {
         keys.policy_key(&policy.volume(), &policy.policy(), generation)
     })
+}
+
+/// A file that was made a moment ago. In mode gcm its header is written: without one it would look like a file that was cut.
+pub(crate) fn create(lower: LowerFile, policy: &Arc<UnlockedPolicy>) -> FsResult<OpenFile> {
+    let mut file = OpenFile::fresh(Arc::new(lower), Arc::clone(policy));
+    if policy.mode() == ContentMode::Gcm
+        && let Err(fault) = file.keys()
+    {
+        return Err(match fault {
+            Fault::Lower(errno) => errno,
+            _ => Errno::IO,
+        });
+    }
+    Ok(file)
 }
 
 /// The keys of a file; makes them, and writes the first header, if there are none yet.

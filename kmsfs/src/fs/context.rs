@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kms_format::names::{self, EncryptedName, LowerName};
-use kms_format::{ContentMode, DirHeader, FormatError, dir};
+use kms_format::{DirHeader, FormatError, dir};
 
 use super::{Fs, FsResult};
 use crate::backing::Dir;
@@ -82,10 +82,6 @@ impl Fs {
             header
                 .check_below(&parent.header, &parent.keys)
                 .map_err(|error| damaged(&error))?;
-        }
-        if policy.mode() != ContentMode::Xts {
-            tracing::error!(policy = %policy.policy(), "content mode GCM is not supported by this version of kmsfs");
-            return Err(Errno::OPNOTSUPP);
         }
         let mut slot = directory.context.write();
         let context = Context {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kms_format::symlink::{self, SealedTarget};
 use kms_format::{DirHeader, names};
 
-use super::content::OpenFile;
+use super::content;
 use super::lookup::{Named, decode_device};
 use super::{Caller, Entry, Fs, FsResult, Kind, NodeId, Opened};
 use crate::backing::{Dir, LowerFile, Stat};
@@ -80,14 +80,16 @@ impl Fs {
         let file = dir.create_unnamed(mode)?;
         let stat = self.hand_over(caller, &dir, &file, mode)?;
         let object = file.pin()?;
+        let file = content::create(file, &context.policy)?;
         let id = crate::backing::LowerId::of(&stat);
         let node = self.table.intern_nameless(id, Kind::File);
         node.settled
             .store(true, std::sync::atomic::Ordering::Release);
+        node.set_policy(&context.policy);
         node.pin(object, &parent);
         {
             let mut body = node.file()?.write();
-            body.open = Some(OpenFile::fresh(Arc::new(file), Arc::clone(&context.policy)));
+            body.open = Some(file);
             body.users += 1;
         }
         let entry = self.entry_of(&node, self.attributes(&node, &stat, 0));
@@ -242,8 +244,12 @@ impl Fs {
         let mode = self.new_mode(&named.parent, &named.dir, mode & 0o7777, umask);
         let (file, stat) = self.making(named, |dir, stored| {
             let file = dir.create_file(stored, mode)?;
-            match self.hand_over(caller, dir, &file, mode) {
-                Ok(stat) => Ok((file, stat)),
+            let policy = &named.context.policy;
+            let made = self
+                .hand_over(caller, dir, &file, mode)
+                .and_then(|stat| Ok((content::create(file, policy)?, stat)));
+            match made {
+                Ok(made) => Ok(made),
                 Err(errno) => {
                     let _ = dir.unlink(stored);
                     Err(errno)
@@ -255,14 +261,12 @@ impl Fs {
         let node = self
             .table
             .intern(crate::backing::LowerId::of(&stat), kind, place);
+        node.set_policy(&named.context.policy);
         node.settled
             .store(true, std::sync::atomic::Ordering::Release);
         if open {
             let mut body = node.file()?.write();
-            body.open = Some(OpenFile::fresh(
-                Arc::new(file),
-                Arc::clone(&named.context.policy),
-            ));
+            body.open = Some(file);
             body.users += 1;
         }
         let attr = self.attributes(&node, &stat, 0);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kms_format::content::{Synced, Ticket};
+
 use super::{Caller, FileHandle, Fs, FsResult};
 use crate::backing::LowerFile;
 use crate::errno::Errno;
@@ -64,12 +66,11 @@ impl Fs {
     pub fn fsync(&self, fh: FileHandle, datasync: bool) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let node = &handle.node;
-        // A lock shared with readers is enough: writers are kept out while the mark is set.
-        let lower = {
+        let (lower, ticket) = {
             let mut body = node.file()?.write();
             let open = body.opened_mut()?;
-            open.mark_synced();
-            Arc::clone(open.lower())
+            let ticket = open.begin_sync().map_err(|fault| self.fault(node, fault))?;
+            (Arc::clone(open.lower()), ticket)
         };
         for place in node.places() {
             self.headers.flush_above(&place.parent)?;
@@ -78,6 +79,10 @@ impl Fs {
             lower.sync_data()
         } else {
             lower.sync()
+        };
+        let done = match ticket {
+            Some(ticket) => done.and_then(|()| self.finish_sync(node, &lower, ticket)),
+            None => done,
         };
         let mut body = node.file()?.write();
         if let Err(errno) = done {
@@ -91,6 +96,22 @@ impl Fs {
             }
             _ => done,
         }
+    }
+
+    /// The content that a ticket stands for is durable: the header may vouch for it.
+    fn finish_sync(&self, node: &Arc<Node>, lower: &LowerFile, ticket: Ticket) -> FsResult<()> {
+        let mut body = node.file()?.write();
+        let open = body.opened_mut()?;
+        let finished = match open.finish_sync(ticket) {
+            Ok(Synced::Done) => return Ok(()),
+            Ok(Synced::Header) => {
+                drop(body);
+                return lower.sync_data();
+            }
+            Ok(Synced::Again) => open.sync(),
+            Err(fault) => Err(fault),
+        };
+        finished.map_err(|fault| self.fault(node, fault))
     }
 
     /// Makes a directory's entries durable, with the headers of the directories among them and above.

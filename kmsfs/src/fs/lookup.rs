@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kms_format::names::EncryptedName;
-use kms_format::{Record, SizeError, names, size, symlink};
+use kms_format::{ContentMode, Record, SizeError, names, size, symlink};
 
 use super::{Attr, Caller, Entry, Fs, FsResult, Kind, NodeId, Timestamp};
 use crate::backing::{Dir, LowerId, Stat};
@@ -107,12 +107,16 @@ impl Fs {
     ) -> FsResult<(Arc<Node>, Entry)> {
         let kind = Kind::from_mode(stat.st_mode).ok_or(Errno::IO)?;
         let name = place.name.clone();
+        let parent = Arc::clone(&place.parent);
         let node = self.admit(
             self.table.intern(LowerId::of(&stat), kind, place.clone()),
             place,
             dir,
         )?;
         let attr = (|| {
+            if kind == Kind::File {
+                node.set_policy(&self.context(&parent)?.policy);
+            }
             if self.unclean && kind == Kind::File && !node.settled.load(Ordering::Acquire) {
                 self.settle(&node)?;
                 stat = dir.stat_at(&name)?;
@@ -148,16 +152,23 @@ impl Fs {
         }
     }
 
-    /// After an unclean stop: compares the lower size of a file with its header, once.
+    /// After an unclean stop: makes the lower size of a file and its header agree, once.
     fn settle(&self, node: &Arc<Node>) -> FsResult<()> {
-        match self.with_file(node, false, |file| {
-            file.settle(!self.read_only && file.writable())
-        }) {
+        let settled = self.with_file(node, false, |file| {
+            if file.blank() && node.content_mode() == ContentMode::Gcm {
+                tracing::warn!(lower = %self.lower.join(node.lower_path()).display(), "this file has no header: it was made shortly before the last, unclean, stop and is empty now; if it is older than that, it was cut");
+            }
+            if self.read_only || !file.writable() {
+                return Ok(self.read_only);
+            }
+            file.settle().map(|()| true)
+        });
+        match settled {
             Err(errno) if errno == crate::volume::WOULD_WAIT => return Err(errno),
-            // Damage is reported when the file is opened; it can still be seen and removed.
-            Ok(_) | Err(_) => {}
+            Ok(true) => node.settled.store(true, Ordering::Release),
+            // Damage is reported when the file is opened, too; it can still be seen and removed. Tried again next time.
+            Ok(false) | Err(_) => {}
         }
-        node.settled.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -170,14 +181,12 @@ impl Fs {
         if let Some(open) = &node.file()?.read().open {
             return Ok(open.size());
         }
-        match size::xts_plain_size(lower) {
+        match size::plain_size(node.content_mode(), lower) {
             Ok(size) => Ok(size),
-            Err(SizeError::Headerless) => Ok(0),
+            Err(SizeError::Headerless) if node.content_mode() == ContentMode::Xts => Ok(0),
             Err(error) => {
                 // Opening it says so; seeing and removing it works.
-                if !node.settled.swap(true, Ordering::AcqRel) {
-                    self.damaged(node, "", &error.into());
-                }
+                self.damaged(node, "", &error.into());
                 Ok(0)
             }
         }

@@ -1,6 +1,7 @@
 //! Opening and closing files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::content::{self, Faulty, OpenFile};
 use super::{Caller, Fault, FileHandle, Fs, FsResult, NodeId, Opened};
@@ -62,7 +63,8 @@ impl Fs {
         {
             let (lower, writable, context) = self.open_lower(node, write)?;
             let keys = self.keys.as_ref();
-            let opened = content::load(lower, writable, &context.policy, keys);
+            let opened =
+                content::load(lower, writable, self.unsettled(node), &context.policy, keys);
             let mut opened = opened.map_err(|fault| self.fault(node, fault))?;
             self.correct_size(node, &mut opened);
             body.open = Some(opened);
@@ -83,7 +85,7 @@ impl Fs {
         );
         if open.writable() && !self.read_only {
             // If that fails it is wrong still, and comes here again.
-            let _ = open.settle(true);
+            let _ = open.settle();
         }
         if let Some(changed) = self.changed.get() {
             changed(node.id);
@@ -94,10 +96,25 @@ impl Fs {
         if let Ok(body) = node.file() {
             let mut body = body.write();
             body.users = body.users.saturating_sub(1);
-            if body.users == 0 {
+            if body.users > 0 {
+                return;
+            }
+            let unfinished = body.open.as_ref().is_some_and(|open| {
+                // What has no name any more is gone with this.
+                open.writable() && open.unfinished() && node.place().is_some()
+            });
+            if !unfinished {
                 body.open = None;
+            } else if self.lengths.add(node) {
+                drop(body);
+                self.lengths.settle();
             }
         }
+    }
+
+    /// Whether an unclean stop may have left a lower size that contradicts the header.
+    fn unsettled(&self, node: &Node) -> bool {
+        self.unclean && (self.read_only || !node.settled.load(Ordering::Acquire))
     }
 
     /// Runs `work` on the open file, which is opened for it if need be.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kms_format::names::{self, LowerName};
-use kms_format::{ContentMode, DirHeader, UnlockedPolicy};
+use kms_format::{DirHeader, UnlockedPolicy};
 
 use super::{Fs, FsResult, NodeId};
 use crate::errno::Errno;
@@ -13,15 +13,12 @@ impl Fs {
     /// Puts an empty directory under a policy of its own; what is made in it inherits it. Durable on return.
     ///
     /// # Errors
-    /// `EBUSY` for the root, `ENOTEMPTY`, `EOPNOTSUPP` for a content mode that this version does not write.
+    /// `EBUSY` for the root, `ENOTEMPTY`.
     pub fn protect(&self, node: NodeId, policy: &Arc<UnlockedPolicy>) -> FsResult<()> {
         self.check_writable()?;
         let node = self.table.get(node)?;
         let directory = node.directory()?;
         let parent = node.parent().ok_or(Errno::BUSY)?;
-        if policy.mode() != ContentMode::Xts {
-            return Err(Errno::OPNOTSUPP);
-        }
         let above = self.context(&parent)?;
         if above.policy.volume() != policy.volume() {
             return Err(Errno::INVAL);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kms_format::file::{self, Settled};
 use kms_format::names::{self, LowerName};
-use kms_format::{FileHeader, FormatError};
+use kms_format::{ContentMode, FileHeader, FormatError};
 use parking_lot::{Condvar, Mutex};
 
 use super::walk::{Here, Visit, walk};
@@ -22,7 +22,7 @@ use crate::errno::Errno;
 /// How long an unmount waits for the pass to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// With more unsettled files than this the mark stays.
-const MOST: usize = 1000;
+const MOST: usize = 20_000;
 
 /// Lower names from the root down.
 type LowerPath = Vec<String>;
@@ -119,7 +119,7 @@ impl Visit for Pass<'_> {
         );
         if ours && kind == Kind::File {
             let name = String::from_utf8_lossy(&entry.name);
-            if !agrees(here.dir, &name)? {
+            if verdict(here.dir, &name)? != Verdict::Settled {
                 let path = here.path.iter().map(|name| name.to_string());
                 self.found.push(path.chain([name.into_owned()]).collect());
             }
@@ -136,24 +136,35 @@ impl Visit for Pass<'_> {
     }
 }
 
-/// Whether the lower size is what the header says. The header is not authenticated here; damage is for whoever opens
-/// the file.
-fn agrees(dir: &Dir, name: &str) -> FsResult<bool> {
+/// How a lower size compares with the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Settled,
+    /// There is no header; in mode xts that is an empty file.
+    Blank,
+    Unsettled,
+}
+
+/// Compares the lower size with the header. That is not authenticated here; damage is for whoever opens the file.
+fn verdict(dir: &Dir, name: &str) -> FsResult<Verdict> {
     let file = match dir.open_file(name, false) {
-        Err(Errno::NOENT) => return Ok(true),
+        Err(Errno::NOENT) => return Ok(Verdict::Settled),
         file => file?,
     };
     let size = file.stat()?.st_size.cast_unsigned();
     if size == 0 {
-        return Ok(true);
+        return Ok(Verdict::Blank);
     }
     let mut page = [0; file::PAGE];
     let got = file.read_at(&mut page, 0)?;
     Ok(
         match FileHeader::decode(page.get(..got).unwrap_or_default()) {
-            Err(FormatError::Blank { .. }) => false,
-            Err(_) => true,
-            Ok(header) => !matches!(header.settle(size), Ok(Settled::Repair { .. })),
+            Err(FormatError::Blank { .. }) => Verdict::Unsettled,
+            Err(_) => Verdict::Settled,
+            Ok(header) => match header.settle(size) {
+                Ok(Settled::Repair { .. } | Settled::Look { .. }) => Verdict::Unsettled,
+                Ok(Settled::Clean(_)) | Err(_) => Verdict::Settled,
+            },
         },
     )
 }
@@ -187,7 +198,12 @@ impl Fs {
                 entry => entry?,
             };
             if depth + 1 == path.len() {
-                return agrees(&dir, name);
+                let xts = self.table.get(entry.node)?.content_mode() == ContentMode::Xts;
+                return Ok(match verdict(&dir, name)? {
+                    Verdict::Settled => true,
+                    Verdict::Blank => xts,
+                    Verdict::Unsettled => false,
+                });
             }
             node = self.table.get(entry.node)?;
         }

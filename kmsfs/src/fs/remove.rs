@@ -142,6 +142,9 @@ impl Fs {
     pub(super) fn parted(&self, parting: Parting, parent: &Arc<Node>, name: &str) {
         if let Some(node) = &parting.node {
             self.headers.remove(node);
+            if parting.last {
+                self.lengths.remove(node);
+            }
             self.table.remove_place(node, parent, name);
         }
         if let (Some(record), Some(links)) = (&parting.record, self.links.read().as_ref()) {

@@ -8,5 +8,6 @@ mod handles;
 mod model;
 mod program;
 mod races;
+mod sealed;
 mod tree;
 mod world;

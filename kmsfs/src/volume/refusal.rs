@@ -44,8 +44,6 @@ pub enum Reason {
     },
     /// The volume record lacks the policy's data key.
     NoDataKey,
-    /// The policy's content mode is not supported.
-    Mode(String),
     /// The answer does not fit: a length, or a failure of the system.
     Unusable(String),
 }
@@ -56,7 +54,6 @@ impl Refusal {
     pub fn errno(&self) -> Errno {
         match &self.reason {
             Reason::Unavailable(_) => Errno::from_raw(libc::ETIMEDOUT),
-            Reason::Mode(_) => Errno::from_raw(libc::EOPNOTSUPP),
             Reason::Refused { .. }
             | Reason::Generation { .. }
             | Reason::NoDataKey
@@ -107,7 +104,6 @@ impl Refusal {
             Reason::NoDataKey => {
                 "put .kmsfs.volume back from a backup of the lower directory".to_owned()
             }
-            Reason::Mode(_) => "use a newer kmsfs".to_owned(),
             Reason::Unusable(_) => "see the log of kmsd; update kmsfs and kmsd together".to_owned(),
         }
     }
@@ -135,7 +131,6 @@ impl fmt::Display for Refusal {
                 "generation {directory} is wanted, the registry has {registry}"
             )?,
             Reason::NoDataKey => write!(f, "the volume record has no data key for it")?,
-            Reason::Mode(mode) => write!(f, "content mode {mode} is not supported yet")?,
             Reason::Unusable(text) => write!(f, "{text}")?,
         }
         write!(f, "; {}", self.next_step())

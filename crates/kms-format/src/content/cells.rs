@@ -1,18 +1,24 @@
 //! Units of mode xts (FORMAT.md section 5.4).
 
-use super::convert::NO_CIPHER;
-use super::{Fault, Faulty, File, Lower, SCRATCH};
+use super::{Fault, Faulty, File, Lower, SCRATCH, Units};
 use crate::{FormatError, size, xts};
 
 const ZEROS: usize = 64 * 1024;
 
 impl<L: Lower> File<L> {
+    pub(super) fn cipher(&self) -> Result<&xts::Content, FormatError> {
+        match &self.units {
+            Units::Cells(cipher) => Ok(cipher),
+            _ => Err(FormatError::Misuse("a file in units has a cipher")),
+        }
+    }
+
     pub(super) fn read_cells(&self, offset: u64, out: &mut [u8]) -> Faulty<usize, L::Error> {
         let plan = xts::plan_read(self.size, offset, out.len());
         if plan.lower_len == 0 {
             return Ok(0);
         }
-        let cipher = self.cipher.as_ref().ok_or(NO_CIPHER)?;
+        let cipher = self.cipher()?;
         let read = |buffer: &mut [u8]| {
             let got = self.lower.read_at(buffer, plan.lower_offset);
             let got = got.map_err(Fault::Lower)?;
@@ -41,7 +47,7 @@ impl<L: Lower> File<L> {
         if let Some(fix) = &plan.tail_fix {
             self.fix_tail(fix)?;
         }
-        let cipher = self.cipher.as_ref().ok_or(NO_CIPHER)?;
+        let cipher = self.cipher()?;
         let written = if let Some(unit) = plan.in_place() {
             cipher.encrypt_units(unit, data)?;
             self.lower.write_at(data, plan.lower_offset)
@@ -116,7 +122,7 @@ impl<L: Lower> File<L> {
     }
 
     fn fix_tail(&self, fix: &xts::TailFix) -> Faulty<(), L::Error> {
-        let cipher = self.cipher.as_ref().ok_or(NO_CIPHER)?;
+        let cipher = self.cipher()?;
         let bytes = cipher.seal_tail(fix, self.cell(fix.lower_offset)?)?;
         self.write_lower(&bytes, fix.lower_offset)
     }

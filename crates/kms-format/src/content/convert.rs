@@ -2,9 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Faulty, File, Lower, SCRATCH};
+use super::{Fault, Faulty, File, Lower, SCRATCH, Units};
 use crate::file::{self, Layout};
-use crate::{FormatError, size, xts};
+use crate::{ContentMode, FormatError, size, xts};
 
 impl<L: Lower> File<L> {
     /// The first write of a new file, too large for the header page: header and units in one lower write.
@@ -13,8 +13,8 @@ impl<L: Lower> File<L> {
         let mut page = [0; file::PAGE];
         let (header, keys) = self.sealed()?;
         header.write_units(keys, &mut page)?;
-        self.cipher()?;
-        let cipher = self.cipher.as_ref().ok_or(NO_CIPHER)?;
+        self.start_units()?;
+        let cipher = self.cipher()?;
         let written = match plan.in_place() {
             Some(unit) => {
                 cipher.encrypt_units(unit, data)?;
@@ -27,7 +27,7 @@ impl<L: Lower> File<L> {
         };
         if let Err(error) = written {
             let _ = self.lower.set_size(0);
-            (self.sealed, self.cipher) = (None, None);
+            (self.sealed, self.units) = (None, Units::None);
             return Err(Fault::Lower(error));
         }
         self.layout = Layout::Units;
@@ -51,8 +51,9 @@ impl<L: Lower> File<L> {
             self.layout = Layout::Inline;
             let _ = self.lower.set_size(old_lower.min(size::HEADER));
             let _ = self.lower.set_size(old_lower);
+            self.units = Units::None;
             if old_lower == 0 {
-                (self.sealed, self.cipher) = (None, None);
+                (self.sealed, self.units) = (None, Units::None);
             }
         } else {
             self.inline = Zeroizing::default();
@@ -67,7 +68,7 @@ impl<L: Lower> File<L> {
     ) -> Faulty<(), L::Error> {
         self.layout = Layout::Units;
         (self.size, self.lower_size) = (0, size::HEADER);
-        self.cipher()?;
+        self.start_units()?;
         if self.synced {
             // Cells that a conversion left behind when it was killed would show in the holes of this one.
             self.set_lower_size(size::HEADER)?;
@@ -77,29 +78,50 @@ impl<L: Lower> File<L> {
             self.write_units(0, &mut old)?;
         }
         change(self)?;
-        if self.synced {
-            self.sync_lower()?;
+        match self.policy.mode() {
+            ContentMode::Xts => {
+                if self.synced {
+                    self.sync_lower()?;
+                }
+                let mut page = [0; file::PAGE];
+                let (header, keys) = self.sealed()?;
+                header.write_units(keys, &mut page)?;
+                self.write_lower(&page, 0)
+            }
+            ContentMode::Gcm => {
+                // There is nothing to lose if the content was empty.
+                let vouch = self.synced && !self.inline.is_empty();
+                if vouch {
+                    self.sync_lower()?;
+                }
+                self.first_claim(vouch)
+            }
         }
-        let mut page = [0; file::PAGE];
-        let (header, keys) = self.sealed()?;
-        header.write_units(keys, &mut page)?;
-        self.write_lower(&page, 0)
     }
 
     /// From units to an empty inline file: the header first.
     pub(super) fn empty(&mut self) -> Faulty<(), L::Error> {
+        if self.synced && self.policy.mode() == ContentMode::Gcm {
+            self.clear_end()?;
+        }
         let mut page = [0; file::PAGE];
         let (header, keys) = self.sealed()?;
         header.write_inline(keys, &[], &mut page)?;
-        self.write_lower(&page, 0)?;
+        if let Err(fault) = self.write_lower(&page, 0) {
+            self.doubt_header();
+            return Err(fault);
+        }
         // From here on the header says "empty", whatever the size says.
         self.layout = Layout::Inline;
+        self.units = Units::None;
         self.inline = Zeroizing::default();
         self.size = 0;
+        if self.synced && self.policy.mode() == ContentMode::Gcm {
+            // The loss has to be allowed before it can be met.
+            self.sync_lower()?;
+        }
         self.set_lower_size(size::HEADER)?;
         self.lower_size = size::HEADER;
         Ok(())
     }
 }
-
-pub(super) const NO_CIPHER: FormatError = FormatError::Misuse("a file in units has a cipher");

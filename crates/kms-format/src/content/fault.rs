@@ -17,6 +17,12 @@ pub enum Fault<E> {
     /// Larger than a file can be.
     #[error("larger than a file can be")]
     TooLarge,
+    /// More holes than a header lists, and each of them too large to be filled with zeros (mode gcm).
+    #[error(
+        "the file has more holes than its header can list, and they are too large to be filled with zeros: \
+         write it with fewer gaps, or keep it in a directory of mode xts"
+    )]
+    Holes,
     /// No data behind this offset.
     #[error("no data behind this offset")]
     NoData,

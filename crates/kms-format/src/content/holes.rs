@@ -2,7 +2,7 @@
 
 use super::{Fault, Faulty, File, Lower};
 use crate::file::{INLINE_MAX, Layout};
-use crate::{size, xts};
+use crate::{ContentMode, gcm, size, xts};
 
 impl<L: Lower> File<L> {
     /// Reserves lower space for `length` bytes at `offset`, and extends the file to their end unless `keep_size`.
@@ -14,7 +14,10 @@ impl<L: Lower> File<L> {
         let end = offset.checked_add(length).ok_or(Fault::TooLarge)?;
         let lower_end = size::lower_size(self.policy.mode(), end)?;
         if self.layout == Layout::Units || end > INLINE_MAX as u64 {
-            let start = size::HEADER.saturating_add(cell_of(offset));
+            let start = match self.policy.mode() {
+                ContentMode::Xts => size::HEADER.saturating_add(cell_of(offset)),
+                ContentMode::Gcm => gcm::offset(gcm::unit_of(offset)),
+            };
             let length = lower_end.saturating_sub(start);
             let reserved = self.lower.reserve(start, length).map_err(Fault::Lower)?;
             // As posix_fallocate does where there is nothing to reserve with: only the size.
@@ -37,7 +40,10 @@ impl<L: Lower> File<L> {
         self.check_writable()?;
         match self.layout {
             Layout::Inline => self.clear_inline(offset, length),
-            Layout::Units => self.punch_cells(offset, length),
+            Layout::Units => match self.policy.mode() {
+                ContentMode::Xts => self.punch_cells(offset, length),
+                ContentMode::Gcm => self.punch_pages(offset, length),
+            },
         }
     }
 
@@ -51,6 +57,9 @@ impl<L: Lower> File<L> {
         }
         if self.layout == Layout::Inline {
             return Ok(offset);
+        }
+        if self.policy.mode() == ContentMode::Gcm {
+            return self.seek_data_pages(offset);
         }
         let found = self.lower.seek_data(size::HEADER.saturating_add(offset));
         let found = found.map_err(Fault::Lower)?.ok_or(Fault::NoData)?;
@@ -72,6 +81,9 @@ impl<L: Lower> File<L> {
         }
         if self.layout == Layout::Inline {
             return Ok(self.size);
+        }
+        if self.policy.mode() == ContentMode::Gcm {
+            return self.seek_hole_pages(offset);
         }
         let found = self.lower.seek_hole(size::HEADER.saturating_add(offset));
         let found = found.map_err(Fault::Lower)?.unwrap_or(u64::MAX);

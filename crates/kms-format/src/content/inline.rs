@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Faulty, File, Lower};
+use super::{Fault, Faulty, File, Lower, Units};
 use crate::file::{self, Layout};
 use crate::size;
 
@@ -85,7 +85,7 @@ impl<L: Lower> File<L> {
             // The page may be new and the size old: put the old page back as well as it goes.
             self.restore_inline(before);
             if new_file {
-                (self.sealed, self.cipher) = (None, None);
+                (self.sealed, self.units) = (None, Units::None);
             }
             return Err(Fault::Lower(error));
         }
@@ -96,7 +96,7 @@ impl<L: Lower> File<L> {
         Ok(())
     }
 
-    fn restore_inline(&mut self, lower_size: u64) {
+    pub(super) fn restore_inline(&mut self, lower_size: u64) {
         let mut page = [0; file::PAGE];
         if lower_size > 0
             && self.layout == Layout::Inline

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Faulty, File, Lower};
+use super::{Fault, Faulty, File, Lower, Pages, Units};
 use crate::file::{self, Layout, Settled};
-use crate::{FileHeader, FormatError, Record, UnlockedPolicy, size};
+use crate::{ContentMode, FileHeader, FormatError, Record, UnlockedPolicy, gcm, size};
 
 impl<L: Lower> File<L> {
     /// A file that was made a moment ago and is empty.
@@ -18,21 +18,26 @@ impl<L: Lower> File<L> {
             sealed: None,
             layout: Layout::Inline,
             inline: Zeroizing::default(),
-            cipher: None,
+            units: Units::None,
             size: 0,
             lower_size: 0,
             synced: false,
+            repair: None,
         }
     }
 
     /// Reads and authenticates the header of a file in a directory under `policy`. `older` is asked for the policy key of
     /// another generation, if the file key is wrapped under that.
     ///
+    /// `unclean`: the file was not settled since an unclean stop, and its lower size may be what that left. The size is the
+    /// right one then, too; [`File::settle`] puts the lower file right.
+    ///
     /// # Errors
     /// [`Fault::Damage`]; the lower file system's, and those of `older`.
     pub fn load(
         lower: L,
         writable: bool,
+        unclean: bool,
         policy: &Arc<UnlockedPolicy>,
         older: impl FnOnce(u32) -> Result<Arc<UnlockedPolicy>, L::Error>,
     ) -> Faulty<Self, L::Error> {
@@ -56,7 +61,7 @@ impl<L: Lower> File<L> {
             }),
         };
         let mut header = match decoded {
-            Err(FormatError::Blank { .. }) => {
+            Err(FormatError::Blank { .. }) if unclean || policy.mode() == ContentMode::Xts => {
                 let fresh = Self::fresh(lower, Arc::clone(policy));
                 return Ok(Self {
                     writable,
@@ -76,26 +81,49 @@ impl<L: Lower> File<L> {
         };
         let file_keys = header.unlock(&policy)?;
         let body = header.open_body(&file_keys, &page)?;
-        let (layout, size) = match header.layout() {
-            Layout::Inline => (Layout::Inline, header.length()),
-            Layout::Units => (Layout::Units, size::plain_size(header.mode(), lower_size)?),
+        let layout = header.layout();
+        let units = match (layout, header.mode()) {
+            (Layout::Inline, _) => Units::None,
+            (Layout::Units, ContentMode::Xts) => Units::Cells(file_keys.xts()?),
+            (Layout::Units, ContentMode::Gcm) => Units::Pages(Pages::open(&header, &body)?),
         };
-        let cipher = match layout {
-            Layout::Units => Some(file_keys.xts()?),
-            Layout::Inline => None,
+        // The length of inline content is authenticated in any case.
+        let settled = if unclean || layout == Layout::Inline {
+            header.settle(lower_size)?
+        } else {
+            Settled::Clean(header.check_size(lower_size)?)
         };
-        Ok(Self {
+        let (size, repair) = match settled {
+            Settled::Clean(size) => (size, None),
+            Settled::Repair { size, cut, lower } => (size, Some((cut, lower))),
+            Settled::Look { size } => (size, None),
+        };
+        let least = header.length();
+        let mut file = Self {
             lower,
             writable,
             policy,
             sealed: Some((header, file_keys)),
             layout,
-            inline: body,
-            cipher,
+            inline: if layout == Layout::Inline {
+                body
+            } else {
+                Zeroizing::default()
+            },
+            units,
             size,
             lower_size,
             synced: true,
-        })
+            repair,
+        };
+        if let Settled::Look { size } = settled {
+            file.size = file.look_at_end(size, least)?;
+            if file.size != size {
+                let cut = gcm::offset(gcm::units(file.size));
+                file.repair = Some((cut, size::gcm_lower_size(file.size)?));
+            }
+        }
+        Ok(file)
     }
 
     /// Whether the lower size of an inline file is another than its header asks for: the length in the header counts.
@@ -106,28 +134,39 @@ impl<L: Lower> File<L> {
                 .is_ok_and(|expected| expected != self.lower_size)
     }
 
-    /// After an unclean stop: makes the lower size agree with the header. Gives the plain size.
+    /// Whether there is no header yet: the creation of the file was cut short.
+    pub const fn blank(&self) -> bool {
+        self.sealed.is_none()
+    }
+
+    /// After an unclean stop: makes the lower file agree with the header, and the header with it, durably. The file must have
+    /// been loaded as unclean, for writing.
     ///
     /// # Errors
-    /// [`Fault::Damage`]; the lower file system's.
-    pub fn settle(&mut self, repair: bool) -> Faulty<u64, L::Error> {
-        let Some((header, _)) = &self.sealed else {
-            if repair && self.lower_size != 0 {
+    /// [`Fault::Damage`], [`Fault::ReadOnly`]; the lower file system's.
+    pub fn settle(&mut self) -> Faulty<(), L::Error> {
+        self.check_writable()?;
+        if self.blank() {
+            if self.lower_size != 0 {
                 self.set_lower_size(0)?;
                 self.lower_size = 0;
             }
-            return Ok(0);
-        };
-        match header.settle(self.lower_size)? {
-            Settled::Clean(size) => Ok(size),
-            Settled::Repair { size, cut, lower } => {
-                if repair {
-                    self.set_lower_size(cut)?;
-                    self.set_lower_size(lower)?;
-                    self.lower_size = lower;
-                }
-                Ok(size)
+            if self.policy.mode() == ContentMode::Gcm {
+                self.keys()?;
             }
+            return Ok(());
         }
+        if let Some((cut, lower)) = self.repair {
+            self.set_lower_size(cut)?;
+            self.set_lower_size(lower)?;
+            self.lower_size = lower;
+            self.repair = None;
+            // What was cut must not come back.
+            self.sync_lower()?;
+        }
+        if self.unfinished() {
+            self.sync()?;
+        }
+        Ok(())
     }
 }

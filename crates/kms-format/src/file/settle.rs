@@ -1,7 +1,7 @@
 //! What a file's size is after an unclean stop (FORMAT.md section 6.4).
 
 use super::{FileHeader, Layout, LengthState};
-use crate::size::{self, SizeError};
+use crate::size;
 use crate::{ContentMode, FormatError};
 
 /// The outcome of comparing a header with the lower size.
@@ -18,6 +18,12 @@ pub enum Settled {
         cut: u64,
         /// Then ftruncate to this.
         lower: u64,
+    },
+    /// A growing file of mode gcm whose lower size ends with a page: either it has `size` bytes, or it was stopped between a
+    /// write and the size that goes with it. Then the length sealed in the last unit says how many bytes it has.
+    Look {
+        /// The most it can have.
+        size: u64,
     },
 }
 
@@ -48,6 +54,24 @@ impl FileHeader {
         }
     }
 
+    /// Whether the lower size is one that a clean stop leaves. Gives the plain size.
+    ///
+    /// # Errors
+    /// [`FormatError::Size`] if the size means nothing, [`FormatError::Length`] if it contradicts what was synced (gcm).
+    pub fn check_size(&self, lower: u64) -> Result<u64, FormatError> {
+        if self.layout == Layout::Inline {
+            return Ok(self.length);
+        }
+        let held = size::plain_size(self.mode, lower)?;
+        let claimed = self.length;
+        match (self.mode, self.state) {
+            (ContentMode::Gcm, LengthState::Exact) if held != claimed => {}
+            (ContentMode::Gcm, LengthState::Growing) if held < claimed => {}
+            _ => return Ok(held),
+        }
+        Err(FormatError::Length { claimed, held })
+    }
+
     fn settle_gcm(&self, lower: u64) -> Result<Settled, FormatError> {
         let wanted = size::gcm_lower_size(self.length)?;
         // Where the pages of the authenticated length end; the rest of the lower size is only code.
@@ -56,7 +80,11 @@ impl FileHeader {
         match held {
             Ok(held) if held == self.length => Ok(Settled::Clean(held)),
             Ok(held) if held > self.length && self.state == LengthState::Growing => {
-                Ok(Settled::Clean(held))
+                Ok(if lower.is_multiple_of(size::PAGE) {
+                    Settled::Look { size: held }
+                } else {
+                    Settled::Clean(held)
+                })
             }
             // More than what was claimed, or an unfinished size: cut. Less: it was synced, and is gone.
             _ if lower >= pages => Ok(Settled::Repair {
@@ -64,7 +92,11 @@ impl FileHeader {
                 cut: pages,
                 lower: wanted,
             }),
-            _ => Err(SizeError::Damaged { lower }.into()),
+            Ok(held) => Err(FormatError::Length {
+                claimed: self.length,
+                held,
+            }),
+            Err(error) => Err(error.into()),
         }
     }
 }

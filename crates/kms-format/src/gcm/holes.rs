@@ -34,8 +34,33 @@ impl HoleList {
     /// Adds units to the holes. Says false, and changes nothing, when the list would become too long.
     #[must_use = "false means that zeros have to be written"]
     pub fn insert(&mut self, units: Range<u64>) -> bool {
+        self.replace(self.with(units))
+    }
+
+    /// Takes units out of the holes. Says false, and changes nothing, when the list would become too long.
+    #[must_use = "false means that zeros have to be written"]
+    pub fn remove(&mut self, units: Range<u64>) -> bool {
+        self.replace(self.without(units))
+    }
+
+    fn replace(&mut self, holes: Self) -> bool {
+        let fits = holes.fits();
+        if fits {
+            *self = holes;
+        }
+        fits
+    }
+
+    /// Whether a header page holds it.
+    pub(crate) fn fits(&self) -> bool {
+        self.0.len() <= HOLES_MAX
+    }
+
+    /// The list with these units as holes; perhaps too long.
+    #[must_use]
+    pub(crate) fn with(&self, units: Range<u64>) -> Self {
         if units.is_empty() {
-            return true;
+            return self.clone();
         }
         let mut merged = units;
         let mut kept = Vec::with_capacity(self.0.len().saturating_add(1));
@@ -48,36 +73,47 @@ impl HoleList {
         }
         let at = kept.partition_point(|hole| hole.start < merged.start);
         kept.insert(at, merged);
-        self.replace(kept)
+        Self(kept)
     }
 
-    /// Takes units out of the holes. Says false, and changes nothing, when the list would become too long.
-    #[must_use = "false means that zeros have to be written"]
-    pub fn remove(&mut self, units: Range<u64>) -> bool {
+    /// The list without these units; perhaps too long.
+    #[must_use]
+    pub(crate) fn without(&self, units: Range<u64>) -> Self {
+        if units.is_empty() || !self.overlaps(&units) {
+            return self.clone();
+        }
         let mut kept = Vec::with_capacity(self.0.len().saturating_add(1));
         for hole in &self.0 {
             for part in [
                 hole.start..hole.end.min(units.start),
                 hole.start.max(units.end)..hole.end,
             ] {
-                if !part.is_empty() && !units.is_empty() {
+                if !part.is_empty() {
                     kept.push(part);
                 }
             }
         }
-        if units.is_empty() {
-            true
-        } else {
-            self.replace(kept)
-        }
+        Self(kept)
     }
 
-    fn replace(&mut self, holes: Vec<Range<u64>>) -> bool {
-        let fits = holes.len() <= HOLES_MAX;
-        if fits {
-            self.0 = holes;
-        }
-        fits
+    /// Whether any of these units is in a hole.
+    #[must_use]
+    pub(crate) fn overlaps(&self, units: &Range<u64>) -> bool {
+        let at = self.0.partition_point(|hole| hole.end <= units.start);
+        !units.is_empty() && self.0.get(at).is_some_and(|hole| hole.start < units.end)
+    }
+
+    /// The first hole that ends behind `unit`.
+    #[must_use]
+    pub(crate) fn at_or_after(&self, unit: u64) -> Option<&Range<u64>> {
+        let at = self.0.partition_point(|hole| hole.end <= unit);
+        self.0.get(at)
+    }
+
+    /// The smallest hole.
+    pub(crate) fn smallest(&self) -> Option<Range<u64>> {
+        let length = |hole: &&Range<u64>| hole.end.saturating_sub(hole.start);
+        self.0.iter().min_by_key(length).cloned()
     }
 
     /// The bytes for the header body: first unit and number of units, u64 each.

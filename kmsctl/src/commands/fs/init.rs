@@ -35,8 +35,8 @@ pub(super) fn run(
         "volume": made.volume.to_string(),
         "policy": made.policy.to_string(),
         "key_arn": made.key_arn,
-        "mode": "XTS",
-        "authenticated": false,
+        "mode": mode.name(),
+        "authenticated": mode == Mode::Gcm,
     });
     context.output.print(human, &value)
 }
@@ -44,7 +44,6 @@ pub(super) fn run(
 fn failure(error: InitError) -> Failure {
     match error {
         InitError::Kmsd(error) => error.into(),
-        InitError::Mode => Failure::new(Exit::Invalid, error.to_string()),
         InitError::Already(_) | InitError::NotEmpty { .. } | InitError::Lock(_) => {
             Failure::new(Exit::FileSystem, error.to_string())
         }

@@ -23,12 +23,6 @@ pub(super) fn run(
     control: Option<&Path>,
     context: &Context,
 ) -> Result<(), Failure> {
-    if mode == Mode::Gcm {
-        return Err(
-            Failure::new(Exit::Invalid, "content mode gcm is not supported yet")
-                .next("Use --mode xts (not authenticated)."),
-        );
-    }
     let shown = directory.display();
     let local = |error: std::io::Error| Failure::local(&shown, &error);
     let directory = directory.canonicalize().map_err(local)?;
@@ -41,7 +35,7 @@ pub(super) fn run(
     let command = Command::Protect {
         path: components(&mount.root, &mount.mountpoint, &directory),
         key: key.to_owned(),
-        mode: "XTS".to_owned(),
+        mode: mode.name().to_owned(),
     };
     let answer = client::ask(&socket, &command, TIMEOUT)
         .map_err(|error| unreachable_mount(&socket, &error))?;

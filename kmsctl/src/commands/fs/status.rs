@@ -147,7 +147,7 @@ fn row(policy: &PolicyStatus, mounted: bool) -> Vec<String> {
     let mode = if policy.mode == "XTS" {
         "xts (not authenticated)".to_owned()
     } else {
-        policy.mode.to_lowercase()
+        format!("{} (authenticated)", policy.mode.to_lowercase())
     };
     let current = if policy.current_material.is_some()
         && policy.current_material == policy.data_key_material

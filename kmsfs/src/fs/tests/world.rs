@@ -33,10 +33,13 @@ pub(super) struct FixedKeys {
 
 impl FixedKeys {
     pub(super) fn add(&self, volume: VolumeId) -> Arc<UnlockedPolicy> {
+        self.add_mode(volume, ContentMode::Xts)
+    }
+
+    pub(super) fn add_mode(&self, volume: VolumeId, mode: ContentMode) -> Arc<UnlockedPolicy> {
         let policy = PolicyId::random().unwrap();
         let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
-        let unlocked =
-            UnlockedPolicy::derive(volume, policy, 1, ContentMode::Xts, &data, &secret).unwrap();
+        let unlocked = UnlockedPolicy::derive(volume, policy, 1, mode, &data, &secret).unwrap();
         let unlocked = Arc::new(unlocked);
         self.known.lock().insert((policy, 1), Arc::clone(&unlocked));
         unlocked
@@ -88,19 +91,28 @@ pub(super) struct World {
 impl World {
     /// On a real file system.
     pub(super) fn new() -> World {
-        World::over(Lower::Folder(tempfile::tempdir().unwrap()))
+        World::with(ContentMode::Xts)
+    }
+
+    /// On a real file system, with a root in this mode.
+    pub(super) fn with(mode: ContentMode) -> World {
+        World::over(Lower::Folder(tempfile::tempdir().unwrap()), mode)
     }
 
     /// On a simulated one, which loses names in a power cut as `model` says.
     pub(super) fn simulated(model: Model) -> World {
-        World::over(Lower::Simulated(LowerFs::new(model)))
+        World::simulated_with(model, ContentMode::Xts)
     }
 
-    fn over(below: Lower) -> World {
+    pub(super) fn simulated_with(model: Model, mode: ContentMode) -> World {
+        World::over(Lower::Simulated(LowerFs::new(model)), mode)
+    }
+
+    fn over(below: Lower, mode: ContentMode) -> World {
         rustix::process::umask(rustix::fs::Mode::empty());
         let keys = Arc::new(FixedKeys::default());
         let volume = VolumeId::random().unwrap();
-        let (header, _) = DirHeader::create_root(&keys.add(volume)).unwrap();
+        let (header, _) = DirHeader::create_root(&keys.add_mode(volume, mode)).unwrap();
         let mut world = World {
             below,
             keys,

@@ -1,0 +1,129 @@
+//! Units of mode gcm: sealed pages, under a header that says how many there are and which are holes (FORMAT.md section
+//! 5.5).
+//!
+//! What the header page in the lower file says is the [`Claim`]. At any moment every page that the claim vouches for is in
+//! the lower file and durable: so nothing a crash leaves looks like tampering.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "offsets are at most those of the largest file: checked where they come in"
+)]
+
+mod claim;
+mod holes;
+mod read;
+mod resize;
+mod write;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::claim::{Synced, Ticket};
+use super::{Faulty, File, Lower};
+use crate::file::LengthState;
+use crate::gcm::{self, HoleList};
+use crate::{FileHeader, FileKeys, FormatError};
+
+/// Keys of ranges that are kept: 16 MiB of content each.
+const RANGES: usize = 16;
+/// Bytes of content in a unit.
+const CONTENT: u64 = gcm::CONTENT as u64;
+
+/// What is known of the units of an open file.
+pub(super) struct Pages {
+    ranges: Mutex<Vec<Arc<gcm::Range>>>,
+    /// The units that are holes. Units in it may have content that is zero.
+    holes: HoleList,
+    /// From this unit on there may be more holes: the file was found growing.
+    unknown: Option<u64>,
+    /// What the header page says; None as long as it says inline.
+    claim: Option<Claim>,
+    /// A header was written and the lower file system refused: it may say what the claim says, or more.
+    unsure: bool,
+    /// Nothing lies hidden behind the end of the file, neither in its last page nor behind that.
+    checked: bool,
+    /// Changes whenever units go away.
+    losses: u64,
+}
+
+/// What the header page vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Claim {
+    state: LengthState,
+    length: u64,
+    holes: HoleList,
+}
+
+impl Pages {
+    /// Of a file whose header page still says inline.
+    pub(super) fn new() -> Self {
+        Self {
+            ranges: Mutex::default(),
+            holes: HoleList::default(),
+            unknown: None,
+            claim: None,
+            unsure: false,
+            checked: true,
+            losses: 0,
+        }
+    }
+
+    /// Of a file with this header.
+    pub(super) fn open(header: &FileHeader, body: &[u8]) -> Result<Self, FormatError> {
+        let holes = HoleList::decode(body)?;
+        let growing = header.state() == LengthState::Growing;
+        Ok(Self {
+            holes: holes.clone(),
+            checked: false,
+            unknown: growing.then_some(gcm::units(header.length())),
+            claim: Some(Claim {
+                state: header.state(),
+                length: header.length(),
+                holes,
+            }),
+            ..Self::new()
+        })
+    }
+
+    /// The key of the range of a unit.
+    fn range(&self, keys: &FileKeys, unit: u64) -> Result<Arc<gcm::Range>, FormatError> {
+        let wanted = gcm::range_of(unit);
+        // A poisoned lock guards nothing but whole entries.
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(range) = ranges.iter().find(|range| range.range() == wanted) {
+            return Ok(Arc::clone(range));
+        }
+        let range = Arc::new(keys.gcm(unit)?);
+        if ranges.len() >= RANGES {
+            ranges.remove(0);
+        }
+        ranges.push(Arc::clone(&range));
+        Ok(range)
+    }
+
+    /// Whether a unit may be zeros in the lower file.
+    fn may_be_zero(&self, unit: u64) -> bool {
+        self.unknown.is_some_and(|from| unit >= from) || self.holes.contains(unit)
+    }
+}
+
+impl<L: Lower> File<L> {
+    fn pages(&self) -> Result<(&Pages, &FileKeys), FormatError> {
+        match (&self.units, &self.sealed) {
+            (super::Units::Pages(pages), Some((_, keys))) => Ok((pages, keys)),
+            _ => Err(NO_PAGES),
+        }
+    }
+
+    fn pages_mut(&mut self) -> Result<&mut Pages, FormatError> {
+        match &mut self.units {
+            super::Units::Pages(pages) => Ok(pages),
+            _ => Err(NO_PAGES),
+        }
+    }
+
+    fn set_holes(&mut self, holes: HoleList) -> Faulty<(), L::Error> {
+        self.pages_mut()?.holes = holes;
+        Ok(())
+    }
+}
+
+const NO_PAGES: FormatError = FormatError::Misuse("a file in units has keys for them");

@@ -1,0 +1,96 @@
+//! Random programs against a vector of bytes, with stops in between.
+
+use kms_format::ContentMode;
+
+use crate::crash::{self, History};
+use crate::lower::Memory;
+use crate::ops::Op;
+use crate::random::Random;
+use crate::{fresh, policy};
+
+/// Runs one program; after each operation the content is compared, and some of the states are checked that a crash
+/// at this moment could leave. Gives the number of those.
+fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64) -> usize {
+    let policy = policy(mode);
+    let mut random = Random::new(seed);
+    let mut file = fresh(&policy);
+    let mut content = Vec::new();
+    let mut history = History(vec![Vec::new()]);
+    let mut done = Vec::new();
+    let mut checked = 0;
+    for _ in 0..length {
+        let op = Op::random(&mut random, content.len() as u64);
+        let short = format!("{op:?}").chars().take(30).collect::<String>();
+        done.push(format!("{} bytes: {short}", content.len()));
+        let trail = || {
+            format!(
+                "mode {mode:?}, seed {seed}, after {:#?}",
+                &done[done.len().saturating_sub(12)..]
+            )
+        };
+        let before = file.lower().events().1;
+        op.run(&mut file)
+            .unwrap_or_else(|fault| panic!("{fault:?}, {}", trail()));
+        op.apply(&mut content);
+        history.0.push(content.clone());
+        if matches!(op, Op::Sync) {
+            history = History(vec![content.clone()]);
+        }
+        let now = crash::content(&file).unwrap_or_else(|what| panic!("{what}, {}", trail()));
+        assert!(now == content, "wrong content, {}", trail());
+        let (events, syncs) = file.lower().events();
+        if syncs == before || matches!(op, Op::Sync) {
+            let states = crash::states(&file.lower().durable(), &events, &mut random, crashes);
+            for image in states.iter().rev().take(crashes as usize) {
+                if let Err(what) = crash::check(&policy, image, &history) {
+                    panic!("{what}, {}", trail());
+                }
+                checked += 1;
+            }
+        }
+        match random.below(30) {
+            0 => {
+                // Closed and opened again.
+                let lower = file.lower().clone();
+                file = crash::load(&policy, &lower, false)
+                    .unwrap_or_else(|what| panic!("{what}, {}", trail()));
+            }
+            1 => {
+                // The power is cut; from here on the file is what was left.
+                let states = crash::states(&file.lower().durable(), &events, &mut random, 3);
+                let image = states[random.below(states.len() as u64) as usize].clone();
+                file = crash::load(&policy, &Memory::of(image), true)
+                    .unwrap_or_else(|what| panic!("{what}, {}", trail()));
+                file.settle()
+                    .unwrap_or_else(|fault| panic!("{fault:?}, {}", trail()));
+                file.sync().unwrap();
+                content = crash::content(&file).unwrap();
+                history = History(vec![content.clone()]);
+                done.push(format!("-- crash {file:?}"));
+            }
+            _ => {}
+        }
+    }
+    checked
+}
+
+const SEEDS: u64 = 40;
+
+/// One seed, if KMS_SEED says which.
+fn run(mode: ContentMode) {
+    let seed = std::env::var("KMS_SEED");
+    let seed: Option<u64> = seed.ok().and_then(|seed| seed.parse().ok());
+    let seeds = seed.map_or(1..=SEEDS, |seed| seed..=seed);
+    let checked: usize = seeds.map(|seed| program(mode, seed, 60, 12)).sum();
+    println!("{mode:?}: {checked} states checked");
+}
+
+#[test]
+fn random_programs_in_mode_xts_survive_crashes() {
+    run(ContentMode::Xts);
+}
+
+#[test]
+fn random_programs_in_mode_gcm_survive_crashes() {
+    run(ContentMode::Gcm);
+}
