@@ -25,6 +25,9 @@ pub(crate) use unenroll::unenroll;
 
 /// `kmsd enroll`.
 pub(crate) fn enroll(config: &Config, args: &EnrollArgs, json: bool) -> Result<(), Failure> {
+    if let Some(path) = &args.recovery_out {
+        crate::place::check_file("--recovery-out", path)?;
+    }
     files::make_store_directory(&config.store.directory)?;
     let ownership = Ownership::of(config);
     let mut sealer = world::sealer(config)?;

@@ -27,7 +27,8 @@ Exit codes:
 pub(crate) const LOCAL: u8 = 1;
 /// The command line is wrong.
 pub(crate) const USAGE: u8 = 2;
-const CONFIG: u8 = 3;
+/// The configuration is wrong.
+pub(crate) const CONFIG: u8 = 3;
 const LISTEN: u8 = 4;
 const RECOVERY: u8 = 5;
 const UNCONFIRMED: u8 = 6;

@@ -22,6 +22,7 @@ pub mod exit;
 pub mod listen;
 pub mod log;
 pub mod notify;
+mod place;
 mod run;
 pub mod service;
 pub mod storage;
@@ -62,6 +63,13 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     // Before any secret exists.
     let hardened = kms_crypto::harden_process();
     let config = load(cli.config.as_deref(), cli.check_config)?;
+    // Not for what only looks at a TPM or a store, which may be a backup anywhere.
+    if matches!(
+        cli.command,
+        None | Some(Command::Enroll(_) | Command::Recover(_))
+    ) {
+        place::check(&config, cli.config.as_deref())?;
+    }
     if cli.check_config {
         if !cli.json {
             println!("The configuration is good.");

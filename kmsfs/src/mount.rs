@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod device;
+pub(crate) mod hides;
 pub mod lock;
 pub mod remount;
 pub mod table;
@@ -46,6 +47,14 @@ pub enum MountError {
     Nested {
         /// The mount point.
         path: PathBuf,
+    },
+    /// The mount would hide what kmsd needs.
+    #[error("a mount on {mountpoint} would cover {needed}, which kmsd needs to open it; mount somewhere else", mountpoint = mountpoint.display(), needed = needed.display())]
+    Hides {
+        /// The mount point.
+        mountpoint: PathBuf,
+        /// What kmsd needs.
+        needed: PathBuf,
     },
     /// Another mount has the lower directory.
     #[error(transparent)]

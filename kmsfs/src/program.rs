@@ -12,7 +12,7 @@ use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
 use crate::mount::lock::LowerLock;
 use crate::mount::remount::remount;
-use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, system};
+use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, hides, system};
 use crate::options::{self, Cli, Command, MountArgs, MountOptions};
 use crate::volume::kmsd::KmsdKeys;
 use crate::volume::{Keys, RecordFile, VolumeError};
@@ -82,6 +82,12 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     let place = Place::resolve(&args.lower, &args.mountpoint)?;
     let mut options = options.clone();
     absolute(&mut options).map_err(system("cannot find the current directory"))?;
+    if let Some(needed) = hides::hidden(place.mountpoint(), &options.socket) {
+        return Err(MountError::Hides {
+            mountpoint: place.mountpoint().to_owned(),
+            needed,
+        });
+    }
     crate::log::start(args.foreground, options.log.as_deref())
         .map_err(system("cannot open the log file"))?;
     if !args.foreground {

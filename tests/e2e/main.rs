@@ -13,6 +13,7 @@ mod deletion_rollback;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
+mod places;
 mod real_input;
 mod rescue;
 mod rotation;
