@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a task needs and this machine lacks, and says which.
-# usage: scripts/deps.sh build|demo|test|bench ...
+# usage: scripts/deps.sh build|demo|test|programs|bench ...
 set -euo pipefail
 
 declare -A GROUPS_OF=(
@@ -12,6 +12,8 @@ declare -A GROUPS_OF=(
     # xfsprogs, e2fsprogs, mount (losetup): file systems that the crash tests cut off; strace: fsyncs that
     # do nothing.
     [test]="swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
+    # What the suite "programs" runs on a mount.
+    [programs]="git postgresql rsync stress-ng"
     [bench]="fuse3 gocryptfs fio"
 )
 
@@ -47,7 +49,19 @@ fi
 
 echo "Installing Debian packages that are missing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-install=("${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}")
+apt_get=("${as_root[@]}" apt-get install -y -q --no-install-recommends)
+# The tests start servers of their own: the package must neither make a cluster nor start one.
+case " ${missing[*]} " in
+*" postgresql "*)
+    "${apt_get[@]}" postgresql-common >/dev/null 2>&1 || {
+        "${as_root[@]}" apt-get update -q >/dev/null
+        "${apt_get[@]}" postgresql-common >/dev/null
+    }
+    "${as_root[@]}" sed -i 's/^#* *create_main_cluster *=.*/create_main_cluster = false/' \
+        /etc/postgresql-common/createcluster.conf
+    ;;
+esac
+install=("${apt_get[@]}" "${missing[@]}")
 # Package lists may be absent or stale: refresh them only when the first attempt fails.
 if ! "${install[@]}" >/dev/null 2>&1; then
     "${as_root[@]}" apt-get update -q >/dev/null
