@@ -9,14 +9,24 @@ use kmsfs::errno::Errno;
 
 /// Policy number `number` of volume number `volume`, at a generation. Policies of different numbers have different keys.
 pub fn policy_of(volume: u8, number: u8, generation: u32, mode: ContentMode) -> UnlockedPolicy {
+    policy_in(VolumeId([volume; 16]), number, generation, mode)
+}
+
+/// The same in any volume.
+pub fn policy_in(
+    volume: VolumeId,
+    number: u8,
+    generation: u32,
+    mode: ContentMode,
+) -> UnlockedPolicy {
     let key = |salt: u8| {
         let mut bytes = [salt; 32];
-        bytes[0] = volume;
+        bytes[0] = volume.0[0];
         bytes[1] = number;
         bytes[2] = generation.to_le_bytes()[0];
         Key::from_slice(&bytes).expect("32 bytes")
     };
-    let (volume, policy) = (VolumeId([volume; 16]), PolicyId([number; 16]));
+    let policy = PolicyId([number; 16]);
     UnlockedPolicy::derive(volume, policy, generation, mode, &key(3), &key(4))
         .expect("keys can be derived")
 }

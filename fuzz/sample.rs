@@ -18,7 +18,7 @@ use super::tree::Tree;
 /// In every plain name, content, target and attribute value below `foreign`, whose key is refused.
 pub const MARK: &[u8] = b"PLAINTEXT-UNDER-A-REFUSED-KEY";
 /// The content modes that mount.
-pub const MODES: &[ContentMode] = &[ContentMode::Xts];
+pub const MODES: &[ContentMode] = &[ContentMode::Xts, ContentMode::Gcm];
 /// The name of the file at `long_name()` has this many bytes.
 pub const LONG: usize = 250;
 
@@ -132,13 +132,7 @@ impl Sample {
         if xattrs {
             calls.set_attributes("a value");
         }
-        for (path, target) in [
-            ("nested/link", "below".to_owned()),
-            ("folder/link", "a target".to_owned()),
-            ("folder/link too", "its sister".to_owned()),
-            ("folder/long link", long_target()),
-            ("other/long link", long_target().replace('t', "u")),
-        ] {
+        for (path, target) in targets() {
             calls.symlink(path, target.as_bytes());
         }
         calls.put_holes("folder/sparse");
@@ -243,8 +237,19 @@ fn another(mode: ContentMode) -> (Tree, HashMap<String, String>) {
     (Tree::read(folder.path()), lower)
 }
 
+/// The symlinks.
+pub fn targets() -> [(&'static str, String); 5] {
+    [
+        ("nested/link", "below".to_owned()),
+        ("folder/link", "a target".to_owned()),
+        ("folder/link too", "its sister".to_owned()),
+        ("folder/long link", long_target()),
+        ("other/long link", long_target().replace('t', "u")),
+    ]
+}
+
 /// The files that have an older version, with their content.
-fn contents(older: bool) -> BTreeMap<String, Vec<u8>> {
+pub fn contents(older: bool) -> BTreeMap<String, Vec<u8>> {
     let tag = if older { "an older " } else { "the present " };
     [
         (

@@ -17,6 +17,7 @@ mod case;
 )]
 #[path = "../../fuzz/lib.rs"]
 mod fuzz;
+mod mounts;
 mod rows;
 mod seeds;
 mod table;

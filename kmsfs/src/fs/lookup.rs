@@ -173,7 +173,7 @@ impl Fs {
     }
 
     /// The size of anything but a symlink.
-    pub(super) fn plain_size(&self, node: &Node, stat: &Stat) -> FsResult<u64> {
+    pub(super) fn plain_size(&self, node: &Arc<Node>, stat: &Stat) -> FsResult<u64> {
         let lower = stat.st_size.cast_unsigned();
         if node.kind != Kind::File {
             return Ok(lower);
@@ -184,11 +184,12 @@ impl Fs {
         match size::plain_size(node.content_mode(), lower) {
             Ok(size) => Ok(size),
             Err(SizeError::Headerless) if node.content_mode() == ContentMode::Xts => Ok(0),
-            Err(error) => {
-                // Opening it says so; seeing and removing it works.
-                self.damaged(node, "", &error.into());
-                Ok(0)
-            }
+            // The header of an inline file knows better, and puts the size right.
+            Err(_) => match self.with_file(node, false, |file| Ok(file.size())) {
+                Err(errno) if errno == crate::volume::WOULD_WAIT => Err(errno),
+                // What is damaged is in the log now; seeing and removing it works.
+                size => Ok(size.unwrap_or(0)),
+            },
         }
     }
 

@@ -1,10 +1,10 @@
 //! Directories and their headers.
 
-use kms_format::{ContentMode, DirHeader};
+use kms_format::{ContentMode, DirHeader, VolumeId};
 
 use super::Row;
 use crate::case::{Case, joined};
-use crate::fuzz::keys::policy_of;
+use crate::fuzz::keys::policy_in;
 use crate::fuzz::sample::Sample;
 use crate::fuzz::tree::{Body, Object, Tree};
 
@@ -129,7 +129,7 @@ pub(super) const ROWS: &[Row] = &[
         })]
     }),
     ("dir-of-unknown-policy", |sample| {
-        let policy = policy_of(1, 77, 1, sample.mode);
+        let policy = policy_in(volume(sample), 77, 1, sample.mode);
         let header = sample.header("bare");
         let bytes = DirHeader::create(&policy)
             .unwrap()
@@ -159,7 +159,7 @@ pub(super) const ROWS: &[Row] = &[
             ContentMode::Xts => ContentMode::Gcm,
             ContentMode::Gcm => ContentMode::Xts,
         };
-        let unknown = DirHeader::create_root(&policy_of(1, 78, 1, mode))
+        let unknown = DirHeader::create_root(&policy_in(volume(sample), 78, 1, mode))
             .unwrap()
             .0;
         let bytes = unknown.encode().unwrap().to_vec();
@@ -194,6 +194,11 @@ pub(super) const ROWS: &[Row] = &[
         )]
     }),
 ];
+
+fn volume(sample: &Sample) -> VolumeId {
+    let header = sample.tree.clone().at(".kmsfs").bytes().unwrap().clone();
+    DirHeader::decode(&header).unwrap().volume()
+}
 
 fn header_length(sample: &Sample) -> Vec<Case> {
     [0, 1, 100, 191, 193]

@@ -10,7 +10,6 @@
 )]
 
 mod crash;
-mod enumerate;
 mod lower;
 mod model;
 mod ops;
