@@ -19,7 +19,7 @@ mod writing;
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kms_tests::mount::Mount;
 use kms_tests::require;
@@ -31,20 +31,33 @@ fn machine_can() -> bool {
     require::fuse() && require::tpm() && require::as_root()
 }
 
-/// Runs `test` on a fresh mount, and `after` on the same directory mounted again.
+/// The content modes: everything is tested in each.
+fn modes() -> &'static [&'static str] {
+    &["xts"]
+}
+
+/// A new volume of a content mode, not mounted.
+fn volume(world: &World, name: &str, _mode: &str) -> PathBuf {
+    world.volume(name, "alias/fs")
+}
+
+/// Runs `test` on a fresh mount, and `after` on the same directory mounted again, in each content mode.
 fn on_a_mount(options: &[&str], test: impl Fn(&Mount), after: impl Fn(&Mount)) {
     if !machine_can() {
         return;
     }
     let world = World::start();
     world.key("alias/fs");
-    let lower = world.volume("posix", "alias/fs");
-    let mount = world.mount_with(&lower, options);
-    test(&mount);
-    mount.unmount();
-    let mount = world.mount_with(&lower, options);
-    after(&mount);
-    mount.unmount();
+    for mode in modes() {
+        println!("mode {mode}");
+        let lower = volume(&world, &format!("posix-{mode}"), mode);
+        let mount = world.mount_with(&lower, options);
+        test(&mount);
+        mount.unmount();
+        let mount = world.mount_with(&lower, options);
+        after(&mount);
+        mount.unmount();
+    }
 }
 
 /// The names in a directory.

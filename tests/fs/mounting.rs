@@ -1,7 +1,6 @@
 //! How a mount begins and ends.
 
 use std::fs;
-use std::process::Command;
 
 use kms_tests::cli;
 use kms_tests::daemon::path_text;
@@ -90,15 +89,9 @@ fn mounting_with_mount() {
     world.key("alias/fs");
     let lower = world.volume("helper", "alias/fs");
     let folder = world.path("helper");
-    for below in ["upper", "work", "point"] {
-        fs::create_dir_all(folder.join(below)).unwrap();
-    }
-    // In a mount namespace of its own, where the helper is installed over what is in /usr/sbin.
+    fs::create_dir_all(folder.join("point")).unwrap();
     let script = r#"
-        helper=$1 lower=$2 point=$3 folder=$4 socket=$5
-        mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$folder/upper,workdir=$folder/work" overlay /usr/sbin
-        ln -s "$helper" /usr/sbin/mount.fuse.kmsfs
-        ln -s "$helper" /usr/sbin/mount.kmsfs
+        lower=$1 point=$2 folder=$3 socket=$4
         shown() { findmnt -n -o OPTIONS "$point"; }
         has() { shown | tr , '\n' | grep -qx "$1" || { echo "no $1 in $(shown)"; exit 1; }; }
         has_not() { ! shown | tr , '\n' | grep -qx "$1" || { echo "$1 in $(shown)"; exit 1; }; }
@@ -144,17 +137,8 @@ fn mounting_with_mount() {
         has ro
         umount "$point"
     "#;
-    let output = Command::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-euc",
-            script,
-            "sh",
-        ])
-        .arg(kms_tests::programs::path("kmsfs"))
+    let output = crate::pjdfstest::with_mount_helper(&folder)
+        .args(["sh", "-euc", script, "sh"])
         .args([&lower, &folder.join("point"), &folder])
         .arg(world.daemon.socket())
         .output()

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::MountFlags;
@@ -24,7 +25,7 @@ pub enum RemountError {
         path: PathBuf,
     },
     /// The kernel said no.
-    #[error("cannot change the mount on {path}: {source}", path = path.display())]
+    #[error("cannot change the mount on {path}: {source}; for `ro` nothing may be open for writing (see `fuser -vm`)", path = path.display())]
     Kernel {
         /// The mount point.
         path: PathBuf,
@@ -56,6 +57,9 @@ const OPTIONS: [(&str, MountFlags, bool); 19] = [
     ("dirsync", MountFlags::DIRSYNC, true),
 ];
 
+/// How long a mount that is busy is tried again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const ACCESS_TIMES: MountFlags = MountFlags::NOATIME
     .union(MountFlags::RELATIME)
     .union(MountFlags::STRICTATIME);
@@ -81,7 +85,16 @@ pub fn remount(mountpoint: &Path, options: &[String], all: bool) -> Result<(), R
     let kept = if all { before & ACCESS_TIMES } else { before };
     let flags = changed(kept, words);
     let set = |flags| {
-        rustix::mount::mount_remount(&full, flags, "").map_err(|error| kernel(error.into()))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match rustix::mount::mount_remount(&full, flags, "") {
+                // A file that was removed and closed a moment ago is in use until kmsfs has closed it, too.
+                Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result.map_err(|error| kernel(error.into())),
+            }
+        }
     };
     set(flags)?;
     if before.contains(MountFlags::RDONLY) && !flags.contains(MountFlags::RDONLY) {

@@ -37,7 +37,13 @@ struct State {
     durable: Image,
     events: Vec<Event>,
     syncs: usize,
+    /// What was durable, and what happened since, before each sync; if asked for.
+    epochs: Option<Vec<Epoch>>,
+    syncs_ignored: bool,
 }
+
+/// What was durable at some moment, and what happened since.
+pub(crate) type Epoch = (Image, Vec<Event>);
 
 /// The file.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +97,20 @@ impl Memory {
 
     pub(crate) fn durable(&self) -> Image {
         self.0.borrow().durable.clone()
+    }
+
+    /// From now on what each sync ends is kept.
+    pub(crate) fn keep_epochs(&self) {
+        self.0.borrow_mut().epochs = Some(Vec::new());
+    }
+
+    pub(crate) fn take_epochs(&self) -> Vec<Epoch> {
+        self.0.borrow_mut().epochs.take().unwrap_or_default()
+    }
+
+    /// From now on a sync makes nothing durable.
+    pub(crate) fn ignore_syncs(&self) {
+        self.0.borrow_mut().syncs_ignored = true;
     }
 
     fn change(&self, event: Event) {
@@ -183,6 +203,12 @@ impl Lower for Memory {
 
     fn sync_data(&self) -> Result<(), Never> {
         let state = &mut *self.0.borrow_mut();
+        if state.syncs_ignored {
+            return Ok(());
+        }
+        if let Some(epochs) = &mut state.epochs {
+            epochs.push((state.durable.clone(), state.events.clone()));
+        }
         state.durable = state.now.clone();
         state.events.clear();
         state.syncs += 1;

@@ -10,6 +10,7 @@
 )]
 
 mod crash;
+mod enumerate;
 mod lower;
 mod model;
 mod ops;

@@ -74,13 +74,15 @@ fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64) -> usize {
     checked
 }
 
-const SEEDS: u64 = 40;
-
-/// One seed, if KMS_SEED says which.
+/// One seed, if KMS_SEED says which; many more than usual with KMS_TESTS_FULL.
 fn run(mode: ContentMode) {
-    let seed = std::env::var("KMS_SEED");
-    let seed: Option<u64> = seed.ok().and_then(|seed| seed.parse().ok());
-    let seeds = seed.map_or(1..=SEEDS, |seed| seed..=seed);
+    let number = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
+    let most = if std::env::var_os("KMS_TESTS_FULL").is_some() {
+        2000
+    } else {
+        25
+    };
+    let seeds = number("KMS_SEED").map_or(1..=most, |seed| seed..=seed);
     let checked: usize = seeds.map(|seed| program(mode, seed, 60, 12)).sum();
     println!("{mode:?}: {checked} states checked");
 }
