@@ -11,6 +11,7 @@ mod attributes;
 mod fsx;
 mod handles;
 mod like_local;
+mod limits;
 mod mounting;
 mod names;
 mod pjdfstest;
@@ -33,12 +34,18 @@ fn machine_can() -> bool {
 
 /// The content modes: everything is tested in each.
 fn modes() -> &'static [&'static str] {
-    &["xts"]
+    &["xts", "gcm"]
 }
 
 /// A new volume of a content mode, not mounted.
-fn volume(world: &World, name: &str, _mode: &str) -> PathBuf {
-    world.volume(name, "alias/fs")
+fn volume(world: &World, name: &str, mode: &str) -> PathBuf {
+    let lower = world.path(format!("{name}.lower"));
+    fs::create_dir_all(&lower).unwrap();
+    let path = lower.to_str().unwrap();
+    world
+        .kmsctl(&["fs", "init", path, "--key", "alias/fs", "--mode", mode])
+        .ok();
+    lower
 }
 
 /// Runs `test` on a fresh mount, and `after` on the same directory mounted again, in each content mode.

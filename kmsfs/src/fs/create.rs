@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use kms_format::symlink::{self, SealedTarget};
-use kms_format::{DirHeader, names};
+use kms_format::{ContentMode, DirHeader, names};
 
 use super::content;
 use super::lookup::{Named, decode_device};
@@ -78,9 +78,10 @@ impl Fs {
         let dir = self.dirs.get(&parent)?;
         let mode = self.new_mode(&parent, &dir, mode & 0o7777, umask);
         let file = dir.create_unnamed(mode)?;
-        let stat = self.hand_over(caller, &dir, &file, mode)?;
+        self.hand_over(caller, &dir, &file, mode)?;
         let object = file.pin()?;
         let file = content::create(file, &context.policy)?;
+        let stat = file.lower().stat()?;
         let id = crate::backing::LowerId::of(&stat);
         let node = self.table.intern_nameless(id, Kind::File);
         node.settled
@@ -245,9 +246,15 @@ impl Fs {
         let (file, stat) = self.making(named, |dir, stored| {
             let file = dir.create_file(stored, mode)?;
             let policy = &named.context.policy;
-            let made = self
-                .hand_over(caller, dir, &file, mode)
-                .and_then(|stat| Ok((content::create(file, policy)?, stat)));
+            let made = self.hand_over(caller, dir, &file, mode).and_then(|stat| {
+                let file = content::create(file, policy)?;
+                // Its header, if it has one already, takes room.
+                let stat = match policy.mode() {
+                    ContentMode::Gcm => file.lower().stat()?,
+                    ContentMode::Xts => stat,
+                };
+                Ok((file, stat))
+            });
             match made {
                 Ok(made) => Ok(made),
                 Err(errno) => {
