@@ -7,6 +7,7 @@
 mod directory;
 mod file;
 mod finding;
+mod online;
 mod repair;
 pub(crate) mod spot;
 mod symlink;
@@ -22,6 +23,7 @@ use kms_format::{DirId, PolicyId, VolumeId};
 
 pub(crate) use self::file::describe;
 pub use self::finding::{Code, Counts, Finding, KEPT, Outcome, Report, Severity};
+pub(crate) use self::online::check_mounted;
 use self::repair::{LOST, Mender};
 use self::spot::Spot;
 use crate::backing::{Dir, LowerId};
@@ -47,10 +49,44 @@ pub fn check(
     options: Options,
     progress: &mut dyn FnMut(&Counts),
 ) -> FsResult<Report> {
+    run(lower, keys, options, Pass::Whole, &mut |counts| {
+        progress(counts);
+        true
+    })
+}
+
+/// Which of several looks at a tree it is.
+enum Pass {
+    /// The only one.
+    Whole,
+    /// At a tree that is in use: nothing is put down to an earlier crash.
+    Suspecting,
+    /// Only at these lower paths, if any are named.
+    Again(Option<HashSet<String>>),
+}
+
+fn run(
+    lower: &Path,
+    keys: Option<&dyn Keys>,
+    options: Options,
+    pass: Pass,
+    progress: &mut dyn FnMut(&Counts) -> bool,
+) -> FsResult<Report> {
     let root = Arc::new(Dir::open_root(lower)?);
     let mut check = Check::new(lower, Arc::clone(&root), keys, options, progress)?;
+    match pass {
+        Pass::Whole => {}
+        Pass::Suspecting => check.unclean = false,
+        Pass::Again(only) => {
+            check.complete &= only.is_none();
+            check.only = only;
+        }
+    }
     check.record(lower);
     walk::walk(root, &mut check);
+    if check.cancelled {
+        return Err(Errno::from_raw(libc::ECANCELED));
+    }
     check.finish();
     Ok(check.report)
 }
@@ -59,7 +95,10 @@ struct Check<'a> {
     root: Arc<Dir>,
     keys: Option<&'a dyn Keys>,
     options: Options,
-    progress: &'a mut dyn FnMut(&Counts),
+    progress: &'a mut dyn FnMut(&Counts) -> bool,
+    cancelled: bool,
+    /// Lower paths to look at, if not at all.
+    only: Option<HashSet<String>>,
     report: Report,
     mender: Mender,
     /// The last stop was not clean: leftovers are legal.
@@ -85,7 +124,7 @@ impl<'a> Check<'a> {
         root: Arc<Dir>,
         keys: Option<&'a dyn Keys>,
         options: Options,
-        progress: &'a mut dyn FnMut(&Counts),
+        progress: &'a mut dyn FnMut(&Counts) -> bool,
     ) -> FsResult<Check<'a>> {
         let unclean = root.stat_at(names::UNCLEAN).is_ok();
         let links = match root.open_dir(names::LINKS) {
@@ -106,6 +145,8 @@ impl<'a> Check<'a> {
             keys,
             options,
             progress,
+            cancelled: false,
+            only: None,
             unclean,
             volume: None,
             policies: HashMap::new(),
@@ -235,7 +276,7 @@ impl<'a> Check<'a> {
     }
 
     fn step(&mut self) {
-        (self.progress)(&self.report.counts);
+        self.cancelled |= !(self.progress)(&self.report.counts);
     }
 
     /// What only the whole tree can tell.

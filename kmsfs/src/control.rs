@@ -2,6 +2,7 @@
 //!
 //! Only root and the user who mounted may use it; the kernel tells who connects.
 
+mod check;
 pub mod client;
 mod place;
 mod protect;
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 
 pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
+use crate::errno::Errno;
 use crate::fs::Fs;
 use crate::status::MountStatus;
 use crate::volume::RecordFile;
@@ -30,6 +32,8 @@ use crate::volume::kmsd::KmsdKeys;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clients served at once; more are turned away.
 const MAX_CONNECTIONS: usize = 16;
+/// The longest freeze, in seconds.
+const MAX_FREEZE: u64 = 24 * 3600;
 /// Longest line.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -189,26 +193,50 @@ fn serve(server: &Server, stream: &UnixStream) -> io::Result<()> {
     let owner = rustix::process::geteuid();
     let allowed = peer.uid.is_root() || peer.uid == owner;
     let mut lines = BufReader::new(stream);
+    let mut held = Held {
+        server,
+        freeze: None,
+    };
     loop {
         let mut line = String::new();
         if lines.by_ref().take(MAX_LINE).read_line(&mut line)? == 0 {
             return Ok(());
         }
         let answer = if allowed {
-            handle(server, &line)
+            handle(server, &line, stream, &mut held)
         } else {
             Answer::Failed(Failed {
                 message: format!("user {} may not control this mount", peer.uid.as_raw()),
                 next_step: "use root, or the user who mounted".to_owned(),
             })
         };
-        let mut text = serde_json::to_vec(&answer)?;
-        text.push(b'\n');
-        (&mut &*stream).write_all(&text)?;
+        send(stream, &answer)?;
     }
 }
 
-fn handle(server: &Server, line: &str) -> Answer {
+fn send(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut text = serde_json::to_vec(answer)?;
+    text.push(b'\n');
+    stream.write_all(&text)
+}
+
+/// A freeze that lasts no longer than its connection.
+struct Held<'a> {
+    server: &'a Server,
+    freeze: Option<u64>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.freeze.is_some()
+            && let Err(errno) = self.server.mount.fs.thaw(self.freeze)
+        {
+            tracing::error!(%errno, "cannot thaw now; the time limit does");
+        }
+    }
+}
+
+fn handle(server: &Server, line: &str, stream: &UnixStream, held: &mut Held<'_>) -> Answer {
     let mount = &server.mount;
     let command = match serde_json::from_str(line) {
         Ok(command) => command,
@@ -221,6 +249,32 @@ fn handle(server: &Server, line: &str) -> Answer {
     };
     match command {
         Command::Status => Answer::Status(status(mount)),
+        Command::Freeze { seconds, hold } => {
+            match mount
+                .fs
+                .freeze(Duration::from_secs(seconds.min(MAX_FREEZE)))
+            {
+                Ok(number) => {
+                    if hold {
+                        held.freeze = Some(number);
+                        // It says nothing until its work is done.
+                        let _ = stream.set_read_timeout(None);
+                    }
+                    Answer::Frozen
+                }
+                Err(errno) => Answer::Failed(not_frozen(errno)),
+            }
+        }
+        Command::Thaw => match mount.fs.thaw(None) {
+            Ok(was) => Answer::Thawed(was),
+            Err(errno) => Answer::Failed(Failed {
+                message: format!("the mark of use cannot be made: {errno}"),
+                next_step: "make room on the lower file system, then thaw again".to_owned(),
+            }),
+        },
+        Command::Check { content } => {
+            check::check(mount, content, &mut |answer| send(stream, answer).is_ok())
+        }
         Command::Protect { path, key, mode } => {
             let _alone = server.protecting.lock();
             match protect::protect(mount, &path, &key, &mode) {
@@ -231,6 +285,19 @@ fn handle(server: &Server, line: &str) -> Answer {
                 }
             }
         }
+    }
+}
+
+fn not_frozen(errno: Errno) -> Failed {
+    if errno == Errno::BUSY {
+        return Failed {
+            message: "it is frozen already, or operations that run do not end".to_owned(),
+            next_step: "see `kmsctl fs status`; try again".to_owned(),
+        };
+    }
+    Failed {
+        message: format!("not everything can be made durable: {errno}"),
+        next_step: "see the log of the mount".to_owned(),
     }
 }
 
@@ -246,6 +313,7 @@ fn status(mount: &Controlled) -> MountStatus {
         mountpoint: mount.mountpoint.clone(),
         pid: std::process::id(),
         refused: refusals.collect(),
+        frozen: mount.fs.frozen_for().map(|left| left.as_secs()),
         unlocked: mount
             .keys
             .unlocked()

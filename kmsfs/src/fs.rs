@@ -18,6 +18,7 @@ mod create;
 mod dir;
 mod export;
 pub(crate) mod flags;
+mod freeze;
 mod headers;
 mod io;
 mod lengths;
@@ -46,6 +47,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::access::AccessTimes;
 use self::content::Fault;
 pub(crate) use self::content::FileBody;
+use self::freeze::{Gate, Writing};
 use self::headers::Headers;
 use self::lengths::Lengths;
 use self::recheck::Recheck;
@@ -98,6 +100,8 @@ pub struct Fs {
     generation: u64,
     access_times: AccessTimes,
     started: std::time::Instant,
+    /// Where changes pass.
+    gate: Gate,
 }
 
 impl Fs {
@@ -145,6 +149,7 @@ impl Fs {
             generation: generation()?,
             access_times: AccessTimes::default(),
             started: std::time::Instant::now(),
+            gate: Gate::default(),
         };
         fs.context(fs.table.root())?;
         fs.warn_of_small_blocks()?;
@@ -204,11 +209,21 @@ impl Fs {
         self.dirs.root().sync_file_system()
     }
 
-    fn check_writable(&self) -> FsResult<()> {
+    /// To be held by every operation that changes something. Waits while it is frozen.
+    fn check_writable(&self) -> FsResult<Writing<'_>> {
         if self.read_only {
             Err(Errno::ROFS)
         } else {
-            Ok(())
+            self.gate.pass()
+        }
+    }
+
+    /// To be held by what is changed on the occasion of reading. None if that is not to be: read-only, or frozen.
+    fn may_change(&self) -> Option<Writing<'_>> {
+        if self.read_only {
+            None
+        } else {
+            self.gate.try_pass()
         }
     }
 
@@ -254,6 +269,8 @@ fn generation() -> FsResult<u64> {
 
 impl Drop for Fs {
     fn drop(&mut self) {
+        // Perhaps it is frozen.
+        self.lengths.hold(false);
         self.headers.stop();
         self.lengths.stop();
         if self.read_only {
@@ -269,7 +286,12 @@ impl Drop for Fs {
             return;
         }
         let root = self.dirs.root();
-        if let Err(errno) = root.unlink(names::UNCLEAN).and_then(|()| root.sync()) {
+        let removed = match root.unlink(names::UNCLEAN) {
+            // Away already, while it is frozen.
+            Ok(()) | Err(Errno::NOENT) => root.sync(),
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = removed {
             tracing::warn!(lower = %self.lower.display(), %errno, "cannot remove the mark of use; the next mount checks sizes");
         }
     }

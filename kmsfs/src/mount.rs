@@ -265,6 +265,11 @@ impl ActiveMount {
 
     /// Out of the tree, then until the last request thread has ended.
     fn unmount(&self) -> io::Result<()> {
+        if let Some(fs) = &self.fs
+            && let Err(errno) = fs.thaw(None)
+        {
+            tracing::error!(%errno, "cannot thaw; whoever waits to change something is not answered");
+        }
         let deadline = Instant::now() + BUSY_WAIT;
         let mut warned = false;
         loop {

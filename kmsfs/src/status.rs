@@ -29,6 +29,9 @@ pub struct VolumeStatus {
     pub mountpoint: Option<PathBuf>,
     /// Why kmsd was not asked or did not answer.
     pub kmsd_error: Option<String>,
+    /// Seconds for which changes are still held, if they are (`kmsctl fs freeze`).
+    #[serde(default)]
+    pub frozen: Option<u64>,
     /// Its policies; the root's is first.
     pub policies: Vec<PolicyStatus>,
 }
@@ -74,6 +77,9 @@ pub struct MountStatus {
     pub unlocked: HashMap<String, Option<String>>,
     /// Policies that were refused, and why.
     pub refused: HashMap<String, String>,
+    /// Seconds for which changes are still held, if they are.
+    #[serde(default)]
+    pub frozen: Option<u64>,
 }
 
 /// Collects the status of the volume in `lower`; `mount` is the answer of its mount, if there is one.
@@ -96,6 +102,7 @@ pub fn collect(
         lower: lower.to_owned(),
         mountpoint: mount.map(|mount| mount.mountpoint.clone()),
         kmsd_error: registry.as_ref().err().map(ClientError::to_string),
+        frozen: mount.and_then(|mount| mount.frozen),
         policies: Vec::new(),
     };
     for entry in &record.policies {

@@ -4,10 +4,14 @@
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kms_tests::cli::{self, Said};
 use kms_tests::daemon::path_text;
+use kms_tests::programs;
 use kms_tests::tree;
+use kms_tests::wait;
 use kms_tests::world::World;
 
 /// A tree with something of everything, two policies and names of all lengths.
@@ -270,4 +274,98 @@ fn the_recovery_key_and_an_old_backup_are_enough_on_another_host() {
     fs::remove_file(expected.join("a/large")).unwrap();
     fs::remove_file(expected.join("a/b/c/again")).unwrap();
     tree::assert_same(&expected, &again);
+}
+
+#[test]
+fn a_live_mount_is_frozen_copied_checked_and_unmounted() {
+    if !crate::machine_can() {
+        return;
+    }
+    let (world, lower) = filled();
+    let mount = world.mount(&lower);
+    let root = mount.path(".");
+    let root = path_text(&root);
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    let backup = world.path("backup.lower");
+    let copy = format!("cp -a \"$KMSFS_LOWER\" {}", backup.display());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0_u32.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Whole lines only: a copy must not have half of one.
+                let path = mount.path(format!("written {}", round % 5));
+                let line = format!("{round:08}\n");
+                fs::write(&path, line.repeat(1_000)).unwrap();
+                fs::rename(&path, mount.path(format!("moved {}", round % 3))).unwrap();
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let until_busy = || {
+            let seen = rounds.load(Ordering::Relaxed);
+            wait::until_true("the writer going on", wait::PATIENCE, || {
+                rounds.load(Ordering::Relaxed) > seen + 3
+            });
+        };
+        until_busy();
+        let command = ["fs", "freeze", root, "--for", "5m", "--", "sh", "-c", &copy];
+        world.kmsctl(&command).ok();
+        until_busy();
+        // Checked while it is written to.
+        let said = world.kmsctl(&["--json", "fs", "check", root, "--content"]);
+        assert_eq!(said.code, 0, "{}", said.stdout);
+        assert_eq!(said.json()["online"], true);
+        let refused = world.kmsctl(&["fs", "check", root, "--repair"]);
+        assert_eq!(refused.code, 12);
+
+        // A command that fails, and one that is killed with kmsctl: changes go on.
+        let failing = world.kmsctl(&["fs", "freeze", root, "--", "false"]);
+        assert_eq!(failing.code, 1, "{}", failing.stderr);
+        until_busy();
+        let ready = world.path("ready");
+        let script = format!("touch {}; exec sleep 60", ready.display());
+        let mut killed = Command::new(programs::path("kmsctl"))
+            .args(["fs", "freeze", root, "--for", "10m", "--"])
+            .args(["sh", "-c", &script])
+            .spawn()
+            .unwrap();
+        wait::until_true("the command running", wait::PATIENCE, || ready.exists());
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        until_busy();
+        stop.store(true, Ordering::Relaxed);
+    });
+    // Frozen without a command, seen, thawed.
+    world.kmsctl(&["fs", "freeze", root, "--for", "10m"]).ok();
+    let status = world.kmsctl(&["--json", "fs", "status", root]).ok().json();
+    assert!(status[0]["frozen"].as_u64().unwrap() > 500, "{status:#}");
+    assert_eq!(fs::read(mount.path("a/inline")).unwrap(), b"small");
+    let again = world.kmsctl(&["fs", "freeze", root]);
+    assert_eq!(again.code, 12, "{}", again.stderr);
+    world.kmsctl(&["fs", "thaw", root]).ok();
+    fs::write(mount.path("thawed"), "x").unwrap();
+    let status = world.kmsctl(&["--json", "fs", "status", root]).ok().json();
+    assert!(status[0]["frozen"].is_null());
+
+    // Unmounted while it is frozen.
+    world.kmsctl(&["fs", "freeze", path_text(&lower)]).ok();
+    mount.unmount();
+    let (code, report) = check(&world, &lower, &["--content"]);
+    assert_eq!((code, report["notes"].as_u64()), (0, Some(0)), "{report:#}");
+
+    // The copy is of one moment, and clean.
+    let (code, report) = check(&world, &backup, &["--content"]);
+    assert_eq!((code, report["notes"].as_u64()), (0, Some(0)), "{report:#}");
+    let mount = world.mount(&backup);
+    for file in tree::files(&mount.path(".")) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("moved ") {
+            let content = fs::read_to_string(&file).unwrap();
+            let line = content.lines().next().unwrap_or_default();
+            assert_eq!(content, format!("{line}\n").repeat(1_000), "{name}");
+        }
+    }
+    assert_eq!(fs::read(mount.path("a/large")).unwrap(), vec![7; 300_000]);
+    mount.unmount();
 }

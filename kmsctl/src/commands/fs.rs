@@ -9,8 +9,10 @@ use crate::exit::{Exit, Failure};
 
 mod check;
 mod extract;
+mod freeze;
 mod import;
 mod init;
+mod mounted;
 mod offline;
 mod progress;
 mod protect;
@@ -55,27 +57,30 @@ pub enum FsCommand {
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
     },
-    /// Look for damage in an encrypted directory that is not mounted, and repair it if asked to.
+    /// Look for damage in an encrypted directory, mounted or not, and repair it if asked to.
     ///
     /// Ends with 0 if it is clean (notes do not count), 13 if all damage was repaired, 14 if damage is left, 15 if
     /// nothing is damaged but not everything could be checked. Nothing of a user's is ever deleted: what cannot be
     /// repaired goes into `.kmsfs.lost` in the encrypted directory, with a journal. With --json the report is printed
     /// as JSON.
     Check {
-        /// The encrypted directory.
+        /// The encrypted directory, or a path in its mount.
         path: PathBuf,
-        /// Repair what has a safe repair, and move the rest out of the way.
+        /// Repair what has a safe repair, and move the rest out of the way. Not while it is mounted.
         #[arg(long)]
         repair: bool,
         /// Read all content as well.
         #[arg(long)]
         content: bool,
-        /// Check only the structure, without asking kmsd for keys.
+        /// Check only the structure, without asking kmsd for keys. Not while it is mounted.
         #[arg(long, conflicts_with_all = ["repair", "content", "store"])]
         no_keys: bool,
         /// Where the keys come from.
         #[command(flatten)]
         source: offline::KeySource,
+        /// The control socket of the mount, if it is not at its default place.
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
         /// Also write the report to this file, as JSON.
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
@@ -102,6 +107,32 @@ pub enum FsCommand {
     },
     /// Bring an existing tree of files into a directory of a mount: a verified copy that can be resumed.
     Import(import::ImportArgs),
+    /// Hold all changes in a mount, so that its encrypted directory can be copied.
+    ///
+    /// Everything is made durable first; whoever changes something then waits, reading goes on. Ends with `thaw`, with an
+    /// unmount, or when the time is over. With a command, it is run meanwhile (KMSFS_LOWER is the encrypted directory),
+    /// and changes go on when it ends, or when kmsctl ends in any way.
+    Freeze {
+        /// A path in the mount, or its encrypted directory.
+        path: PathBuf,
+        /// For how long at most: 90s, 10m, 1h.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = freeze::seconds)]
+        limit: u64,
+        /// The control socket of the mount, if it is not at its default place.
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
+        /// What to run meanwhile.
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Let changes go on in a mount that is frozen.
+    Thaw {
+        /// A path in the mount, or its encrypted directory.
+        path: PathBuf,
+        /// The control socket of the mount, if it is not at its default place.
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
+    },
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -160,6 +191,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             content,
             no_keys,
             source,
+            control,
             report,
         } => {
             let options = kmsfs::check::Options {
@@ -167,7 +199,8 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
                 content: *content,
             };
             let source = (!no_keys).then_some(source);
-            return check::run(path, options, source, report.as_deref(), context);
+            let report = report.as_deref();
+            return check::run(path, options, source, control.as_deref(), report, context);
         }
         FsCommand::Extract {
             lower,
@@ -181,6 +214,13 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             return extract::run(lower, destination, options, source, report, context);
         }
         FsCommand::Import(args) => import::run(args, context),
+        FsCommand::Freeze {
+            path,
+            limit,
+            control,
+            command,
+        } => freeze::freeze(path, *limit, command, control.as_deref(), context),
+        FsCommand::Thaw { path, control } => freeze::thaw(path, control.as_deref(), context),
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }

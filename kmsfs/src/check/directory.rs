@@ -69,6 +69,10 @@ impl Visit for Check<'_> {
         Some((Arc::new(place), children))
     }
 
+    fn goes_on(&self) -> bool {
+        !self.cancelled
+    }
+
     fn refused(&mut self, spot: &Arc<Spot>, errno: Errno) {
         self.complete = false;
         self.found(Code::Unreadable, Severity::Damage, spot, errno.to_string());
@@ -268,6 +272,11 @@ impl Check<'_> {
     /// An entry; gives it back if it is a directory.
     fn entry(&mut self, dir: &Arc<Dir>, place: &Place, lower: &str) -> Option<Child> {
         let spot = Spot::below(&place.spot, lower, None);
+        if let Some(only) = &self.only
+            && !only.contains(&spot.lower_path())
+        {
+            return None;
+        }
         let stat = match dir.stat_at(lower) {
             Ok(stat) => stat,
             Err(errno) => {

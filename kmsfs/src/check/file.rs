@@ -208,7 +208,7 @@ impl Check<'_> {
         let mut buffer = zeroize::Zeroizing::new(vec![0; CHUNK]);
         let mut at = 0;
         let mut bad = Vec::new();
-        while at < open.size() {
+        while at < open.size() && !self.cancelled {
             at = match open.seek_data(at) {
                 Ok(data) => data,
                 Err(Fault::NoData | Fault::Lower(Errno::NXIO)) => break,

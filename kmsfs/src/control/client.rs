@@ -25,6 +25,49 @@ pub fn ask(socket: &Path, command: &Command, timeout: Duration) -> io::Result<An
     Ok(serde_json::from_str(&answer)?)
 }
 
+/// A connection on which more than one line goes each way.
+pub struct Conversation {
+    lines: BufReader<UnixStream>,
+}
+
+impl Conversation {
+    /// Connects. Each answer is waited for up to `timeout`.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn start(socket: &Path, timeout: Duration) -> io::Result<Conversation> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(Conversation {
+            lines: BufReader::new(stream),
+        })
+    }
+
+    /// Sends a command and waits for the next answer.
+    ///
+    /// # Errors
+    /// The mount is gone, or what answers is not kmsfs.
+    pub fn ask(&mut self, command: &Command) -> io::Result<Answer> {
+        let mut line = serde_json::to_vec(command)?;
+        line.push(b'\n');
+        self.lines.get_mut().write_all(&line)?;
+        self.hear()
+    }
+
+    /// Waits for the next answer.
+    ///
+    /// # Errors
+    /// As [`Conversation::ask`].
+    pub fn hear(&mut self) -> io::Result<Answer> {
+        let mut answer = String::new();
+        if self.lines.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
 /// The control socket of a mount: at its default place, unless a copy of its volume answers there, or else among the
 /// sockets beside it.
 ///

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::{Counts, Report};
 use crate::status::MountStatus;
 
 /// A line to the mount.
@@ -20,6 +21,20 @@ pub enum Command {
         /// `XTS` or `GCM`.
         mode: String,
     },
+    /// Hold all changes.
+    Freeze {
+        /// For how long at most.
+        seconds: u64,
+        /// Only as long as this connection lasts.
+        hold: bool,
+    },
+    /// Let changes go on.
+    Thaw,
+    /// Look for damage. Answered with [`Answer::Progress`] again and again, then with [`Answer::Checked`].
+    Check {
+        /// Read all content.
+        content: bool,
+    },
 }
 
 /// A line from the mount.
@@ -30,6 +45,14 @@ pub enum Answer {
     Status(MountStatus),
     /// To [`Command::Protect`].
     Protected(Protected),
+    /// To [`Command::Freeze`]: from now on nothing changes.
+    Frozen,
+    /// To [`Command::Thaw`]: whether it was frozen.
+    Thawed(bool),
+    /// How far a check is.
+    Progress(Counts),
+    /// What a check found.
+    Checked(Box<Report>),
     /// It did not work.
     Failed(Failed),
 }

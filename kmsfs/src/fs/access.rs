@@ -35,9 +35,12 @@ impl Fs {
     /// A file was read, or opened to be read: with pages in the kernel's cache the read itself is not seen here. With
     /// `tell` the kernel is told of the new time; after a read it asks by itself.
     pub(super) fn accessed(&self, node: &Node, file: &LowerFile, tell: bool) {
-        if self.read_only || self.access_times == AccessTimes::Never {
+        if self.access_times == AccessTimes::Never {
             return;
         }
+        let Some(_writing) = self.may_change() else {
+            return;
+        };
         let due = self.access_times == AccessTimes::Always
             || file.stat().is_ok_and(|stat| is_due(&stat, now()));
         // If it fails there is nothing that a reader could do about it.

@@ -52,7 +52,7 @@ impl Fs {
         _fh: Option<FileHandle>,
         changes: &SetAttr,
     ) -> FsResult<Attr> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let node = self.table.get(node)?;
         if let Some(size) = changes.size {
             self.acquire(&node, true)?;

@@ -105,6 +105,11 @@ impl Fs {
         if let Some(context) = directory.context.read().as_ref() {
             return Ok(Arc::clone(context));
         }
+        let writing = self.may_change();
+        if writing.is_none() && !self.read_only {
+            // Frozen, and who asks may hold locks that running changes wait for.
+            return Err(Errno::from_raw(libc::EAGAIN));
+        }
         let orphans = orphans(lower)?;
         if !orphans.is_empty() {
             if !self.unclean || self.read_only {

@@ -35,7 +35,7 @@ impl Fs {
         flags: i32,
         kill_suidgid: bool,
     ) -> FsResult<(Entry, Opened)> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         match self.create_file(caller, &named, mode, umask, true) {
             Err(Errno::EXIST) if flags & libc::O_EXCL == 0 => {
@@ -72,7 +72,7 @@ impl Fs {
         mode: u32,
         umask: u32,
     ) -> FsResult<(Entry, Opened)> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let parent = self.table.get(parent)?;
         let context = self.context(&parent)?;
         let dir = self.dirs.get(&parent)?;
@@ -111,7 +111,7 @@ impl Fs {
         umask: u32,
         rdev: u32,
     ) -> FsResult<Entry> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         match Kind::from_mode(mode) {
             Some(Kind::File) => self.create_file(caller, &named, mode, umask, false),
@@ -144,7 +144,7 @@ impl Fs {
         mode: u32,
         umask: u32,
     ) -> FsResult<Entry> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         let (header, keys) =
             DirHeader::create(&named.context.policy).map_err(|error| Errno::from(&error))?;
@@ -197,7 +197,7 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> FsResult<Entry> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         let sealed = symlink::seal(&named.context.policy, target.as_bytes());
         let sealed = sealed.map_err(|error| Errno::from(&error))?;

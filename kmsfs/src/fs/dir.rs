@@ -84,7 +84,7 @@ impl Fs {
     }
 
     fn list_for_user(&self, dir: &Dir) -> FsResult<Listing> {
-        if self.read_only || self.access_times == AccessTimes::Never {
+        if self.access_times == AccessTimes::Never || self.may_change().is_none() {
             dir.list()
         } else {
             dir.list_for_user()
@@ -214,7 +214,10 @@ impl Fs {
 
     /// Removes what an unfinished operation left, without a trace in the directory's times.
     fn clean_up(&self, dir: &Dir, name: &str) {
-        if self.read_only || self.temporaries.lock().iter().any(|used| used == name) {
+        let Some(_writing) = self.may_change() else {
+            return;
+        };
+        if self.temporaries.lock().iter().any(|used| used == name) {
             return;
         }
         let before = dir.stat();

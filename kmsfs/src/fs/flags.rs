@@ -46,7 +46,7 @@ impl Fs {
     /// # Errors
     /// `EOPNOTSUPP` for a change of one that is not the caller's to change; what the lower file system says.
     pub fn set_flags(&self, _caller: &Caller, node: NodeId, flags: u32) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let now = self.flags(node)?;
         if (now ^ flags) & !SETTABLE != 0 {
             return Err(Errno::OPNOTSUPP);

@@ -44,7 +44,7 @@ impl Fs {
         data: &mut [u8],
         kill_suidgid: bool,
     ) -> FsResult<usize> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let handle = self.handles.get(fh)?;
         let node = &handle.node;
         let mut body = node.file()?.write();
@@ -138,7 +138,7 @@ impl Fs {
         length: u64,
         mode: i32,
     ) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         if length == 0 {
             return Err(Errno::INVAL);
         }
@@ -204,7 +204,7 @@ impl Fs {
         to: u64,
         length: u64,
     ) -> FsResult<u64> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let (source, target) = (self.handles.get(source)?, self.handles.get(target)?);
         let length = length.min(MOST);
         let overlap = from < to.saturating_add(length) && to < from.saturating_add(length);

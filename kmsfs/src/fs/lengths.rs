@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(super) struct Lengths {
     table: Arc<Table>,
     dirs: Arc<Descriptors>,
     waiting: Mutex<Waiting>,
+    /// Nothing is to be changed now, not even headers.
+    held: AtomicBool,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -46,6 +49,7 @@ impl Lengths {
             table,
             dirs,
             waiting: Mutex::default(),
+            held: AtomicBool::new(false),
             changed: Condvar::new(),
             thread: Mutex::default(),
         });
@@ -79,8 +83,16 @@ impl Lengths {
         }
     }
 
+    /// Files wait as long as this is set.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
     /// Makes all that wait durable, lets their headers vouch for it, and closes them.
     pub(super) fn settle(&self) {
+        if self.held.load(Ordering::Acquire) {
+            return;
+        }
         let nodes: Vec<_> = std::mem::take(&mut self.waiting.lock().nodes)
             .into_values()
             .collect();

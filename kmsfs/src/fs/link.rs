@@ -18,7 +18,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> FsResult<Entry> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let node = self.table.get(node)?;
         if node.kind == Kind::Directory {
             return Err(Errno::PERM);

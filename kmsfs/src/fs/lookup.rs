@@ -154,11 +154,12 @@ impl Fs {
 
     /// After an unclean stop: makes the lower size of a file and its header agree, once.
     fn settle(&self, node: &Arc<Node>) -> FsResult<()> {
+        let writing = self.may_change();
         let settled = self.with_file(node, false, |file| {
             if file.blank() && node.content_mode() == ContentMode::Gcm {
                 tracing::warn!(lower = %self.lower.join(node.lower_path()).display(), "this file has no header: it was made shortly before the last, unclean, stop and is empty now; if it is older than that, it was cut");
             }
-            if self.read_only || !file.writable() {
+            if writing.is_none() || !file.writable() {
                 return Ok(self.read_only);
             }
             file.settle().map(|()| true)

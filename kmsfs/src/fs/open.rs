@@ -24,9 +24,11 @@ impl Fs {
     ) -> FsResult<Opened> {
         let node = self.table.get(node)?;
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
-        if write {
-            self.check_writable()?;
-        }
+        let _writing = if write {
+            Some(self.check_writable()?)
+        } else {
+            None
+        };
         self.acquire(&node, write)?;
         if flags & libc::O_TRUNC != 0
             && let Err(errno) = self.truncate(caller, &node, 0, kill_suidgid)
@@ -83,7 +85,9 @@ impl Fs {
             lower = node.lower_path(),
             "the lower size of a small file was not what its header says: the header counts"
         );
-        if open.writable() && !self.read_only {
+        if open.writable()
+            && let Some(_writing) = self.may_change()
+        {
             // If that fails it is wrong still, and comes here again.
             let _ = open.settle();
         }

@@ -15,7 +15,7 @@ impl Fs {
     /// # Errors
     /// `EBUSY` for the root, `ENOTEMPTY`.
     pub fn protect(&self, node: NodeId, policy: &Arc<UnlockedPolicy>) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let node = self.table.get(node)?;
         let directory = node.directory()?;
         let parent = node.parent().ok_or(Errno::BUSY)?;

@@ -31,7 +31,7 @@ impl Fs {
     /// # Errors
     /// `ENOENT`; `EISDIR` for a directory.
     pub fn unlink(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         let _alone = named.parent.directory()?.entries.write();
         let stat = named.dir.stat_at(named.stored())?;
@@ -59,7 +59,7 @@ impl Fs {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`.
     pub fn rmdir(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let named = self.named(parent, name)?;
         let _alone = named.parent.directory()?.entries.write();
         let stat = named.dir.stat_at(named.stored())?;

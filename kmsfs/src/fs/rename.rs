@@ -30,7 +30,7 @@ impl Fs {
         new_name: &OsStr,
         flags: u32,
     ) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let flags = RenameFlags::from_bits_retain(flags);
         let exchange = flags == RenameFlags::EXCHANGE;
         if !exchange && !(RenameFlags::NOREPLACE).contains(flags) {

@@ -4,6 +4,7 @@ mod check;
 mod damage;
 mod durable;
 mod extract;
+mod freeze;
 mod handles;
 mod model;
 mod program;

@@ -46,7 +46,7 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let (node, name) = (self.table.get(node)?, name.as_bytes());
         if !xattr::is_encrypted(name) {
             self.on_lower(&node, |target| target.set(name, value, flags))?;
@@ -116,7 +116,7 @@ impl Fs {
     /// # Errors
     /// `ENODATA`; what the lower file system says.
     pub fn removexattr(&self, _caller: &Caller, node: NodeId, name: &OsStr) -> FsResult<()> {
-        self.check_writable()?;
+        let _writing = self.check_writable()?;
         let (node, name) = (self.table.get(node)?, name.as_bytes());
         if !xattr::is_encrypted(name) {
             self.on_lower(&node, |target| target.remove(name))?;

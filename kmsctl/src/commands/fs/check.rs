@@ -3,21 +3,76 @@
 use std::path::Path;
 
 use kmsfs::check::{self, Finding, KEPT, Options, Outcome, Report, Severity};
+use kmsfs::control::client::Conversation;
+use kmsfs::control::protocol::{Answer, Command};
 use kmsfs::mount::lock::LowerLock;
 use kmsfs::volume::{Keys, RecordFile, VolumeError};
 
+use super::freeze::other;
+use super::mounted::{self, Mounted};
 use super::offline::{KeySource, Source};
 use super::progress::Progress;
+use super::protect::unreachable_mount;
 use crate::Context;
 use crate::exit::{Exit, Failure};
+
+/// How long the mount may be silent: it reads one file, or waits for changes to end.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 pub(super) fn run(
     path: &Path,
     options: Options,
     source: Option<&KeySource>,
+    control: Option<&Path>,
     file: Option<&Path>,
     context: &Context,
 ) -> Result<Exit, Failure> {
+    let report = match mounted::find(path, control)? {
+        Some(mount) => online(&mount, options, source)?,
+        None => offline(path, options, source, context)?,
+    };
+    if let Some(file) = file {
+        write(file, &report)?;
+    }
+    context.output.print(human(&report), &report)?;
+    Ok(exit(&report))
+}
+
+/// By the mount, which goes on meanwhile.
+fn online(
+    mount: &Mounted,
+    options: Options,
+    source: Option<&KeySource>,
+) -> Result<Report, Failure> {
+    let with_its_keys = source.is_some_and(|source| source.store.is_none());
+    if options.repair || !with_its_keys {
+        let what = format!("{} is mounted", mount.entry.source.display());
+        return Err(Failure::new(Exit::FileSystem, what).next(
+            "Unmount it for --repair, --no-keys and --store; without them it is checked while it is mounted.",
+        ));
+    }
+    let failed = |error: std::io::Error| unreachable_mount(&mount.socket, &error);
+    let content = options.content;
+    let progress = Progress::start();
+    let mut talk = Conversation::start(&mount.socket, SILENCE).map_err(failed)?;
+    let mut answer = talk.ask(&Command::Check { content });
+    while let Ok(Answer::Progress(counts)) = &answer {
+        progress.show(counts);
+        answer = talk.hear();
+    }
+    progress.end();
+    match answer.map_err(failed)? {
+        Answer::Checked(report) => Ok(*report),
+        answer => Err(other(answer)),
+    }
+}
+
+fn offline(
+    path: &Path,
+    options: Options,
+    source: Option<&KeySource>,
+    context: &Context,
+) -> Result<Report, Failure> {
     let shown = path.display();
     let lower = path
         .canonicalize()
@@ -36,15 +91,10 @@ pub(super) fn run(
         &mut |counts| progress.show(counts),
     );
     progress.end();
-    let report = report.map_err(|errno| {
+    report.map_err(|errno| {
         Failure::new(Exit::FileSystem, format!("{shown}: {errno}"))
             .next("Name an encrypted directory that you may read.")
-    })?;
-    if let Some(file) = file {
-        write(file, &report)?;
-    }
-    context.output.print(human(&report), &report)?;
-    Ok(exit(&report))
+    })
 }
 
 /// The volume's keys, asked for at first use. None if the record that they need is damaged: that is a finding.

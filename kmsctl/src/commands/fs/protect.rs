@@ -54,7 +54,7 @@ pub(super) fn run(
             format!("{shown}: {}", failed.message),
         )
         .next(failed.next_step)),
-        Answer::Status(_) => Err(Failure::new(
+        _ => Err(Failure::new(
             Exit::Protocol,
             "the mount gave another answer than asked for",
         )),

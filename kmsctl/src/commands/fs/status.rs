@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use kmsfs::control::client;
 use kmsfs::control::protocol::{Answer, Command};
-use kmsfs::mount::table::{self, FS_TYPE, MountEntry};
+use kmsfs::mount::table::{self, FS_TYPE};
 use kmsfs::status::{MountStatus, PolicyStatus, VolumeStatus, collect};
 
+use super::mounted::of_lower;
 use super::protect::{socket, unreachable_mount};
 use crate::Context;
 use crate::exit::{Exit, Failure};
@@ -54,16 +55,9 @@ fn one(path: &Path, control: Option<&Path>, context: &Context) -> Result<VolumeS
     let lower = path.canonicalize().map_err(local)?;
     let answer = control
         .map(Path::to_path_buf)
-        .or_else(|| mount_of_lower(&lower).and_then(|mount| socket(None, &mount).ok()))
+        .or_else(|| of_lower(&lower).and_then(|mount| socket(None, &mount).ok()))
         .and_then(|socket| ask(&socket).ok());
     status(&lower, answer.as_ref(), context)
-}
-
-fn mount_of_lower(lower: &Path) -> Option<MountEntry> {
-    let mounts = table::mounts().ok()?;
-    mounts
-        .into_iter()
-        .find(|mount| mount.fs_type == FS_TYPE && mount.source == lower)
 }
 
 fn ask(socket: &Path) -> Result<MountStatus, Failure> {
@@ -72,7 +66,7 @@ fn ask(socket: &Path) -> Result<MountStatus, Failure> {
         Ok(Answer::Failed(failed)) => {
             Err(Failure::new(Exit::FileSystem, failed.message).next(failed.next_step))
         }
-        Ok(Answer::Protected(_)) => Err(Failure::new(
+        Ok(_) => Err(Failure::new(
             Exit::Protocol,
             "the mount gave another answer than asked for",
         )),
@@ -100,6 +94,9 @@ fn show(volume: &VolumeStatus) -> String {
         volume.label,
         volume.lower.display()
     );
+    if let Some(seconds) = volume.frozen {
+        text.push_str(&format!("frozen for {seconds} s more: changes wait\n"));
+    }
     if let Some(error) = &volume.kmsd_error {
         text.push_str(&format!("kmsd: {error}\n"));
     }
