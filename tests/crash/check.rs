@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::content::History;
 use crate::ledger::{Entry, Ledger, Object, Op, Reach};
 use crate::load::XATTR;
+use crate::rig::Mode;
 use crate::tree::{Kind, Names, Seen};
 
 /// How `kmsctl fs check --repair` names objects whose name cannot be read any more.
@@ -40,7 +41,7 @@ impl Found {
 type Listing = BTreeMap<String, Seen>;
 
 /// Reads everything on the mount, and checks it against the ledgers. Gives each thing that is wrong.
-pub(crate) fn mount(point: &Path, owed: &[Owed], unit: usize) -> Result<Found, Vec<String>> {
+pub(crate) fn mount(point: &Path, owed: &[Owed], mode: Mode) -> Result<Found, Vec<String>> {
     let mut found = Found::default();
     let mut wrong = Vec::new();
     for entry in fs::read_dir(point).unwrap() {
@@ -62,7 +63,7 @@ pub(crate) fn mount(point: &Path, owed: &[Owed], unit: usize) -> Result<Found, V
             .map(|file| file.bytes.len() as u64)
             .sum::<u64>();
         if let Some(owed) = owed {
-            for error in folder(owed, &listing, &contents, unit) {
+            for error in folder(owed, &listing, &contents, mode) {
                 wrong.push(format!("{name}: {error}"));
             }
         }
@@ -171,7 +172,7 @@ fn folder(
     owed: &Owed,
     listing: &Listing,
     contents: &BTreeMap<String, Read>,
-    unit: usize,
+    mode: Mode,
 ) -> Vec<String> {
     let entries = owed.ledger.up_to(owed.reach.begun);
     let names = Names::owed(&entries, owed.reach);
@@ -183,7 +184,7 @@ fn folder(
     for (path, read) in contents {
         let object = tree.get(path);
         let checked = History::of(object, &entries, owed.reach)
-            .check(&read.bytes, unit)
+            .check(&read.bytes, mode)
             .and_then(|()| check_xattr(object, &entries, owed.reach, read.xattr));
         if let Err(error) = checked {
             let history: Vec<String> = entries

@@ -65,17 +65,29 @@ impl<'a> Rig<'a> {
         } else {
             Cut::Now
         };
+        // Before the cut kmsfs may have been stopped, or killed and started again.
         let stopped = self.random.percent(6);
+        let killed = !stopped && self.random.percent(10);
         let (mut owed, errors) = load.run(&self.point, || {
             load.wait_for(operations);
             let owed = load.owed();
-            if !stopped {
+            if !stopped && !killed {
                 load.shared.cut.store(true, Ordering::Release);
                 self.lower.cut(how);
             }
             load.shared.stop.store(true, Ordering::Release);
             owed
         });
+        if killed && errors.is_empty() {
+            if let Some(mount) = self.mount.take() {
+                mount.kill();
+            }
+            let socket = self.world.daemon.socket();
+            self.mount = Some(Mount::start(&self.volume, &self.point, &socket, &[]));
+            load.sync_some(&self.point, &mut self.random);
+            owed = load.owed();
+            self.lower.cut(how);
+        }
         if stopped && errors.is_empty() {
             // The power goes right after a clean end: everything is owed.
             if let Some(mount) = self.mount.take() {
@@ -93,7 +105,7 @@ impl<'a> Rig<'a> {
         self.check(&owed).map_err(|mut wrong| {
             wrong.insert(
                 0,
-                format!("after {operations} operations, {how:?}, unmounted before: {stopped}"),
+                format!("after {operations} operations, {how:?}, unmounted before: {stopped}, killed before: {killed}"),
             );
             wrong
         })

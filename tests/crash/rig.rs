@@ -16,10 +16,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::check::{self, Found, Owed};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Op};
 use crate::load::{self, Shared};
 use crate::lower::{self, Lower};
 use crate::random::Random;
+use crate::tree::{ROOT, Tree};
 
 /// Workers of a load.
 pub(crate) const WORKERS: u64 = 3;
@@ -54,14 +55,16 @@ pub(crate) fn report(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Xts,
+    Gcm,
 }
 
 impl Mode {
-    pub(crate) const ALL: [Mode; 1] = [Mode::Xts];
+    pub(crate) const ALL: [Mode; 2] = [Mode::Xts, Mode::Gcm];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Mode::Xts => "xts",
+            Mode::Gcm => "gcm",
         }
     }
 
@@ -69,6 +72,7 @@ impl Mode {
     pub(crate) fn unit(self) -> usize {
         match self {
             Mode::Xts => 4096,
+            Mode::Gcm => 4064,
         }
     }
 }
@@ -164,6 +168,52 @@ impl Load {
         }
     }
 
+    /// Syncs some of what the workers, who have ended, left behind.
+    pub(crate) fn sync_some(&self, point: &Path, random: &mut Random) {
+        for (folder, ledger) in self.folders.iter().zip(&self.ledgers) {
+            let mut tree = Tree::default();
+            let mut files = HashSet::new();
+            let mut dirs = HashSet::from([ROOT]);
+            for entry in ledger.up_to(ledger.reach().returned) {
+                tree.apply(&entry.op);
+                match entry.op {
+                    Op::Create { object, .. } => drop(files.insert(object)),
+                    Op::MakeDir { object, .. } => drop(dirs.insert(object)),
+                    _ => {}
+                }
+            }
+            for (path, object) in tree.entries {
+                if !random.percent(20) {
+                    continue;
+                }
+                let op = if files.contains(&object) {
+                    let data_only = random.percent(50);
+                    Op::SyncFile { object, data_only }
+                } else if dirs.contains(&object) {
+                    Op::SyncDir { path: path.clone() }
+                } else {
+                    continue;
+                };
+                let file = File::open(point.join(folder).join(path)).expect("open what was made");
+                let data_only = matches!(
+                    op,
+                    Op::SyncFile {
+                        data_only: true,
+                        ..
+                    }
+                );
+                ledger.begin(op);
+                let synced = if data_only {
+                    file.sync_data()
+                } else {
+                    file.sync_all()
+                };
+                synced.expect("sync what was made");
+                ledger.returned(0);
+            }
+        }
+    }
+
     /// What is owed at this moment at the earliest.
     pub(crate) fn owed(&self) -> Vec<Owed<'_>> {
         self.folders
@@ -247,7 +297,7 @@ pub(crate) fn check(
     let log = point.with_extension("log");
     let _ = fs::remove_file(&log);
     let mount = Mount::start(volume, point, &world.daemon.socket(), &[]);
-    let mut result = check::mount(point, owed, mode.unit());
+    let mut result = check::mount(point, owed, mode);
     damage.extend(
         mount
             .log()
