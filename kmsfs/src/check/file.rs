@@ -67,6 +67,10 @@ impl Check<'_> {
                 let what = "the lower file is empty: it was cut".to_owned();
                 return self.quarantined(Code::SizeDamaged, dir, name, spot, what);
             }
+            if gcm {
+                // Without the mark it would be damage.
+                return self.blank(&at, place, file, size);
+            }
             // A new file of mode xts has no header before the first write to it.
             self.xattrs(&Target::File(&file), None, spot);
             return;
@@ -76,7 +80,7 @@ impl Check<'_> {
             return self.quarantined(Code::SizeDamaged, dir, name, spot, what);
         }
         match FileHeader::decode(&page) {
-            Err(FormatError::Blank { .. }) => self.blank(&at, &file, size),
+            Err(FormatError::Blank { .. }) => self.blank(&at, place, file, size),
             Err(error) => {
                 self.quarantined(Code::FileDamaged, dir, name, spot, error.to_string());
             }
@@ -91,16 +95,22 @@ impl Check<'_> {
         self.found(Code::Unreadable, Severity::Damage, spot, errno.to_string());
     }
 
-    /// A page of zeros where the header should be.
-    fn blank(&mut self, at: &At<'_>, file: &LowerFile, size: u64) {
+    /// A page of zeros where the header should be, or nothing in a file of mode gcm.
+    fn blank(&mut self, at: &At<'_>, place: &Place, file: LowerFile, size: u64) {
         let detail = format!("the lower size is {size}");
         if !self.unclean {
             return self.quarantined(Code::HeaderBlank, at.dir, at.name, at.spot, detail);
         }
         let what = (Code::HeaderBlank, Severity::Note);
+        let keys = self.keys;
         self.mended(what, at.spot, detail, Outcome::Repaired, |_| {
-            file.truncate(0)?;
-            file.sync()
+            let (Some(policy), Some(keys)) = (&place.policy, keys) else {
+                file.truncate(0)?;
+                return file.sync();
+            };
+            let mut open = content::load(file, true, true, policy, keys).map_err(errno)?;
+            open.settle().map_err(errno)?;
+            open.lower().sync()
         });
     }
 
@@ -184,11 +194,9 @@ impl Check<'_> {
         }
         let settled = header.settle(size);
         let lost = settled.is_err();
-        self.settled(at, settled, |_| match open.settle() {
-            Ok(_) => open.lower().sync(),
-            Err(Fault::Lower(errno)) => Err(errno),
-            Err(Fault::Damage(error)) => Err(Errno::from(&error)),
-            Err(_) => Err(Errno::INVAL),
+        self.settled(at, settled, |_| {
+            open.settle().map_err(errno)?;
+            open.lower().sync()
         });
         if lost {
             return;
@@ -246,4 +254,13 @@ pub(crate) fn describe(fault: &Fault) -> String {
 /// Whether kmsd does not give out a key.
 pub(crate) fn is_refusal(errno: Errno) -> bool {
     errno == Errno::NOKEY || errno == Errno::from_raw(libc::ETIMEDOUT)
+}
+
+/// Why a repair failed.
+fn errno(fault: Fault) -> Errno {
+    match fault {
+        Fault::Lower(errno) => errno,
+        Fault::Damage(error) => Errno::from(&error),
+        _ => Errno::INVAL,
+    }
 }
