@@ -34,7 +34,7 @@ mod rename;
 mod tests;
 mod types;
 pub(crate) mod walk;
-mod xattr;
+pub(crate) mod xattr;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};

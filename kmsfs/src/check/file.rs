@@ -13,6 +13,7 @@ use crate::backing::xattr::Target;
 use crate::backing::{Dir, LowerFile, LowerId, Stat};
 use crate::errno::{Errno, FsResult};
 use crate::fs::content::{self, Fault, OpenFile};
+use crate::fs::xattr::{drop_unreadable, encrypted};
 
 /// Bytes of content read at once.
 const CHUNK: usize = 1 << 20;
@@ -67,7 +68,8 @@ impl Check<'_> {
                 let what = "the lower file is empty: it was cut".to_owned();
                 return self.quarantined(Code::SizeDamaged, dir, name, spot, what);
             }
-            if gcm {
+            let stale = || encrypted(&Target::File(&file)).is_ok_and(|names| !names.is_empty());
+            if gcm || self.unclean && stale() {
                 // Without the mark it would be damage.
                 return self.blank(&at, place, file, size);
             }
@@ -104,6 +106,9 @@ impl Check<'_> {
         let what = (Code::HeaderBlank, Severity::Note);
         let keys = self.keys;
         self.mended(what, at.spot, detail, Outcome::Repaired, |_| {
+            if drop_unreadable(&Target::File(&file))? {
+                file.sync()?;
+            }
             let (Some(policy), Some(keys)) = (&place.policy, keys) else {
                 file.truncate(0)?;
                 return file.sync();

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use kms_format::names::{self, EncryptedName, LowerName};
 use kms_format::{DirHeader, FormatError, dir};
 
+use super::xattr::drop_unreadable;
 use super::{Fs, FsResult};
 use crate::backing::Dir;
+use crate::backing::xattr::Target;
 use crate::errno::Errno;
 use crate::inode::{Context, Node};
 
@@ -121,6 +123,7 @@ impl Fs {
         let (header, keys) = DirHeader::create(&parent.policy).map_err(|e| Errno::from(&e))?;
         if !self.read_only {
             let bytes = header.encode().map_err(|e| Errno::from(&e))?;
+            drop_unreadable(&Target::Dir(lower))?;
             self.replace(lower, names::DIR_HEADER, &bytes)?;
         }
         tracing::info!(

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use kms_format::names::EncryptedName;
 use kms_format::{ContentMode, Record, SizeError, names, size, symlink};
 
-use super::{Attr, Caller, Entry, Fs, FsResult, Kind, NodeId, Timestamp};
+use super::xattr::drop_unreadable;
+use super::{Attr, Caller, Entry, Fault, Fs, FsResult, Kind, NodeId, Timestamp};
+use crate::backing::xattr::Target;
 use crate::backing::{Dir, LowerId, Stat};
 use crate::errno::Errno;
 use crate::inode::{Context, Node, Place};
@@ -161,6 +163,10 @@ impl Fs {
             }
             if writing.is_none() || !file.writable() {
                 return Ok(self.read_only);
+            }
+            if file.blank() && drop_unreadable(&Target::File(file.lower())).map_err(Fault::Lower)? {
+                // Before there is a header again, with another key.
+                file.lower().sync().map_err(Fault::Lower)?;
             }
             file.settle().map(|()| true)
         });

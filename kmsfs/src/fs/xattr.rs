@@ -16,6 +16,26 @@ use crate::inode::Node;
 const TRUSTED: &[u8] = b"trusted.";
 const ACL: &[u8] = b"system.posix_acl_";
 
+/// Lower names of the encrypted attributes of an object.
+pub(crate) fn encrypted(target: &Target<'_>) -> FsResult<Vec<Vec<u8>>> {
+    let list = match target.list() {
+        // None below, or a directory that we may only walk through.
+        Err(Errno::OPNOTSUPP | Errno::BADF) => return Ok(Vec::new()),
+        list => list?,
+    };
+    let names = list.split(|byte| *byte == 0);
+    let ours = names.filter(|name| name.starts_with(xattr::PREFIX.as_bytes()));
+    Ok(ours.map(<[u8]>::to_vec).collect())
+}
+
+/// Removes the encrypted attributes of an object whose header, and with it its key, never reached the disk: the lower file
+/// system may have kept them, and no key opens them any more. Says whether there were any.
+pub(crate) fn drop_unreadable(target: &Target<'_>) -> FsResult<bool> {
+    let names = encrypted(target)?;
+    names.iter().try_for_each(|name| target.remove(name))?;
+    Ok(!names.is_empty())
+}
+
 impl Fs {
     /// The value of an attribute.
     ///

@@ -337,23 +337,46 @@ fn blank_headers_are_settled_after_a_crash_and_kept_otherwise() {
 
 #[test]
 fn files_cut_short_at_their_creation_are_clean_after_a_repair() {
-    // Nothing of the file but its name had reached the disk, or its size without its header.
+    // Nothing of the file but its name and an attribute had reached the disk, or its size without its header.
     for size in [0, 4096, 4096 + 2 * 4096] {
         for mode in [ContentMode::Xts, ContentMode::Gcm] {
-            let mut world = recorded(mode);
-            world.put(NodeId::ROOT, "file", b"never synced");
-            let lower = world.lower_of(&world.at(&["file"]).unwrap());
-            world.unmount();
-            fs::write(world.lower().join(".kmsfs.unclean"), []).unwrap();
-            resize(&lower, 0);
-            resize(&lower, size);
-            let report = run(&world, REPAIR);
-            assert!(report.is_clean(), "{mode:?} {size}: {report:#?}");
-            // The mark is gone now: what is still like after a crash would be damage.
-            let report = run(&world, LOOK);
-            assert_eq!(codes(&report), [], "{mode:?} {size}");
-            world.remount();
-            assert_eq!(world.get(world.at(&["file"]).unwrap().node).unwrap(), b"");
+            for by_mount in [true, false] {
+                let mut world = recorded(mode);
+                let node = world.put(NodeId::ROOT, "file", b"never synced");
+                let name = OsStr::new("user.colour");
+                match world.fs().setxattr(&me(), node, name, b"blue", 0) {
+                    Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                    Err(errno) => panic!("{errno}"),
+                }
+                let lower = world.lower_of(&world.at(&["file"]).unwrap());
+                world.unmount();
+                fs::write(world.lower().join(".kmsfs.unclean"), []).unwrap();
+                resize(&lower, 0);
+                resize(&lower, size);
+                if by_mount {
+                    world.remount();
+                    let node = world.at(&["file"]).unwrap().node;
+                    let found = world.fs().getxattr(&me(), node, name);
+                    assert!(matches!(found, Err(Errno::NODATA | Errno::OPNOTSUPP)));
+                    world.unmount();
+                } else {
+                    let report = run(&world, REPAIR);
+                    assert!(report.is_clean(), "{mode:?} {size}: {report:#?}");
+                }
+                // The mark is gone now: what is still like after a crash would be damage.
+                let report = run(&world, LOOK);
+                assert_eq!(codes(&report), [], "{mode:?} {size} {by_mount}");
+                world.remount();
+                let node = world.at(&["file"]).unwrap().node;
+                assert_eq!(world.get(node).unwrap(), b"");
+                // Its next header has another key.
+                let opened = world.fs().open(&me(), node, libc::O_RDWR, false);
+                let fh = opened.unwrap().fh;
+                world.write(fh, 0, b"anew");
+                world.fs().release(fh);
+                world.unmount();
+                assert_eq!(codes(&run(&world, LOOK)), [], "{mode:?} {size} {by_mount}");
+            }
         }
     }
 }
