@@ -8,10 +8,10 @@ use kms_format::names::{self, LowerName};
 use kms_format::{Record, symlink};
 
 use super::lookup::Named;
-use super::{Caller, Fs, FsResult, Kind, NodeId};
+use super::{Caller, Fault, Fs, FsResult, Kind, NodeId};
 use crate::backing::{Dir, LowerId, Small, Stat};
 use crate::errno::Errno;
-use crate::inode::Node;
+use crate::inode::{Context, Node};
 
 /// What has to be done after a name is gone, or undone if it stays.
 #[derive(Default)]
@@ -108,8 +108,7 @@ impl Fs {
                 && symlink::plain_length(stat.st_size.cast_unsigned()).is_none()
             {
                 let stored = named.dir.read_link(named.stored())?;
-                let target = symlink::StoredTarget::parse(&stored);
-                parting.record = target.ok().and_then(|target| target.record_name());
+                parting.record = self.record_of(&named.context, &stored)?;
             }
         }
         match &parting.node {
@@ -136,6 +135,20 @@ impl Fs {
             }
         }
         Ok(parting)
+    }
+
+    /// The record of a long target, if it is this symlink's: it opens under the directory's policy. One that was put
+    /// here from elsewhere does not take another's record with it.
+    fn record_of(&self, context: &Context, stored: &[u8]) -> FsResult<Option<String>> {
+        let target = symlink::StoredTarget::parse(stored);
+        let Some(name) = target.ok().and_then(|target| target.record_name()) else {
+            return Ok(None);
+        };
+        match self.open_target(context, stored) {
+            Ok(_) => Ok(Some(name)),
+            Err(Fault::Lower(errno)) if errno == crate::volume::WOULD_WAIT => Err(errno),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The name is gone.

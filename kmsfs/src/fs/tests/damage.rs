@@ -144,6 +144,46 @@ fn a_directory_that_was_moved_into_another_policy_behind_the_back_closes() {
 }
 
 #[test]
+fn a_symlink_from_elsewhere_does_not_take_the_record_of_another_with_it() {
+    let mut world = World::new();
+    let secret = world.mkdir(NodeId::ROOT, "secret");
+    let policy = world.keys.add(world.volume);
+    world.fs().protect(secret, &policy).unwrap();
+    let target = "t".repeat(2000);
+    for (parent, name) in [(secret, "link"), (NodeId::ROOT, "bait")] {
+        world
+            .fs()
+            .symlink(&me(), parent, OsStr::new(name), OsStr::new(&target))
+            .unwrap();
+    }
+    let link = world.lower_of(&world.at(&["secret", "link"]).unwrap());
+    let bait = world.lower_of(&world.at(&["bait"]).unwrap());
+    world.unmount();
+    let stored = fs::read_link(&link).unwrap();
+    fs::remove_file(&bait).unwrap();
+    std::os::unix::fs::symlink(&stored, &bait).unwrap();
+    world.remount();
+    world
+        .fs()
+        .unlink(&me(), NodeId::ROOT, OsStr::new("bait"))
+        .unwrap();
+    let link = world.at(&["secret", "link"]).unwrap();
+    assert_eq!(world.fs().readlink(link.node).unwrap(), target.as_bytes());
+    let records = || {
+        fs::read_dir(world.lower().join(".kmsfs.links"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(records(), 2, "the bait's own is garbage now");
+    let secret = world.at(&["secret"]).unwrap().node;
+    world
+        .fs()
+        .unlink(&me(), secret, OsStr::new("link"))
+        .unwrap();
+    assert_eq!(records(), 1);
+}
+
+#[test]
 fn a_hard_link_into_another_policy_shows_nothing_whichever_name_comes_first() {
     let mut world = World::new();
     let secret = world.mkdir(NodeId::ROOT, "secret");
