@@ -223,3 +223,114 @@ fn the_time_of_creation() {
         },
     );
 }
+
+/// SEMANTICS: user attributes
+#[test]
+fn many_and_large_attributes() {
+    on_a_mount(
+        &[],
+        |mount| {
+            for (name, directory) in [("file", false), ("folder", true)] {
+                let path = mount.path(name);
+                if directory {
+                    fs::create_dir(&path).unwrap();
+                } else {
+                    fs::write(&path, "x").unwrap();
+                }
+                // As many as the lower file system takes, which says so then.
+                let mut count = 0;
+                let refused = loop {
+                    let name = format!("user.{count:03}{}", "n".repeat(count % 200));
+                    let value = vec![7; (count * 13) % 300];
+                    match rustix::fs::setxattr(&path, name, &value, XattrFlags::CREATE) {
+                        Ok(()) => count += 1,
+                        Err(errno) => break Some(errno),
+                    }
+                    if count == 500 {
+                        break None;
+                    }
+                };
+                let full = [
+                    None,
+                    Some(rustix::io::Errno::NOSPC),
+                    Some(rustix::io::Errno::DQUOT),
+                ];
+                assert!(
+                    full.contains(&refused) && count >= 10,
+                    "{refused:?} {count}"
+                );
+                let mut list = vec![0; 65_536];
+                let length = rustix::fs::listxattr(&path, &mut list[..]).unwrap();
+                let listed = list[..length].split(|byte| *byte == 0);
+                assert_eq!(
+                    listed.filter(|name| name.starts_with(b"user.")).count(),
+                    count
+                );
+                let short = rustix::fs::listxattr(&path, &mut [0; 10][..]);
+                assert_eq!(short, Err(rustix::io::Errno::RANGE));
+                let mut value = [0; 5];
+                let short = rustix::fs::getxattr(&path, "user.001n", &mut value[..]);
+                assert_eq!(short, Err(rustix::io::Errno::RANGE));
+                rustix::fs::removexattr(&path, "user.000").unwrap();
+            }
+        },
+        |mount| {
+            for name in ["file", "folder"] {
+                let mut value = [0; 300];
+                let got = rustix::fs::getxattr(mount.path(name), "user.001n", &mut value[..]);
+                assert_eq!((got, &value[..13]), (Ok(13), &[7; 13][..]));
+                let gone = rustix::fs::getxattr(mount.path(name), "user.000", &mut value[..]);
+                assert_eq!(gone, Err(rustix::io::Errno::NODATA));
+            }
+        },
+    );
+}
+
+/// SEMANTICS: other attributes
+#[test]
+fn trusted_and_security_attributes() {
+    let kinds = ["file", "folder", "link", "fifo"];
+    on_a_mount(
+        &["allow_other"],
+        |mount| {
+            fs::set_permissions(&mount.point, Permissions::from_mode(0o755)).unwrap();
+            fs::write(mount.path("file"), "").unwrap();
+            fs::create_dir(mount.path("folder")).unwrap();
+            std::os::unix::fs::symlink("nowhere", mount.path("link")).unwrap();
+            let fifo = mount.path("fifo");
+            rustix::fs::mkfifoat(CWD, fifo, rustix::fs::Mode::from_raw_mode(0o644)).unwrap();
+            for kind in kinds {
+                let path = mount.path(kind);
+                for name in ["trusted.test", "security.test"] {
+                    rustix::fs::lsetxattr(&path, name, kind.as_bytes(), XattrFlags::empty())
+                        .unwrap();
+                }
+                // user. attributes are for files and directories.
+                let user = rustix::fs::lsetxattr(&path, "user.a", b"", XattrFlags::empty());
+                assert_eq!(user.is_ok(), kind == "file" || kind == "folder", "{kind}");
+            }
+        },
+        |mount| {
+            for kind in kinds {
+                for name in ["trusted.test", "security.test"] {
+                    let mut value = [0; 16];
+                    let path = mount.path(kind);
+                    let length = rustix::fs::lgetxattr(&path, name, &mut value[..]).unwrap();
+                    assert_eq!(&value[..length], kind.as_bytes());
+                }
+            }
+            let listed = |uid: u32| {
+                let output = Command::new("getfattr")
+                    .args(["-m", "-", "-h"])
+                    .arg(mount.path("file"))
+                    .uid(uid)
+                    .output()
+                    .unwrap();
+                String::from_utf8(output.stdout).unwrap()
+            };
+            assert!(listed(0).contains("trusted.test"));
+            let other = listed(65_534);
+            assert!(!other.contains("trusted.test") && other.contains("security.test"));
+        },
+    );
+}

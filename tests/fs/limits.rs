@@ -90,7 +90,16 @@ fn a_hundred_thousand_entries() {
         },
         |mount| {
             let folder = mount.path("many");
+            let empty = memory(mount.pid().as_raw_nonzero().get());
             assert_eq!(names(&folder).len(), count);
+            for number in 0..count {
+                let name = folder.join(format!("entry number {number}"));
+                assert_eq!(name.metadata().unwrap().len(), 0);
+            }
+            let known = memory(mount.pid().as_raw_nonzero().get());
+            let each = (known - empty) * 1024 / count as u64;
+            println!("{each} bytes for each inode that the kernel knows");
+            assert!(each < 1_500, "{each} bytes for each inode");
             assert!(folder.join(format!("entry number {}", count - 1)).exists());
             let before = memory(mount.pid().as_raw_nonzero().get());
             let removed = Command::new("rm").arg("-rf").arg(&folder).status();

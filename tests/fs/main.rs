@@ -15,6 +15,7 @@ mod limits;
 mod mounting;
 mod names;
 mod pjdfstest;
+mod space;
 mod times;
 mod writing;
 
