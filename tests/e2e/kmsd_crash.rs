@@ -97,6 +97,7 @@ fn a_busy_mount_does_not_notice_and_unlocking_recovers() {
     mount.unmount();
 }
 
+/// SEMANTICS: ETIMEDOUT
 #[test]
 fn unlocking_waits_for_a_kmsd_that_comes_back_in_time() {
     if !crate::machine_can() {

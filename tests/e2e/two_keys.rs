@@ -13,6 +13,7 @@ fn is_no_key(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOKEY)
 }
 
+/// SEMANTICS: ENOKEY
 #[test]
 fn a_disabled_key_closes_its_directory_only() {
     if !crate::machine_can() {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, XattrFlags};
 
 use crate::on_a_mount;
 
-/// SEMANTICS: xattr
+/// SEMANTICS: user attributes
 #[test]
 fn user_attributes() {
     on_a_mount(
@@ -95,7 +95,7 @@ fn files_of_other_users() {
     );
 }
 
-/// SEMANTICS: stat
+/// SEMANTICS: inode numbers
 #[test]
 fn attributes_survive_a_remount() {
     on_a_mount(

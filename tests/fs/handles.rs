@@ -29,7 +29,7 @@ fn drop_caches() {
     fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
 
-/// SEMANTICS: handles
+/// SEMANTICS: file handles, ESTALE
 #[test]
 fn file_handles() {
     if !crate::machine_can() {
@@ -77,7 +77,7 @@ fn file_handles() {
     mount.unmount();
 }
 
-/// SEMANTICS: tmpfile
+/// SEMANTICS: O_TMPFILE
 #[test]
 fn files_without_a_name() {
     on_a_mount(

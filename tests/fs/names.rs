@@ -8,7 +8,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use crate::{names, on_a_mount};
 
-/// SEMANTICS: long-names
+/// SEMANTICS: long names
 #[test]
 fn names_of_every_length() {
     let name =
@@ -93,7 +93,7 @@ fn rename_in_all_its_flags() {
     );
 }
 
-/// SEMANTICS: readdir
+/// SEMANTICS: lookup
 #[test]
 fn many_entries_in_one_directory() {
     const COUNT: usize = 5_000;

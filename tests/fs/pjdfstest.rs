@@ -103,7 +103,7 @@ fn run(
     (count(" total"), failed, skipped, printed)
 }
 
-/// SEMANTICS: pjdfstest, link
+/// SEMANTICS: pjdfstest, link, rmdir, EROFS
 #[test]
 fn pjdfstest() {
     if !crate::machine_can() {

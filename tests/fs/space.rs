@@ -19,7 +19,7 @@ fn opened(path: &Path) -> File {
     options.open(path).unwrap()
 }
 
-/// SEMANTICS: fallocate
+/// SEMANTICS: fallocate, EOPNOTSUPP
 #[test]
 fn reserving_and_punching() {
     const KEEP: FallocateFlags = FallocateFlags::KEEP_SIZE;

@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::on_a_mount;
 
-/// SEMANTICS: write
+/// SEMANTICS: write, O_DIRECT
 #[test]
 fn ways_of_writing() {
     on_a_mount(

@@ -456,6 +456,7 @@ fn carried_out(mode: ContentMode) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// SEMANTICS: content of mode xts
 #[test]
 fn the_table_is_true_on_a_mount_for_xts() {
     carried_out(ContentMode::Xts);

@@ -7,6 +7,7 @@ use super::world::{World, me, noise};
 use crate::errno::Errno;
 use crate::fs::NodeId;
 
+/// SEMANTICS: EIO
 #[test]
 fn damaged_file_headers_are_refused() {
     let mut world = World::new();
@@ -65,6 +66,7 @@ fn cut_files_never_panic_and_can_be_removed() {
     }
 }
 
+/// SEMANTICS: the lower tree
 #[test]
 fn objects_of_another_volume_are_refused() {
     let (mut world, other) = (World::new(), World::new());
@@ -263,6 +265,7 @@ fn the_header_of_an_inline_file_decides_over_its_lower_size() {
     }
 }
 
+/// SEMANTICS: temporary files
 #[test]
 fn foreign_names_are_not_shown() {
     let mut world = World::new();
@@ -287,6 +290,7 @@ fn foreign_names_are_not_shown() {
     assert!(world.lower().join("plain").exists(), "not ours");
 }
 
+/// SEMANTICS: protect, EXDEV
 #[test]
 fn a_directory_under_its_own_policy() {
     let mut world = World::new();

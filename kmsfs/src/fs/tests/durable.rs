@@ -7,6 +7,7 @@ use super::world::{World, me, noise};
 use crate::errno::Errno;
 use crate::fs::NodeId;
 
+/// SEMANTICS: after an unclean stop
 #[test]
 fn a_killed_mount_is_found_as_it_was() {
     let mut world = World::new();
@@ -64,6 +65,7 @@ fn sizes_follow_the_header_after_a_crash() {
     );
 }
 
+/// SEMANTICS: clean unmount
 #[test]
 fn a_clean_stop_after_a_crash_leaves_no_wrong_size() {
     let mut world = World::new();
@@ -125,6 +127,7 @@ fn an_empty_directory_without_header_is_repaired() {
     }
 }
 
+/// SEMANTICS: lost headers
 #[test]
 fn entries_that_were_never_synced_are_set_aside() {
     let mut world = World::new();
@@ -154,6 +157,7 @@ fn entries_that_were_never_synced_are_set_aside() {
         .unwrap();
 }
 
+/// SEMANTICS: fsync, fsync of a directory, directory headers
 #[test]
 fn syncing_takes_the_headers_along() {
     let world = World::new();
@@ -182,6 +186,7 @@ fn syncing_takes_the_headers_along() {
     }
 }
 
+/// SEMANTICS: moves
 #[test]
 fn what_was_synced_moves_only_below_durable_headers() {
     let world = World::new();

@@ -160,6 +160,7 @@ fn a_copy_that_extends_its_source_ends_where_it_ended() {
     ]);
 }
 
+/// SEMANTICS: truncate
 #[test]
 fn every_size_near_an_edge_comes_back() {
     let mut world = World::new();
@@ -201,6 +202,7 @@ fn a_small_file_is_one_lower_page() {
     assert!(entry.attr.blocks <= 8);
 }
 
+/// SEMANTICS: lseek
 #[test]
 fn holes_are_found() {
     let world = World::new();
@@ -215,6 +217,7 @@ fn holes_are_found() {
     assert!(seek(1 << 20, libc::SEEK_HOLE).is_err());
 }
 
+/// SEMANTICS: read
 #[test]
 fn writers_and_readers_at_once() {
     let world = World::new();

@@ -78,6 +78,7 @@ fn a_target_record_outlives_its_symlink() {
     cut_after(Model::Posix, &ops);
 }
 
+/// SEMANTICS: syncfs
 #[test]
 fn what_syncfs_made_durable_survives_a_conversion() {
     let (handle, seed) = (0, 1);

@@ -203,6 +203,7 @@ fn a_file_with_large_holes_is_found_again() {
     world.fs().release(fh);
 }
 
+/// SEMANTICS: holes in mode gcm, EFBIG
 #[test]
 fn more_holes_than_a_header_lists_are_filled_or_refused() {
     let world = World::with(ContentMode::Gcm);

@@ -13,6 +13,7 @@ fn name(length: usize) -> Vec<u8> {
         .collect()
 }
 
+/// SEMANTICS: lookup
 #[test]
 fn names_of_every_length_and_byte() {
     let mut world = World::new();
@@ -80,6 +81,7 @@ fn readdir_resumes_where_it_was() {
     world.fs().releasedir(fh);
 }
 
+/// SEMANTICS: link count of the root
 #[test]
 fn symlinks_keep_their_targets() {
     let mut world = World::new();
@@ -120,6 +122,7 @@ fn symlinks_keep_their_targets() {
     );
 }
 
+/// SEMANTICS: link
 #[test]
 fn hard_links_are_one_node() {
     let world = World::new();
@@ -240,6 +243,7 @@ fn rename_in_all_its_flags() {
     assert_eq!(world.at(&["b", "full", "x"]).unwrap().attr.size, 0);
 }
 
+/// SEMANTICS: rmdir
 #[test]
 fn directories_come_and_go() {
     let world = World::new();
@@ -294,6 +298,7 @@ fn attributes_are_set_and_kept() {
     assert_eq!(world.at(&["file"]).unwrap().attr.perm, 0o751);
 }
 
+/// SEMANTICS: create
 #[test]
 fn others_own_what_they_make() {
     if !rustix::process::geteuid().is_root() {
@@ -428,6 +433,7 @@ fn user_attributes_are_encrypted() {
     }
 }
 
+/// SEMANTICS: descriptors
 #[test]
 fn nodes_and_descriptors_are_given_back() {
     let world = World::new();
