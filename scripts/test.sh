@@ -35,7 +35,11 @@ printf '%-10s %-7s %4d s\n' build ok $((SECONDS - start)) >"$log/times"
 
 for suite in "${suites[@]}"; do
     case $suite in
-    unit) run unit 1500 cargo test --workspace --exclude kms-tests --locked --no-fail-fast ;;
+    unit)
+        run unit 1500 cargo test --workspace --exclude kms-tests --locked --no-fail-fast
+        # The operations of the file system once more, in the other content mode.
+        run gcm 600 env KMS_TESTS_MODE=gcm cargo test -p kmsfs --lib --locked fs::
+        ;;
     # The second provider is a compile-time choice: compared with the first, then by itself.
     provider)
         run provider 900 cargo test -p kms-crypto --features rustcrypto --locked

@@ -50,7 +50,8 @@ impl<L: Lower> File<L> {
             (self.size, self.lower_size) = (old_size, old_lower);
             self.layout = Layout::Inline;
             let _ = self.lower.set_size(old_lower.min(size::HEADER));
-            let _ = self.lower.set_size(old_lower);
+            // If it was the header that failed, it may say otherwise.
+            self.restore_inline(old_lower);
             self.units = Units::None;
             if old_lower == 0 {
                 (self.sealed, self.units) = (None, Units::None);

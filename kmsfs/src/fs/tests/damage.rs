@@ -240,7 +240,7 @@ fn the_header_of_an_inline_file_decides_over_its_lower_size() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     for length in [4096, 4097, 8192, 1 << 30] {
-        let mut world = World::new();
+        let mut world = World::with(kms_format::ContentMode::Xts);
         world.put(NodeId::ROOT, "file", b"what it holds");
         let lower = world.lower_of(&world.at(&["file"]).unwrap());
         world.unmount();

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use kms_format::ContentMode;
+
 use super::world::{World, me, noise};
 use crate::fs::NodeId;
 
@@ -192,7 +194,7 @@ fn every_size_near_an_edge_comes_back() {
 #[test]
 fn a_small_file_is_one_lower_page() {
     use std::os::unix::fs::MetadataExt as _;
-    let world = World::new();
+    let world = World::with(ContentMode::Xts);
     let node = world.put(NodeId::ROOT, "small", b"small content");
     let entry = world.at(&["small"]).unwrap();
     assert_eq!(entry.node, node);
@@ -205,7 +207,7 @@ fn a_small_file_is_one_lower_page() {
 /// SEMANTICS: lseek
 #[test]
 fn holes_are_found() {
-    let world = World::new();
+    let world = World::with(ContentMode::Xts);
     let (entry, fh) = world.create(NodeId::ROOT, "sparse");
     world.resize(entry.node, 1 << 20);
     world.write(fh, 512 * 1024, &noise(1, 8192));

@@ -74,6 +74,14 @@ impl Keys for FixedKeys {
     }
 }
 
+/// The mode of volumes for which none is asked: `KMS_TESTS_MODE=gcm` runs all tests in the other one.
+fn default_mode() -> ContentMode {
+    match std::env::var("KMS_TESTS_MODE").as_deref() {
+        Ok("gcm") => ContentMode::Gcm,
+        _ => ContentMode::Xts,
+    }
+}
+
 /// What is below.
 enum Lower {
     Folder(tempfile::TempDir),
@@ -91,7 +99,7 @@ pub(super) struct World {
 impl World {
     /// On a real file system.
     pub(super) fn new() -> World {
-        World::with(ContentMode::Xts)
+        World::with(default_mode())
     }
 
     /// On a real file system, with a root in this mode.
@@ -101,7 +109,7 @@ impl World {
 
     /// On a simulated one, which loses names in a power cut as `model` says.
     pub(super) fn simulated(model: Model) -> World {
-        World::simulated_with(model, ContentMode::Xts)
+        World::simulated_with(model, default_mode())
     }
 
     pub(super) fn simulated_with(model: Model, mode: ContentMode) -> World {
