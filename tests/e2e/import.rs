@@ -141,12 +141,26 @@ fn difficult(folder: &Path) {
 
 #[test]
 fn everything_arrives_and_is_there_after_a_remount() {
+    arrives("xts");
+}
+
+#[test]
+fn everything_arrives_where_content_is_authenticated_too() {
+    arrives("gcm");
+}
+
+fn arrives(mode: &str) {
     if !machine_can() {
         return;
     }
     let world = World::start();
     world.key("alias/import");
-    let lower = world.volume("volume", "alias/import");
+    let lower = world.path("volume.lower");
+    fs::create_dir(&lower).unwrap();
+    let named = path_text(&lower);
+    world
+        .kmsctl(&["fs", "init", named, "--key", "alias/import", "--mode", mode])
+        .ok();
     let mount = world.mount_with(&lower, &["suid,dev,allow_other"]);
     let from = world.path("from");
     difficult(&from);

@@ -28,7 +28,7 @@ fn machine_can() -> bool {
 }
 
 /// The content modes that every program is run on.
-const MODES: [&str; 1] = ["xts"];
+const MODES: [&str; 2] = ["xts", "gcm"];
 
 /// A volume of one content mode that is killed and mounted again.
 struct Volume {

@@ -78,7 +78,11 @@ impl Fs {
                 last_modification: timespec(changes.mtime),
             };
             self.reach(&node, |reach| match reach {
-                Reach::File(file) => file.set_times(&times),
+                Reach::File(file) => {
+                    // A header that is being written would put the old time back over this one.
+                    let _header_stays = node.file()?.read();
+                    file.set_times(&times)
+                }
                 Reach::Dir(dir) => dir.set_times(&times),
                 Reach::Named(dir, place) => dir.set_times_at(&place.name, &times),
                 Reach::Nameless(nameless) => nameless.object.set_times(&times),

@@ -79,13 +79,14 @@ pub(crate) fn create(lower: LowerFile, policy: &Arc<UnlockedPolicy>) -> FsResult
     Ok(file)
 }
 
-/// The keys of a file; makes them, and writes the first header, if there are none yet.
-pub(crate) fn keys(file: &mut OpenFile) -> Faulty<&FileKeys> {
-    if file.existing_keys().is_none() {
-        let before = file.lower().stat()?;
-        file.keys()?;
-        // The content has not changed: neither has its time. If that fails it only looks changed.
-        let _ = file.lower().set_times(&Timestamps {
+/// The modification time of a lower file, to be put back after a header was written: it says more about content that has not
+/// changed. Nobody may write the file or set its times meanwhile: the caller has its lock for writing.
+pub(crate) struct Unchanged(Timestamps);
+
+impl Unchanged {
+    pub(crate) fn note(lower: &LowerFile) -> FsResult<Unchanged> {
+        let before = lower.stat()?;
+        Ok(Unchanged(Timestamps {
             last_access: Timespec {
                 tv_sec: 0,
                 tv_nsec: UTIME_OMIT,
@@ -94,7 +95,21 @@ pub(crate) fn keys(file: &mut OpenFile) -> Faulty<&FileKeys> {
                 tv_sec: before.st_mtime,
                 tv_nsec: i64::try_from(before.st_mtime_nsec).unwrap_or(0),
             },
-        });
+        }))
+    }
+
+    /// If that fails the content only looks changed.
+    pub(crate) fn put_back(&self, lower: &LowerFile) {
+        let _ = lower.set_times(&self.0);
+    }
+}
+
+/// The keys of a file; makes them, and writes the first header, if there are none yet.
+pub(crate) fn keys(file: &mut OpenFile) -> Faulty<&FileKeys> {
+    if file.existing_keys().is_none() {
+        let unchanged = Unchanged::note(file.lower())?;
+        file.keys()?;
+        unchanged.put_back(file.lower());
     }
     file.keys()
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use kms_format::content::{Synced, Ticket};
 
+use super::content::Unchanged;
 use super::{Caller, FileHandle, Fs, FsResult};
 use crate::backing::LowerFile;
 use crate::errno::Errno;
@@ -102,13 +103,19 @@ impl Fs {
     fn finish_sync(&self, node: &Arc<Node>, lower: &LowerFile, ticket: Ticket) -> FsResult<()> {
         let mut body = node.file()?.write();
         let open = body.opened_mut()?;
+        let unchanged = Unchanged::note(lower)?;
         let finished = match open.finish_sync(ticket) {
             Ok(Synced::Done) => return Ok(()),
             Ok(Synced::Header) => {
+                unchanged.put_back(lower);
                 drop(body);
                 return lower.sync_data();
             }
-            Ok(Synced::Again) => open.sync(),
+            Ok(Synced::Again) => {
+                let synced = open.sync();
+                unchanged.put_back(lower);
+                synced
+            }
             Err(fault) => Err(fault),
         };
         finished.map_err(|fault| self.fault(node, fault))

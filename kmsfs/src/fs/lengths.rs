@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use kms_format::content::Synced;
 use parking_lot::{Condvar, Mutex};
 
-use super::content::Fault;
+use super::content::{Fault, Unchanged};
 use super::{FsResult, NodeId};
 use crate::errno::Errno;
 use crate::inode::Node;
@@ -183,7 +184,10 @@ fn finish(node: &Node, ticket: kms_format::content::Ticket) -> Result<(), Fault>
     if let Some(open) = &mut body.open {
         // Whether the header itself is durable does not matter: the one before it vouches for less. If something was cut
         // meanwhile, the file was opened again, and comes back.
-        open.finish_sync(ticket)?;
+        let unchanged = Unchanged::note(open.lower())?;
+        if open.finish_sync(ticket)? == Synced::Header {
+            unchanged.put_back(open.lower());
+        }
     }
     Ok(())
 }

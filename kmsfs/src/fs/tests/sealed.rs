@@ -10,7 +10,7 @@ use kms_format::{ContentMode, FileHeader};
 
 use super::world::{World, me, noise};
 use crate::errno::Errno;
-use crate::fs::{NodeId, SetAttr};
+use crate::fs::{NodeId, SetAttr, SetTime, Timestamp};
 
 fn state(lower: &Path) -> (LengthState, u64) {
     let bytes = fs::read(lower).unwrap();
@@ -273,5 +273,35 @@ fn a_directory_of_one_mode_in_a_volume_of_the_other() {
         assert_eq!((inside.attr.size, outside.attr.size), (5000, 5000));
         assert_eq!(world.get(inside.node).unwrap(), noise(1, 5000));
         assert_eq!(world.get(outside.node).unwrap(), noise(2, 5000));
+    }
+}
+
+/// Programs set the time of a file after they wrote it (tar, rsync, cargo), and believe a changed one.
+#[test]
+fn saying_how_long_a_file_is_does_not_change_its_time() {
+    let old = Timestamp {
+        secs: 1_000_000_000,
+        nanos: 123_456_789,
+    };
+    let times = SetAttr {
+        mtime: Some(SetTime::At(old)),
+        ..SetAttr::default()
+    };
+    for sync in [false, true] {
+        let mut world = World::with(ContentMode::Gcm);
+        let (entry, fh) = world.create(NodeId::ROOT, "file");
+        world.write(fh, 0, &noise(7, 30_000));
+        world
+            .fs()
+            .setattr(&me(), entry.node, Some(fh), &times)
+            .unwrap();
+        if sync {
+            world.fs().fsync(fh, false).unwrap();
+        }
+        world.fs().release(fh);
+        world.remount();
+        let entry = world.at(&["file"]).unwrap();
+        assert_eq!(state(&world.lower_of(&entry)), (LengthState::Exact, 30_000));
+        assert_eq!(entry.attr.mtime, old, "synced: {sync}");
     }
 }
