@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use kms_format::ContentMode;
 use kms_format::volume::VolumeRecord;
 
-use super::check::{LONG, flip, sample};
+use super::check::{LONG, flip, sample, sample_in};
 use super::world::{World, me, noise};
 use crate::extract::{Extracted, Options, extract};
 use crate::fs::NodeId;
@@ -252,4 +253,36 @@ fn a_read_only_lower_tree_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     run(&world, folder.path(), SALVAGE);
     assert_eq!(tree(world.lower()), before);
+}
+
+#[test]
+fn good_parts_of_a_damaged_file_are_salvaged_if_asked_to() {
+    let mut world = sample_in(ContentMode::Gcm);
+    world.remount();
+    let lower = world.lower_of(&world.at(&["units"]).unwrap());
+    world.unmount();
+    for unit in [0, 10] {
+        flip(&lower, 4096 * (unit + 1) + 100);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let done = run(&world, folder.path(), Options::default());
+    assert_eq!(done.losses.len(), 1, "{:#?}", done.losses);
+    assert_eq!(done.losses[0].what, "object");
+    assert!(done.losses[0].reason.contains("--salvage"));
+    assert!(!folder.path().join("units").exists());
+    assert_eq!(
+        fs::read(folder.path().join("dir/inner")).unwrap(),
+        b"inner content"
+    );
+
+    let done = run(&world, folder.path(), SALVAGE);
+    assert_eq!(done.losses.len(), 1, "{:#?}", done.losses);
+    assert_eq!(done.losses[0].what, "content");
+    for range in ["bytes 0 to 4064", "bytes 40640 to 44704"] {
+        assert!(done.losses[0].reason.contains(range), "{:?}", done.losses);
+    }
+    let mut expected = noise(1, 100_000);
+    expected[..4064].fill(0);
+    expected[40640..44704].fill(0);
+    assert!(fs::read(folder.path().join("units")).unwrap() == expected);
 }

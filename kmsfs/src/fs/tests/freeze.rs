@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::check::{flip, sample};
+use kms_format::ContentMode;
+
+use super::check::{flip, sample_in};
 use super::world::{World, me, noise};
 use crate::check::{Code, Options, check, check_mounted};
 use crate::errno::Errno;
@@ -19,7 +21,11 @@ use crate::volume::{Keys, WOULD_WAIT, never_wait_here};
 const LONG: Duration = Duration::from_secs(600);
 
 fn opened() -> (World, Arc<Fs>) {
-    let world = sample();
+    opened_in(ContentMode::Xts)
+}
+
+fn opened_in(mode: ContentMode) -> (World, Arc<Fs>) {
+    let world = sample_in(mode);
     let fs = Arc::new(world.open().unwrap());
     (world, fs)
 }
@@ -138,7 +144,13 @@ fn changes_wait_reading_goes_on_and_a_copy_is_clean() {
 
 #[test]
 fn a_copy_in_the_middle_of_changes_is_clean_every_time() {
-    let (world, fs) = opened();
+    for mode in [ContentMode::Xts, ContentMode::Gcm] {
+        copy_in_the_middle(mode);
+    }
+}
+
+fn copy_in_the_middle(mode: ContentMode) {
+    let (world, fs) = opened_in(mode);
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         for worker in 0..3 {
@@ -199,7 +211,13 @@ fn a_freeze_ends_with_its_time() {
 
 #[test]
 fn a_check_while_it_is_used_finds_damage_and_nothing_else() {
-    let (world, fs) = opened();
+    for mode in [ContentMode::Xts, ContentMode::Gcm] {
+        check_while_used(mode);
+    }
+}
+
+fn check_while_used(mode: ContentMode) {
+    let (world, fs) = opened_in(mode);
     let keys: &dyn Keys = &*world.keys;
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let damaged = world.lower_of(&{
