@@ -110,8 +110,8 @@ impl History {
         }
         // In mode xts an unfinished change of the size may end with the last cell, whose rest is zeros.
         let cells = |version: &Vec<u8>| found.len() == version.len().next_multiple_of(CELL);
-        let within = (least..=most).contains(&found.len());
-        if !within && !(mode == Mode::Xts && self.versions.iter().any(cells)) {
+        let whole_cells = mode == Mode::Xts && self.versions.iter().any(cells);
+        if !whole_cells && !(least..=most).contains(&found.len()) {
             return Err(format!(
                 "{} bytes, but every version had {least} to {most}",
                 found.len()
