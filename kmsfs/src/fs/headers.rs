@@ -193,16 +193,20 @@ impl Headers {
     }
 
     fn flush(&self, node: &Arc<Node>) -> FsResult<()> {
-        let written = self.dirs.get(node).and_then(|dir| {
+        let found = self.dirs.get(node).and_then(|dir| {
             if self.is_doubtful(node.id) {
                 write_again(node, &dir)?;
             }
-            dir.open_file(names::DIR_HEADER, false)?.sync()?;
-            dir.sync()
+            Ok((dir.open_file(names::DIR_HEADER, false)?, dir))
         });
-        match written {
+        let written = match found {
             // Removed in the meantime: nothing to keep.
-            Ok(()) | Err(Errno::NOENT | Errno::STALE) => {
+            Err(Errno::NOENT | Errno::STALE) => Ok(()),
+            Err(errno) => Err(errno),
+            Ok((header, dir)) => header.sync().and_then(|()| dir.sync()),
+        };
+        match written {
+            Ok(()) => {
                 self.remove(node);
                 Ok(())
             }

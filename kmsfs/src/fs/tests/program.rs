@@ -3,6 +3,7 @@
 //! The lower file system is simulated: programs are quick, and a power cut can leave any state that it may. A program that
 //! fails is shrunk; each that found something is kept below, by the name of what it found.
 
+mod faults;
 mod op;
 mod reference;
 mod run;
