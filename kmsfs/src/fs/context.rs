@@ -200,7 +200,7 @@ pub(super) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError
 }
 
 /// What a power cut can leave of a header that was written but not synced.
-fn never_written(error: &FormatError) -> bool {
+pub(super) fn never_written(error: &FormatError) -> bool {
     matches!(
         error,
         FormatError::Blank { .. } | FormatError::Truncated { .. }

@@ -1,4 +1,5 @@
-//! After an unclean stop: whether the lower size of every file agrees with its header, so that the mark may go.
+//! After an unclean stop: whether the lower size of every file agrees with its header, and every directory has one, so that
+//! the mark may go.
 //!
 //! A file is settled when it is looked up, but nobody need look it up before the next clean stop. So a thread reads
 //! all headers in the background, without keys and without changing anything; what it finds is settled at the end.
@@ -14,6 +15,7 @@ use kms_format::names::{self, LowerName};
 use kms_format::{ContentMode, FileHeader, FormatError};
 use parking_lot::{Condvar, Mutex};
 
+use super::context::{never_written, read_header};
 use super::walk::{Here, Visit, walk};
 use super::{Fs, FsResult, Kind};
 use crate::backing::{Dir, LowerEntry};
@@ -117,9 +119,13 @@ impl Visit for Pass<'_> {
             names::classify(&entry.name),
             LowerName::Short | LowerName::Long
         );
-        if ours && kind == Kind::File {
+        if ours && matches!(kind, Kind::File | Kind::Directory) {
             let name = String::from_utf8_lossy(&entry.name);
-            if verdict(here.dir, &name)? != Verdict::Settled {
+            let settled = match kind {
+                Kind::File => verdict(here.dir, &name)? == Verdict::Settled,
+                _ => has_header(here.dir, &name)?,
+            };
+            if !settled {
                 let path = here.path.iter().map(|name| name.to_string());
                 self.found.push(path.chain([name.into_owned()]).collect());
             }
@@ -134,6 +140,15 @@ impl Visit for Pass<'_> {
             errno => Err(errno),
         }
     }
+}
+
+/// Whether the header of a directory is there; what is wrong with it otherwise is for whoever uses the directory.
+fn has_header(dir: &Dir, name: &str) -> FsResult<bool> {
+    let inside = match dir.open_dir(name) {
+        Err(Errno::NOENT) => return Ok(true),
+        inside => inside?,
+    };
+    Ok(!matches!(read_header(&inside)?, Err(error) if never_written(&error)))
 }
 
 /// How a lower size compares with the header.
@@ -197,6 +212,11 @@ impl Fs {
                 Err(Errno::NOENT) => return Ok(true),
                 entry => entry?,
             };
+            if depth + 1 == path.len() && entry.attr.kind == Kind::Directory {
+                // Gives it a header, which is only done as long as the mark is there.
+                self.context(&self.table.get(entry.node)?)?;
+                return Ok(true);
+            }
             if depth + 1 == path.len() {
                 let xts = self.table.get(entry.node)?.content_mode() == ContentMode::Xts;
                 return Ok(match verdict(&dir, name)? {

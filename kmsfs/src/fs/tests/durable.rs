@@ -211,3 +211,22 @@ fn what_was_synced_moves_only_below_durable_headers() {
     fs.rename(&me(), fresh, other, target, other, 0).unwrap();
     assert!(waits(fresh) && waits(target));
 }
+
+#[test]
+fn a_directory_without_header_is_settled_before_the_mark_goes() {
+    let mut world = World::new();
+    let folder = world.mkdir(NodeId::ROOT, "folder");
+    world.put(folder, "file", b"x");
+    let header = world
+        .lower_of(&world.at(&["folder"]).unwrap())
+        .join(".kmsfs");
+    world.unmount();
+    fs::write(&header, "").unwrap();
+    fs::write(world.lower().join(".kmsfs.unclean"), "").unwrap();
+    // Mounted and unmounted without a look at it.
+    world.remount();
+    world.unmount();
+    assert!(!world.lower().join(".kmsfs.unclean").exists());
+    world.remount();
+    assert_eq!(world.at(&["folder", "file"]).unwrap_err(), Errno::NOENT);
+}
