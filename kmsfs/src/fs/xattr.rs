@@ -106,13 +106,13 @@ impl Fs {
                 add(name);
             }
         }
-        let ours: Vec<_> = names()
-            .filter(|name| name.starts_with(xattr::PREFIX.as_bytes()))
-            .collect();
-        if !ours.is_empty() {
+        let ours = |name: &&[u8]| name.starts_with(xattr::PREFIX.as_bytes());
+        if names().any(|name| ours(&name)) {
             self.with_keys(&node, false, |keys, target| {
                 let Some(keys) = keys else { return Ok(()) };
-                for name in ours {
+                // Once more: those whose key was lost in a crash go when the object gets a new one, perhaps just now.
+                let lower = target.list()?;
+                for name in lower.split(|byte| *byte == 0).filter(ours) {
                     let plain = if xattr::is_long(name) {
                         xattr::decrypt_long_name(keys, name, &target.get(name)?)
                     } else {
