@@ -8,7 +8,7 @@ use kms_format::names::{self, EncryptedName, LOWER_MAX, LowerName};
 use kms_format::symlink::StoredTarget;
 use kms_format::volume::VolumeRecord;
 use kms_format::{
-    ContentMode, DirHeader, DirKeys, FileHeader, UnlockedPolicy, dir, size, xattr, xts,
+    ContentMode, DirHeader, DirKeys, FORMAT, FileHeader, UnlockedPolicy, dir, size, xattr, xts,
 };
 
 use super::input::Input;
@@ -77,8 +77,9 @@ pub fn file_header(bytes: &[u8]) {
 /// Directory headers. What decodes is written back byte for byte, and nobody but the key's holder makes one that unlocks.
 pub fn dir_header(bytes: &[u8]) {
     let mut framed = [0; dir::DIR_HEADER];
-    let start = b"KMSFSDIR\0\0\x01\0\0\0\0\0";
-    let all = start.iter().chain(bytes);
+    let format = FORMAT.to_le_bytes();
+    let start = b"KMSFSDIR".iter().chain(&format).chain(b"\x01\0\0\0\0\0");
+    let all = start.chain(bytes);
     framed
         .iter_mut()
         .zip(all)
@@ -126,7 +127,11 @@ pub fn volume(bytes: &[u8]) {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let framed = [format!("KMSFSVOL 0 sha256={hex}\n").as_bytes(), bytes].concat();
+    let framed = [
+        format!("KMSFSVOL {FORMAT} sha256={hex}\n").as_bytes(),
+        bytes,
+    ]
+    .concat();
     for bytes in [bytes, &framed] {
         if let Ok(record) = VolumeRecord::decode(bytes) {
             let again = VolumeRecord::decode(&record.encode().expect("it was read"));
