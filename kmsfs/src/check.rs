@@ -330,7 +330,7 @@ impl<'a> Check<'a> {
             return;
         };
         let spot = Spot::below(&Spot::root(), LOST, None);
-        match self.sweep(&lost) {
+        match self.sweep(&Arc::new(lost)) {
             Ok(0) => {}
             Ok(count) => {
                 let what = format!("{count} objects");

@@ -9,9 +9,10 @@ use super::Check;
 use super::finding::{Code, Outcome, Severity};
 use super::spot::Spot;
 use super::walk::Place;
-use crate::backing::{Dir, Small};
+use crate::backing::{Dir, LowerEntry, Small};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
+use crate::fs::walk::{Here, Visit, walk};
 
 /// Longest record.
 const RECORD_MAX: usize = TARGET_MAX + 128;
@@ -41,28 +42,14 @@ impl Check<'_> {
         }
     }
 
-    /// Records that quarantined links refer to are no garbage. Gives the number of objects.
-    pub(super) fn sweep(&mut self, dir: &Dir) -> FsResult<u64> {
-        let mut count = 0;
-        let mut listing = dir.list()?;
-        let mut below = Vec::new();
-        while let Some(entry) = listing.peek()? {
-            let name = String::from_utf8_lossy(&entry.name).into_owned();
-            listing.advance();
-            if name == "." || name == ".." || name == super::repair::JOURNAL {
-                continue;
-            }
-            count += 1;
-            match Kind::from_mode(dir.stat_at(&name)?.st_mode) {
-                Some(Kind::Symlink) => self.refers(dir, &name),
-                Some(Kind::Directory) => below.push(name),
-                _ => {}
-            }
-        }
-        for name in below {
-            self.sweep(&dir.open_dir(&name)?)?;
-        }
-        Ok(count)
+    /// Records that quarantined links refer to are no garbage. Gives the number of objects directly in `dir`.
+    pub(super) fn sweep(&mut self, dir: &Arc<Dir>) -> FsResult<u64> {
+        let mut sweep = Sweep {
+            check: self,
+            count: 0,
+        };
+        walk(dir, &mut sweep)?;
+        Ok(sweep.count)
     }
 
     /// Marks the record of a link, whatever else is wrong with it, as used.
@@ -176,5 +163,28 @@ impl Check<'_> {
                 |_| links.unlink(&name),
             );
         }
+    }
+}
+
+/// Looks for links, at any depth.
+struct Sweep<'a, 'b> {
+    check: &'a mut Check<'b>,
+    count: u64,
+}
+
+impl Visit for Sweep<'_, '_> {
+    fn entry(&mut self, here: &Here<'_>, entry: &LowerEntry, kind: Kind) -> FsResult<bool> {
+        if here.path.is_empty() && entry.name != super::repair::JOURNAL.as_bytes() {
+            self.count += 1;
+        }
+        if kind == Kind::Symlink {
+            let name = String::from_utf8_lossy(&entry.name);
+            self.check.refers(here.dir, &name);
+        }
+        Ok(true)
+    }
+
+    fn unreadable(&mut self, _: &Here<'_>, _: &str, errno: Errno) -> FsResult<()> {
+        Err(errno)
     }
 }
