@@ -14,6 +14,7 @@
 
 mod check;
 mod content;
+mod kill_points;
 mod ledger;
 mod load;
 mod lower;

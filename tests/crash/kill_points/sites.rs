@@ -1,0 +1,79 @@
+//! Every place in the source that changes the lower tree, as the compiler knows it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use kms_tests::programs;
+use serde_json::Value;
+
+/// `kmsctl fs check` changes lower trees without a mount; its own tests are about that.
+const OTHER_PROGRAMS: &str = "kmsfs/src/check";
+
+/// The program with failpoints, and the places in it.
+pub(super) struct Sites {
+    pub(super) program: PathBuf,
+    /// As `file:line:column`.
+    pub(super) all: BTreeSet<String>,
+}
+
+/// Builds the program. In that build what changes the tree is deprecated: the warnings are the list.
+pub(super) fn build() -> Sites {
+    let folder = programs::folder();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--workspace", "--locked", "--message-format=json"])
+        .args([
+            "--features",
+            "kmsfs/failpoints",
+            "--bin",
+            "kmsfs-failpoints",
+        ])
+        .arg("--target-dir")
+        .arg(folder.parent().expect("a target folder"))
+        .current_dir(programs::source_root())
+        .stderr(Stdio::inherit());
+    if folder.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().expect("start cargo");
+    assert!(output.status.success(), "cargo build failed");
+    let mut all = BTreeSet::new();
+    for line in String::from_utf8(output.stdout)
+        .expect("JSON of cargo")
+        .lines()
+    {
+        let message: Value = serde_json::from_str(line).expect("JSON of cargo");
+        if message["message"]["code"]["code"] != "deprecated" {
+            continue;
+        }
+        for span in message["message"]["spans"].as_array().into_iter().flatten() {
+            let file = span["file_name"].as_str().unwrap_or_default();
+            if span["is_primary"] == true && !file.starts_with(OTHER_PROGRAMS) {
+                all.insert(format!(
+                    "{file}:{}:{}",
+                    span["line_start"], span["column_start"]
+                ));
+            }
+        }
+    }
+    assert!(
+        all.len() > 50,
+        "the compiler named only {} places",
+        all.len()
+    );
+    Sites {
+        program: folder.join("kmsfs-failpoints"),
+        all,
+    }
+}
+
+/// The line of a place, without the spaces around it.
+pub(super) fn source_line(site: &str) -> String {
+    let mut parts = site.split(':');
+    let file = parts.next().unwrap_or_default();
+    let line: usize = parts.next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    let text = std::fs::read_to_string(programs::source_root().join(file)).unwrap_or_default();
+    let line = line.checked_sub(1).and_then(|line| text.lines().nth(line));
+    line.unwrap_or_default().trim().to_owned()
+}
