@@ -7,7 +7,7 @@ UNITDIR    ?= /lib/systemd/system
 CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo demo-down test test-full bench lint fmt install deps
+.PHONY: help demo demo-down test test-full bench bench-full lint fmt install deps
 
 help:
 	@echo "make demo        try it: swtpm, kmsd and an encrypted directory under ./demo"
@@ -15,6 +15,7 @@ help:
 	@echo "make test        all tests (root: real mounts, swtpm, one boot of systemd)"
 	@echo "make test-full   the same with longer file system exercises"
 	@echo "make bench       speed beside gocryptfs"
+	@echo "make bench-full  the same in both content modes, seven rounds each"
 	@echo "make lint        rustfmt, clippy and cargo-deny"
 	@echo "make install     programs, units and documents below \$$(DESTDIR)\$$(PREFIX)"
 	@echo "make deps        Debian packages for all of the above"
@@ -34,6 +35,13 @@ test-full:
 bench:
 	@scripts/deps.sh build bench
 	@bench/run
+
+bench-full:
+	@scripts/deps.sh build bench
+	@for mode in xts gcm; do \
+		echo "== mode $$mode"; \
+		bench/run --rounds 7 --mode $$mode --out "$(TARGET_DIR)/bench-full-$$mode.json" || exit 1; \
+	done
 
 lint:
 	@scripts/deps.sh build
