@@ -12,7 +12,7 @@ pub const DIR_HEADER: usize = 192;
 const MAGIC: &[u8; 8] = b"KMSFSDIR";
 const WRAP: usize = 80;
 const NESTING: usize = 128;
-const AAD: &[u8] = b"kmsfs/0/directory-header";
+const AAD: &[u8] = b"kmsfs/1/directory-header";
 
 /// How a directory came by its policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

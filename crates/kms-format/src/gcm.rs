@@ -19,7 +19,7 @@ const NONCE: usize = 0;
 const TAG: usize = 12;
 const LENGTH: usize = 28;
 const DATA: usize = 32;
-const AAD: &[u8; 16] = b"kmsfs/0/gcm-unit";
+const AAD: &[u8; 16] = b"kmsfs/1/gcm-unit";
 
 /// Where a unit is in the lower file.
 #[must_use]

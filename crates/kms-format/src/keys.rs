@@ -42,7 +42,7 @@ impl UnlockedPolicy {
         let key = hkdf_key::<32>(
             &salt,
             &[data_key.expose(), secret.expose()],
-            &[b"kmsfs/0/policy", &generation.to_le_bytes()],
+            &[b"kmsfs/1/policy", &generation.to_le_bytes()],
         )?;
         let siv = |label: &[u8]| -> Result<SivKey, FormatError> {
             Ok(SivKey::new(&hkdf_key(
@@ -56,9 +56,9 @@ impl UnlockedPolicy {
             policy,
             generation,
             mode,
-            directories: siv(b"kmsfs/0/wrap-directory")?,
-            files: siv(b"kmsfs/0/wrap-file")?,
-            symlinks: siv(b"kmsfs/0/symlink")?,
+            directories: siv(b"kmsfs/1/wrap-directory")?,
+            files: siv(b"kmsfs/1/wrap-file")?,
+            symlinks: siv(b"kmsfs/1/symlink")?,
         })
     }
 
@@ -108,7 +108,7 @@ pub struct DirKeys {
 
 impl DirKeys {
     pub(crate) fn new(id: DirId, key: Key<32>) -> Result<Self, FormatError> {
-        let names = SivKey::new(&hkdf_key(&id.0, &[key.expose()], &[b"kmsfs/0/names"])?)?;
+        let names = SivKey::new(&hkdf_key(&id.0, &[key.expose()], &[b"kmsfs/1/names"])?)?;
         Ok(Self { id, key, names })
     }
 
@@ -136,7 +136,7 @@ impl DirKeys {
 
     /// Proof that whoever held this directory's key admitted directory `child` with a policy of its own.
     pub(crate) fn admit(&self, child: DirId, policy: PolicyId) -> Result<[u8; 32], FormatError> {
-        const LABEL: &[u8] = b"kmsfs/0/nested-policy";
+        const LABEL: &[u8] = b"kmsfs/1/nested-policy";
         let key: Key<32> = hkdf_key(&self.id.0, &[self.key.expose()], &[LABEL])?;
         Ok(kms_crypto::hmac_sha256(
             key.expose(),
@@ -154,7 +154,7 @@ pub struct FileKeys {
 
 impl FileKeys {
     pub(crate) fn new(id: FileId, key: Key<32>) -> Result<Self, FormatError> {
-        let header: Key<32> = hkdf_key(&id.0, &[key.expose()], &[b"kmsfs/0/header"])?;
+        let header: Key<32> = hkdf_key(&id.0, &[key.expose()], &[b"kmsfs/1/header"])?;
         Ok(Self {
             id,
             header: GcmKey::new(header.expose())?,
@@ -173,7 +173,7 @@ impl FileKeys {
     /// # Errors
     /// [`FormatError::Crypto`] if the library has no memory for keys.
     pub fn xts(&self) -> Result<xts::Content, FormatError> {
-        let key: Key<64> = hkdf_key(&self.id.0, &[self.key.expose()], &[b"kmsfs/0/xts"])?;
+        let key: Key<64> = hkdf_key(&self.id.0, &[self.key.expose()], &[b"kmsfs/1/xts"])?;
         Ok(xts::Content::new(XtsKey::new(&key)?))
     }
 
@@ -186,7 +186,7 @@ impl FileKeys {
         let key: Key<32> = hkdf_key(
             &self.id.0,
             &[self.key.expose()],
-            &[b"kmsfs/0/gcm", &range.to_le_bytes()],
+            &[b"kmsfs/1/gcm", &range.to_le_bytes()],
         )?;
         Ok(gcm::Range::new(self.id, range, GcmKey::new(key.expose())?))
     }
@@ -216,9 +216,9 @@ pub struct XattrKeys {
 
 impl XattrKeys {
     fn derive(id: &[u8; 16], key: &Key<32>) -> Result<Self, FormatError> {
-        let values: Key<32> = hkdf_key(id, &[key.expose()], &[b"kmsfs/0/xattr-values"])?;
+        let values: Key<32> = hkdf_key(id, &[key.expose()], &[b"kmsfs/1/xattr-values"])?;
         Ok(Self {
-            names: SivKey::new(&hkdf_key(id, &[key.expose()], &[b"kmsfs/0/xattr-names"])?)?,
+            names: SivKey::new(&hkdf_key(id, &[key.expose()], &[b"kmsfs/1/xattr-names"])?)?,
             values: GcmKey::new(values.expose())?,
         })
     }

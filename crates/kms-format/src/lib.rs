@@ -55,5 +55,6 @@ pub use keys::{DirKeys, FileKeys, UnlockedPolicy, XattrKeys};
 pub use names::NameError;
 pub use size::SizeError;
 
-/// The format number of every record this crate writes. 0 promises no compatibility.
-pub const FORMAT: u16 = 0;
+/// The format number of every record this crate writes. Number 1 is frozen: every later build reads it
+/// (`tests/fixtures/format1` has sample volumes).
+pub const FORMAT: u16 = 1;

@@ -41,7 +41,7 @@ const SIDECAR: &str = ".kmsfs.n.";
 const TEMPORARY: &str = ".kmsfs.t.";
 const LONG: u8 = b'=';
 const MAGIC: &[u8; 8] = b"KMSFSNAM";
-const AAD: &[u8] = b"kmsfs/0/name";
+const AAD: &[u8] = b"kmsfs/1/name";
 const BLOCK: usize = 16;
 /// Characters of a base64url SHA-256.
 const DIGEST: usize = 43;

@@ -22,8 +22,8 @@ const RECORDED: u8 = 2;
 const HEAD: usize = 21;
 const REFERENCE: usize = 23;
 const RECORD_HEAD: usize = 32;
-const AAD: &[u8] = b"kmsfs/0/symlink";
-const RECORD_AAD: &[u8] = b"kmsfs/0/symlink-record";
+const AAD: &[u8] = b"kmsfs/1/symlink";
+const RECORD_AAD: &[u8] = b"kmsfs/1/symlink-record";
 
 /// What to put into the lower tree for a target.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,8 +20,8 @@ pub const OVERHEAD: usize = 29;
 const HEAD: usize = OVERHEAD;
 const PLAIN: u8 = 1;
 const NAMED: u8 = 2;
-const NAME_AAD: &[u8] = b"kmsfs/0/xattr-name";
-const VALUE_AAD: &[u8] = b"kmsfs/0/xattr-value";
+const NAME_AAD: &[u8] = b"kmsfs/1/xattr-name";
+const VALUE_AAD: &[u8] = b"kmsfs/1/xattr-value";
 const DIGEST: usize = 43;
 
 /// The lower name of an attribute: what getxattr, setxattr and removexattr use.

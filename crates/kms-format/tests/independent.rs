@@ -1,4 +1,4 @@
-//! Reads what `fixtures/format0.py`, a second implementation of docs/FORMAT.md, has written.
+//! Reads what `fixtures/format1.py`, a second implementation of docs/FORMAT.md, has written.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,7 +18,7 @@ use kms_format::{
 use serde_json::Value;
 
 fn fixture() -> Value {
-    serde_json::from_str(include_str!("fixtures/format0.json")).unwrap()
+    serde_json::from_str(include_str!("fixtures/format1.json")).unwrap()
 }
 
 fn text(value: &Value) -> &str {

@@ -74,8 +74,8 @@ fn faults_are_named() {
         fault(&bytes)
     };
     assert!(matches!(
-        with(8, 1),
-        FormatError::UnsupportedFormat { found: 1, .. }
+        with(8, 2),
+        FormatError::UnsupportedFormat { found: 2, .. }
     ));
     assert!(matches!(
         with(10, 3),

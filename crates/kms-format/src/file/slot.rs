@@ -10,7 +10,7 @@ use crate::{ContentMode, FileId, FileKeys, FormatError, PolicyId, Record, Unlock
 pub(super) const SLOT: usize = 128;
 
 const FIXED: usize = 32;
-const AAD: &[u8] = b"kmsfs/0/file-slot";
+const AAD: &[u8] = b"kmsfs/1/file-slot";
 
 /// Under which key a slot says it is wrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

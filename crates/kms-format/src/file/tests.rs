@@ -180,7 +180,7 @@ fn faults_are_named() {
     };
     assert!(matches!(
         with(9, 1),
-        FormatError::UnsupportedFormat { found: 256, .. }
+        FormatError::UnsupportedFormat { found: 257, .. }
     ));
     assert!(matches!(
         with(10, 0),

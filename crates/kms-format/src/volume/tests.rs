@@ -20,14 +20,14 @@ fn record() -> VolumeRecord {
 /// A record with the right checksum around any body.
 fn sealed(body: &str) -> Vec<u8> {
     let digest = HEXLOWER.encode(&kms_crypto::sha256(&[body.as_bytes()]));
-    format!("KMSFSVOL 0 sha256={digest}\n{body}").into_bytes()
+    format!("KMSFSVOL 1 sha256={digest}\n{body}").into_bytes()
 }
 
 #[test]
 fn a_record_comes_back() {
     let record = record();
     let bytes = record.encode().unwrap();
-    assert!(bytes.starts_with(b"KMSFSVOL 0 sha256="));
+    assert!(bytes.starts_with(b"KMSFSVOL 1 sha256="));
     assert_eq!(VolumeRecord::decode(&bytes).unwrap(), record);
     assert_eq!(record.policy(PolicyId([3; 16]), 2), record.policies.last());
     assert_eq!(record.policy(PolicyId([3; 16]), 3), None);
@@ -58,17 +58,17 @@ fn faults_are_named() {
         FormatError::WrongMagic { .. }
     ));
     assert!(matches!(
-        fault(b"KMSFSVOL 0 sha256="),
+        fault(b"KMSFSVOL 1 sha256="),
         FormatError::Truncated { .. }
     ));
     assert!(matches!(
-        fault(b"KMSFSVOL 1 sha256=00\n{}"),
-        FormatError::UnsupportedFormat { found: 1, .. }
+        fault(b"KMSFSVOL 2 sha256=00\n{}"),
+        FormatError::UnsupportedFormat { found: 2, .. }
     ));
     for head in [
-        "KMSFSVOL 00 sha256=00\n",
+        "KMSFSVOL 01 sha256=00\n",
         "KMSFSVOL x sha256=00\n",
-        "KMSFSVOL 0\n{}",
+        "KMSFSVOL 1\n{}",
     ] {
         assert!(
             matches!(fault(head.as_bytes()), FormatError::WrongMagic { .. }),
@@ -76,7 +76,7 @@ fn faults_are_named() {
         );
     }
     assert!(matches!(
-        fault(b"KMSFSVOL 0 sha256=00\n{}"),
+        fault(b"KMSFSVOL 1 sha256=00\n{}"),
         FormatError::Checksum { .. }
     ));
     assert!(matches!(
@@ -152,6 +152,6 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), body in ".*") {
         prop_assert!(VolumeRecord::decode(&bytes).is_err());
         prop_assert!(VolumeRecord::decode(&sealed(&body)).is_err());
-        prop_assert!(VolumeRecord::decode(&[b"KMSFSVOL 0 sha256=".as_slice(), &bytes].concat()).is_err());
+        prop_assert!(VolumeRecord::decode(&[b"KMSFSVOL 1 sha256=".as_slice(), &bytes].concat()).is_err());
     }
 }
