@@ -34,6 +34,8 @@ pub(crate) struct FakeKmsd {
     pub(crate) mood: Mutex<Mood>,
     pub(crate) policies_asked: AtomicUsize,
     pub(crate) contexts: Mutex<Vec<BTreeMap<String, String>>>,
+    /// Content modes of policies; what is not listed is XTS.
+    pub(crate) modes: Mutex<BTreeMap<[u8; 16], ContentMode>>,
     connections: Mutex<Vec<UnixStream>>,
 }
 
@@ -44,6 +46,7 @@ impl FakeKmsd {
             mood: Mutex::new(Mood::Answer),
             policies_asked: AtomicUsize::new(0),
             contexts: Mutex::default(),
+            modes: Mutex::default(),
             connections: Mutex::default(),
         });
         server.listen();
@@ -123,10 +126,11 @@ impl FakeKmsd {
                     Mood::Generation(generation) => generation,
                     Mood::Answer => 1,
                 };
+                let mode = self.modes.lock().get(&request.policy_id.0).copied();
                 let row = GetPolicyResponse {
                     policy_id: request.policy_id,
                     key_arn: ARN.into(),
-                    content_mode: ContentMode::Xts,
+                    content_mode: mode.unwrap_or(ContentMode::Xts),
                     generation,
                     policy_secret: Blob::new(vec![7; 32]),
                     key_state: KeyState::Enabled,
@@ -150,11 +154,13 @@ impl FakeKmsd {
                 let made = CreateVolumeResponse { volume_id };
                 (200, serde_json::to_vec(&made).unwrap())
             }
-            Request::CreatePolicy(_) => {
+            Request::CreatePolicy(request) => {
+                let policy = kms_crypto::random_array().unwrap();
+                self.modes.lock().insert(policy, request.content_mode);
                 let made = CreatePolicyResponse {
-                    policy_id: ResourceId(kms_crypto::random_array().unwrap()),
+                    policy_id: ResourceId(policy),
                     key_arn: ARN.into(),
-                    content_mode: ContentMode::Xts,
+                    content_mode: request.content_mode,
                     generation: 1,
                     policy_secret: Blob::new(vec![7; 32]),
                 };
