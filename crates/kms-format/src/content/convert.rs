@@ -79,9 +79,12 @@ impl<L: Lower> File<L> {
             self.write_units(0, &mut old)?;
         }
         change(self)?;
+        // Content in the header page may be durable without an fsync of ours: sync(2) does not reach a FUSE file system,
+        // but it does reach the lower one.
+        let held = !self.inline.is_empty();
         match self.policy.mode() {
             ContentMode::Xts => {
-                if self.synced {
+                if self.synced || held {
                     self.sync_lower()?;
                 }
                 let mut page = [0; file::PAGE];
@@ -91,11 +94,10 @@ impl<L: Lower> File<L> {
             }
             ContentMode::Gcm => {
                 // There is nothing to lose if the content was empty.
-                let vouch = self.synced && !self.inline.is_empty();
-                if vouch {
+                if held {
                     self.sync_lower()?;
                 }
-                self.first_claim(vouch)
+                self.first_claim(held)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Operations on a file, and what they mean.
 
-use kms_format::content::{Fault, File};
+use kms_format::content::{Fault, File, Lower as _};
 
 use crate::lower::{Memory, Never};
 use crate::random::Random;
@@ -13,6 +13,8 @@ pub(crate) enum Op {
     /// Offset and length.
     Punch(u64, u64),
     Sync,
+    /// sync(2): reaches the lower file system, and nobody else hears of it.
+    HostSync,
 }
 
 impl Op {
@@ -22,6 +24,7 @@ impl Op {
             Op::Resize(size) => file.resize(*size),
             Op::Punch(offset, length) => file.punch(*offset, *length),
             Op::Sync => file.sync(),
+            Op::HostSync => file.lower().sync_data().map_err(Fault::Lower),
         }
     }
 
@@ -42,7 +45,7 @@ impl Op {
                 let end = ((offset + length) as usize).min(limit);
                 content[start..end].fill(0);
             }
-            Op::Sync => {}
+            Op::Sync | Op::HostSync => {}
         }
     }
 
@@ -74,6 +77,7 @@ impl Op {
                 let (a, b) = (place(random), place(random));
                 Op::Punch(a.min(b), a.abs_diff(b))
             }
+            16 => Op::HostSync,
             _ => Op::Sync,
         }
     }
