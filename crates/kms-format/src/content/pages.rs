@@ -14,6 +14,7 @@ mod read;
 mod resize;
 mod write;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::claim::{Synced, Ticket};
@@ -40,8 +41,24 @@ pub(super) struct Pages {
     unsure: bool,
     /// Nothing lies hidden behind the end of the file, neither in its last page nor behind that.
     checked: bool,
-    /// Changes whenever units go away.
-    losses: u64,
+    /// When units went away last, or the file was opened or left its header page: tickets from before are void.
+    lost: Moment,
+    /// When the fsync began whose content the claim vouches for.
+    vouched: Moment,
+    /// When the header page was written last.
+    written: Moment,
+}
+
+/// An order of what happens, over all open files: a file that is opened again does not take a ticket of before for its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(u64);
+
+impl Moment {
+    /// Later than all others.
+    fn now() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// What the header page vouches for.
@@ -55,6 +72,7 @@ struct Claim {
 impl Pages {
     /// Of a file whose header page still says inline.
     pub(super) fn new() -> Self {
+        let now = Moment::now();
         Self {
             ranges: Mutex::default(),
             holes: HoleList::default(),
@@ -62,7 +80,9 @@ impl Pages {
             claim: None,
             unsure: false,
             checked: true,
-            losses: 0,
+            lost: now,
+            vouched: now,
+            written: now,
         }
     }
 

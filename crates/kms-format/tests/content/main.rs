@@ -15,6 +15,7 @@ mod lower;
 mod model;
 mod ops;
 mod random;
+mod tickets;
 mod wraps;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What the header vouches for, and when it may vouch for more.
 
 use super::super::{Fault, Faulty, File, Lower};
-use super::{CONTENT, Claim, NO_PAGES};
+use super::{CONTENT, Claim, Moment, NO_PAGES};
 use crate::file::{self, LengthState};
 use crate::gcm::{self, HoleList};
 use crate::{FormatError, size};
@@ -11,7 +11,7 @@ use crate::{FormatError, size};
 pub struct Ticket {
     size: u64,
     holes: HoleList,
-    losses: u64,
+    began: Moment,
 }
 
 /// How an fsync goes on.
@@ -19,7 +19,7 @@ pub struct Ticket {
 pub enum Synced {
     /// Everything is durable.
     Done,
-    /// The header was written: it has to be made durable, too.
+    /// The header was written, by this or by another fsync: it has to be made durable, too.
     Header,
     /// Something was cut meanwhile: once more, without letting anyone else write.
     Again,
@@ -42,7 +42,7 @@ impl<L: Lower> File<L> {
         Ok(Some(Ticket {
             size: self.size,
             holes: pages.holes.clone(),
-            losses: pages.losses,
+            began: Moment::now(),
         }))
     }
 
@@ -55,7 +55,7 @@ impl<L: Lower> File<L> {
             // Emptied meanwhile, durably.
             return Ok(Synced::Done);
         };
-        if pages.losses != ticket.losses {
+        if ticket.began < pages.lost {
             return Ok(Synced::Again);
         }
         let state = if self.size == ticket.size {
@@ -68,10 +68,18 @@ impl<L: Lower> File<L> {
             length: ticket.size,
             holes: ticket.holes,
         };
-        if pages.claim.as_ref() == Some(&claim) && !pages.unsure {
-            return Ok(Synced::Done);
+        // One that began later and ended earlier vouches for more.
+        let vouched = pages.claim.as_ref() == Some(&claim) || ticket.began < pages.vouched;
+        if vouched && !pages.unsure {
+            // The other has written the header, but perhaps not yet made it durable.
+            return Ok(if pages.written < ticket.began {
+                Synced::Done
+            } else {
+                Synced::Header
+            });
         }
         self.write_claim(claim.state, claim.length, claim.holes)?;
+        self.pages_mut()?.vouched = ticket.began;
         Ok(Synced::Header)
     }
 
@@ -102,6 +110,7 @@ impl<L: Lower> File<L> {
         header.write_units_gcm(keys, length, state, &holes, &mut page)?;
         let written = self.lower.write_at(&page, 0);
         let pages = self.pages_mut()?;
+        pages.written = Moment::now();
         let claim = Claim {
             state,
             length,

@@ -1,8 +1,8 @@
 //! Holes: making and finding them.
 
 use super::super::{Fault, Faulty, File, Lower};
-use super::CONTENT;
 use super::read::{room, small};
+use super::{CONTENT, Moment};
 use crate::bytes::is_zero;
 use crate::file::LengthState;
 use crate::gcm;
@@ -78,7 +78,7 @@ impl<L: Lower> File<L> {
             }
         }
         let pages = self.pages_mut()?;
-        pages.losses += 1;
+        pages.lost = Moment::now();
         pages.holes = holes;
         self.punch_lower(gcm::offset(first), gcm::offset(last))
     }

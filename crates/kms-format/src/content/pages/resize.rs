@@ -1,7 +1,7 @@
 //! Changing the size.
 
 use super::super::{Faulty, File, Lower};
-use super::CONTENT;
+use super::{CONTENT, Moment};
 use crate::file::LengthState;
 use crate::{gcm, size};
 
@@ -48,7 +48,7 @@ impl<L: Lower> File<L> {
             self.sync_lower()?;
         }
         let pages = self.pages_mut()?;
-        pages.losses += 1;
+        pages.lost = Moment::now();
         let end = gcm::units(new);
         pages.holes = pages.holes.without(end..u64::MAX);
         // First to the end of a page: what remains behind it would not be zeros when the file grows again.
