@@ -150,6 +150,10 @@ impl<L: Lower> File<L> {
             if self.lower_size != 0 {
                 self.set_lower_size(0)?;
                 self.lower_size = 0;
+                if self.policy.mode() == ContentMode::Gcm {
+                    // Its pages belong to keys that are lost: they must not come back under the next header.
+                    self.sync_lower()?;
+                }
             }
             if self.policy.mode() == ContentMode::Gcm {
                 self.keys()?;

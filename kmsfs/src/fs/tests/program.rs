@@ -9,9 +9,10 @@ mod reference;
 mod run;
 mod survival;
 
+use kms_format::ContentMode;
 use proptest::prelude::*;
 
-use self::op::{Op, op};
+use self::op::{Op, on_one_file, op};
 use self::run::Run;
 use crate::backing::sim::Model;
 
@@ -39,6 +40,11 @@ proptest! {
     #[test]
     fn programs_do_what_they_say_over_the_least_posix_promises(ops in prop::collection::vec(op(), 1..60)) {
         run(Model::Posix, &ops);
+    }
+
+    #[test]
+    fn one_file_is_what_it_was_after_many_stops(ops in on_one_file()) {
+        run(Model::Journal, &ops);
     }
 }
 
@@ -125,4 +131,59 @@ fn a_header_of_before_a_kill_is_synced_with_what_comes_after() {
             Op::Sync { handle: 0 },
         ],
     );
+}
+
+/// What was found in one mode is tried in both.
+const MODES: [ContentMode; 2] = [ContentMode::Xts, ContentMode::Gcm];
+
+#[test]
+fn pages_whose_header_was_lost_do_not_come_back_under_the_next() {
+    let (handle, at) = (0, 0);
+    let write = |length| Op::Write {
+        handle,
+        at,
+        length,
+        seed: 0,
+    };
+    for mode in MODES {
+        for seed in 0..400 {
+            let ops = [
+                Op::Create { dir: 0, name: 0 },
+                Op::SyncDir { dir: 0 },
+                write(20_480),
+                Op::PowerCut { seed },
+                Op::Open {
+                    file: 0,
+                    cut: false,
+                },
+                write(8128),
+                Op::PowerCut { seed: seed + 1000 },
+            ];
+            Run::with(Model::Journal, mode).all(&ops);
+        }
+    }
+}
+
+#[test]
+fn a_size_that_ends_with_a_page_is_kept_when_kmsfs_is_killed() {
+    let write = |at, length| Op::Write {
+        handle: 0,
+        at,
+        length,
+        seed: 0,
+    };
+    let resize = |size| Op::Resize { file: 0, size };
+    let programs = [
+        // The last unit is sealed with one byte, and then reaches to its end.
+        vec![write(4064, 4065), resize(12_192)],
+        vec![write(0, 4065), resize(8129), resize(8128)],
+    ];
+    for mode in MODES {
+        for program in &programs {
+            let mut ops = vec![Op::Create { dir: 0, name: 0 }];
+            ops.extend(program.iter().cloned());
+            ops.push(Op::Kill);
+            Run::with(Model::Journal, mode).all(&ops);
+        }
+    }
 }

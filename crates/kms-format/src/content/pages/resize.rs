@@ -1,6 +1,7 @@
 //! Changing the size.
 
-use super::super::{Faulty, File, Lower};
+use super::super::{Fault, Faulty, File, Lower};
+use super::read::small;
 use super::{CONTENT, Moment};
 use crate::file::LengthState;
 use crate::{gcm, size};
@@ -29,9 +30,35 @@ impl<L: Lower> File<L> {
         self.begin_growth()?;
         let holes = self.pages()?.0.holes.with(gap);
         let holes = self.make_room(holes)?;
+        if new.is_multiple_of(CONTENT) && gcm::units(self.size) == gcm::units(new) {
+            self.reach(new)?;
+        }
         self.set_lower_size(lower_size)?;
         (self.size, self.lower_size) = (new, lower_size);
         self.set_holes(holes)
+    }
+
+    /// Seals the last unit that a file of `end` bytes has with all the zeros that belong to it. Where a lower file ends with
+    /// a page after an unclean stop, its sealed length is taken for the end of the content.
+    fn reach(&self, end: u64) -> Faulty<(), L::Error> {
+        let Some(unit) = gcm::units(end).checked_sub(1) else {
+            return Ok(());
+        };
+        let needed = small(end - unit * CONTENT);
+        let (content, sealed) = match self.unit(unit, self.size) {
+            // Who reads it is told.
+            Err(Fault::Damage(_)) => return Ok(()),
+            unit => unit?,
+        };
+        // A hole reaches as far as the size.
+        if sealed == 0 || sealed >= needed {
+            return Ok(());
+        }
+        let (pages, keys) = self.pages()?;
+        let mut page = [0; gcm::PAGE];
+        let content = content.get(..needed).unwrap_or_default();
+        pages.range(keys, unit)?.seal(unit, content, &mut page)?;
+        self.write_lower(&page, gcm::offset(unit))
     }
 
     fn shrink_pages(&mut self, new: u64, lower_size: u64) -> Faulty<(), L::Error> {
@@ -47,6 +74,7 @@ impl<L: Lower> File<L> {
             self.write_claim(LengthState::Growing, length, holes)?;
             self.sync_lower()?;
         }
+        self.reach(new)?;
         let pages = self.pages_mut()?;
         pages.lost = Moment::now();
         let end = gcm::units(new);

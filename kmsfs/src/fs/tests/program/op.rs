@@ -177,3 +177,45 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![5 => names, 5 => content, 2 => rest]
 }
+
+/// Programs on one file: it is opened again after each stop.
+pub(super) fn on_one_file() -> impl Strategy<Value = Vec<Op>> {
+    const EDGES: [u64; 8] = [0, 1, 3712, 4064, 4096, 8128, 12_192, 20_480];
+    let position = || {
+        (0..EDGES.len(), -2_i64..3)
+            .prop_map(|(edge, shift)| EDGES[edge].saturating_add_signed(shift))
+    };
+    let (file, handle, open) = (
+        0,
+        0,
+        Op::Open {
+            file: 0,
+            cut: false,
+        },
+    );
+    let op = prop_oneof![
+        3 => Just(open.clone()),
+        4 => (position(), position(), any::<u64>()).prop_map(move |(at, length, seed)| {
+            Op::Write { handle, at, length: length as usize, seed }
+        }),
+        4 => position().prop_map(move |size| Op::Resize { file, size }),
+        1 => (position(), position()).prop_map(move |(at, length)| Op::Punch { handle, at, length }),
+        1 => (position(), position(), any::<bool>())
+            .prop_map(move |(at, length, keep)| Op::Allocate { handle, at, length, keep }),
+        2 => Just(Op::Sync { handle }),
+        1 => Just(Op::Close { handle }),
+        1 => Just(Op::Kill),
+        3 => any::<u64>().prop_map(|seed| Op::PowerCut { seed }),
+    ];
+    prop::collection::vec(op, 1..10).prop_map(move |ops| {
+        let mut program = vec![Op::Create { dir: 0, name: 0 }];
+        for op in ops {
+            let stops = matches!(op, Op::Kill | Op::PowerCut { .. });
+            program.push(op);
+            if stops {
+                program.push(open.clone());
+            }
+        }
+        program
+    })
+}

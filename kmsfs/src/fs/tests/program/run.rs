@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use kms_format::ContentMode;
+
 use super::op::{Op, name, target};
 use super::reference::{Id, Object, ROOT, Reference, new_dir, put, zero};
 use crate::backing::sim::Model;
@@ -32,9 +34,18 @@ fn os(name: &[u8]) -> &OsStr {
 
 impl Run {
     pub(super) fn new(model: Model) -> Run {
+        Run::over(model, World::simulated(model))
+    }
+
+    /// In a content mode, whichever is the usual one.
+    pub(super) fn with(model: Model, mode: ContentMode) -> Run {
+        Run::over(model, World::simulated_with(model, mode))
+    }
+
+    fn over(model: Model, world: World) -> Run {
         let reference = Reference::new();
         Run {
-            world: World::simulated(model),
+            world,
             model,
             states: vec![reference.clone()],
             reference,
