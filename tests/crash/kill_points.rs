@@ -8,6 +8,7 @@
 //! Places that clean up after an error are reached by letting a call fail first. The places that were not reached are
 //! printed, but for those that cannot be.
 
+mod late_protect;
 mod run;
 mod script;
 mod seen;
