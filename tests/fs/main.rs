@@ -8,6 +8,7 @@
 )]
 
 mod attributes;
+mod faults;
 mod fsx;
 mod handles;
 mod like_local;
