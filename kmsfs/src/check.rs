@@ -55,6 +55,25 @@ pub fn check(
     })
 }
 
+/// Looks at a tree without a volume record, such as a simulated one. Reads all content, repairs nothing.
+#[cfg(test)]
+pub(crate) fn check_open(root: Dir, keys: &dyn Keys) -> FsResult<Report> {
+    let (root, options) = (
+        Arc::new(root),
+        Options {
+            repair: false,
+            content: true,
+        },
+    );
+    let lower = Path::new("simulated");
+    let mut go_on = |_: &Counts| true;
+    let mut check = Check::new(lower, Arc::clone(&root), Some(keys), options, &mut go_on)?;
+    check.prepare();
+    walk::walk(root, &mut check);
+    check.finish();
+    Ok(check.report)
+}
+
 /// Which of several looks at a tree it is.
 enum Pass {
     /// The only one.
@@ -83,6 +102,7 @@ fn run(
         }
     }
     check.record(lower);
+    check.prepare();
     walk::walk(root, &mut check);
     if check.cancelled {
         return Err(Errno::from_raw(libc::ECANCELED));
@@ -180,7 +200,11 @@ impl<'a> Check<'a> {
                 error.to_string(),
             ),
         }
+    }
+
+    fn prepare(&mut self) {
         if self.unclean {
+            let spot = Spot::root();
             let what = "leftovers of a crash are reported as notes".to_owned();
             self.found(Code::UncleanMark, Severity::Note, &spot, what);
         }

@@ -12,6 +12,7 @@
 //! * Inode numbers of removed objects are given to new ones at once.
 
 mod content;
+mod crash;
 mod faults;
 mod fd;
 mod names;
@@ -25,6 +26,7 @@ use rustix::fs::{Stat, Timespec};
 use rustix::io::{Errno, Result};
 
 use self::content::Content;
+pub(crate) use self::crash::Every;
 use self::faults::Faults;
 pub(crate) use self::faults::{Failure, Op};
 pub(super) use self::fd::Fd;
@@ -58,6 +60,10 @@ pub(crate) struct LowerFs {
 
 struct State {
     model: Model,
+    /// What it was before each call that changed or synced something, if somebody wants to know.
+    before: Option<Vec<State>>,
+    /// Objects with such names are not synced when they should be: a lower file system that lies.
+    ignored: Option<fn(&str) -> bool>,
     inodes: BTreeMap<Id, Inode>,
     /// Removed, but perhaps not on the disk.
     removed: BTreeMap<Id, Inode>,
@@ -77,6 +83,8 @@ struct Inode {
     durable: Meta,
     links: u32,
     open: usize,
+    /// Made without a name, and may get one.
+    unnamed: bool,
     body: Body,
 }
 
@@ -104,6 +112,8 @@ impl LowerFs {
     pub(crate) fn new(model: Model) -> LowerFs {
         let mut state = State {
             model,
+            before: None,
+            ignored: None,
             inodes: BTreeMap::new(),
             removed: BTreeMap::new(),
             names: Names::default(),
@@ -128,61 +138,6 @@ impl LowerFs {
         super::Dir::simulated(Fd::open(self, ROOT, true))
     }
 
-    /// The tree that the next mount finds: after kill -9, or after a power cut chosen by `seed`.
-    pub(crate) fn crash(&self, model: Model, seed: u64) -> LowerFs {
-        let state = self.state.lock();
-        let mut random = Random::new(seed);
-        let mut left = State {
-            model: state.model,
-            inodes: state.inodes.clone(),
-            removed: state.removed.clone(),
-            names: state.names.clone(),
-            faults: Faults::default(),
-            next: state.next,
-            free: state.free.clone(),
-            clock: state.clock,
-        };
-        for inode in left.inodes.values_mut() {
-            inode.open = 0;
-        }
-        if model == Model::Kill {
-            // The cache, and what of it is not on the disk, outlives a process.
-            left.inodes.retain(|_, inode| inode.links > 0);
-            return LowerFs {
-                state: Arc::new(Mutex::new(left)),
-                template: self.template,
-            };
-        }
-        for (id, mut inode) in std::mem::take(&mut left.removed) {
-            // Another object may have its number by now.
-            inode.number = id + 1_000_000;
-            left.inodes.insert(id, inode);
-        }
-        for inode in left.inodes.values_mut() {
-            if random.coin() {
-                inode.meta = inode.durable.clone();
-            }
-            if let Body::File(content) = &mut inode.body {
-                content.crash(&mut random);
-            }
-        }
-        let entries = state.names.after_crash(model, &mut random);
-        for (id, inode) in &mut left.inodes {
-            if let Body::Dir(dir) = &mut inode.body {
-                dir.replace(entries.get(id).cloned().unwrap_or_default());
-            }
-        }
-        left.count_links();
-        for inode in left.inodes.values_mut() {
-            inode.settle_on_disk();
-        }
-        left.names.forget_history(&left.inodes);
-        LowerFs {
-            state: Arc::new(Mutex::new(left)),
-            template: self.template,
-        }
-    }
-
     /// From now on `plan` decides about every call: it gets what is called and how many calls that change or sync
     /// something there were since now.
     pub(crate) fn fail(&self, plan: impl FnMut(Op, u64) -> Option<Failure> + Send + 'static) {
@@ -202,6 +157,15 @@ impl std::fmt::Debug for LowerFs {
 }
 
 impl State {
+    /// A call: it may be watched, and fail. Says whether a write is to be cut short.
+    fn enter(&mut self, op: Op) -> Result<bool> {
+        if op.counts() && self.before.is_some() {
+            let now = self.copy();
+            self.before.get_or_insert_default().push(now);
+        }
+        self.faults.check(op)
+    }
+
     fn now(&mut self) -> Timespec {
         self.clock += 1;
         Timespec {
@@ -229,6 +193,7 @@ impl State {
             meta,
             links: 0,
             open: 0,
+            unnamed: false,
             body,
         };
         self.inodes.insert(id, inode);

@@ -123,7 +123,7 @@ pub(super) fn tmpfile(site: Site, dir: &Fd, mode: Mode) -> Result<Fd> {
     site.change(|| {
         on!(dir,
             dir => rustix::fs::openat(dir, ".", flags, mode).map(Fd::Real),
-            _dir => Err(Errno::OPNOTSUPP))
+            dir => dir.unnamed(mode.as_raw_mode()).map(Fd::Simulated))
     })
 }
 
@@ -241,7 +241,7 @@ pub(super) fn link_open(site: Site, fd: &Fd, to: &Fd, new: &str) -> Result<()> {
     site.change(|| {
         on_both!(fd, to,
             (fd, to) => rustix::fs::linkat(CWD, own_path(fd), to, new, AtFlags::SYMLINK_FOLLOW),
-            (_fd, _to) => Err(Errno::NOENT))
+            (fd, to) => fd.link_open(to, new))
     })
 }
 

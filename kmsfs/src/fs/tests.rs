@@ -3,6 +3,7 @@
 mod check;
 mod damage;
 mod durable;
+mod enumerate;
 mod extract;
 mod freeze;
 mod handles;

@@ -1,9 +1,10 @@
 //! The content of a simulated file, in the cache and on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
 
-use super::Random;
+use super::crash::Choose;
 
 const PAGE: u64 = 4096;
 
@@ -27,6 +28,11 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What readers see.
+    pub(super) fn hash(&self, hasher: &mut impl Hasher) {
+        (self.size, &self.pages).hash(hasher);
     }
 
     pub(super) fn blocks(&self) -> i64 {
@@ -159,17 +165,17 @@ impl Content {
     }
 
     /// A power cut.
-    pub(super) fn crash(&mut self, random: &mut Random) {
+    pub(super) fn crash(&mut self, choose: &mut impl Choose) {
         let mut pages = std::mem::take(&mut self.on_disk);
         for (page, versions) in std::mem::take(&mut self.dirty) {
-            let choice = random.below(versions.len() + 1);
+            let choice = choose.below(versions.len() + 1);
             match versions.into_iter().nth(choice) {
                 None => {}
                 Some(Some(bytes)) => drop(pages.insert(page, bytes)),
                 Some(None) => drop(pages.remove(&page)),
             }
         }
-        let choice = random.below(self.sizes.len() + 1);
+        let choice = choose.below(self.sizes.len() + 1);
         let size = self.sizes.get(choice).copied().unwrap_or(self.size_on_disk);
         // Nothing is behind the end.
         pages.retain(|page, _| page * PAGE < size);

@@ -26,7 +26,7 @@ pub(crate) enum Op {
 
 impl Op {
     /// Changes the tree or makes changes durable.
-    fn counts(self) -> bool {
+    pub(super) fn counts(self) -> bool {
         !matches!(self, Op::Open | Op::Stat | Op::Read | Op::List)
     }
 }

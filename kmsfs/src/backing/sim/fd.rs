@@ -52,7 +52,7 @@ impl Fd {
     /// The state, if the call is not to fail.
     fn call<T>(&self, op: Op, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.fs.state.lock();
-        state.faults.check(op)?;
+        state.enter(op)?;
         work(&mut state)
     }
 
@@ -97,6 +97,16 @@ impl Fd {
         }
         let body = Body::File(Content::default());
         let id = self.make(Op::Create, name, libc::S_IFREG | mode, body)?;
+        Ok(Fd::open(&self.fs, id, true))
+    }
+
+    /// A file without a name.
+    pub(in crate::backing) fn unnamed(&self, mode: u32) -> Result<Fd> {
+        let id = self.call(Op::Create, |state| {
+            let id = state.add(libc::S_IFREG | mode, Body::File(Content::default()));
+            state.inode(id)?.unnamed = true;
+            Ok(id)
+        })?;
         Ok(Fd::open(&self.fs, id, true))
     }
 
@@ -178,6 +188,15 @@ impl Fd {
             inode.meta.changed = now;
             self.change(state, &[(to.id, new, Some(id))])
         })
+    }
+
+    /// Gives an open object a name.
+    pub(in crate::backing) fn link_open(&self, to: &Fd, new: &str) -> Result<()> {
+        let inode = self.fs.state.lock().inode(self.id)?.clone();
+        if inode.links == 0 && !inode.unnamed {
+            return Err(Errno::NOENT);
+        }
+        self.link("", to, new)
     }
 
     pub(in crate::backing) fn unlink(&self, name: &str, directory: bool) -> Result<()> {
@@ -326,7 +345,10 @@ impl Fd {
 
     pub(in crate::backing) fn sync(&self) -> Result<()> {
         let mut state = self.fs.state.lock();
-        let failed = state.faults.check(Op::Sync).err();
+        let failed = state.enter(Op::Sync).err();
+        if state.ignores(self.id) {
+            return Ok(());
+        }
         let model = state.model;
         let inode = state.inode(self.id)?;
         if let Some(errno) = failed {
@@ -348,7 +370,7 @@ impl Fd {
 
     pub(in crate::backing) fn sync_all(&self) -> Result<()> {
         let mut state = self.fs.state.lock();
-        let failed = state.faults.check(Op::Sync).err();
+        let failed = state.enter(Op::Sync).err();
         for inode in state.inodes.values_mut() {
             match (&mut inode.body, failed) {
                 (Body::File(content), Some(_)) => content.give_up(),
@@ -398,7 +420,7 @@ impl Fd {
     pub(in crate::backing) fn write(&self, pieces: &[&[u8]], offset: u64) -> Result<usize> {
         let mut bytes = pieces.concat();
         let mut state = self.fs.state.lock();
-        if state.faults.check(Op::Write)? && bytes.len() > 1 {
+        if state.enter(Op::Write)? && bytes.len() > 1 {
             bytes.truncate(bytes.len() / 2);
         }
         drop(state);

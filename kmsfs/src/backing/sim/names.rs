@@ -1,8 +1,10 @@
 //! Directories of the simulation, and what a power cut makes of changes in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher};
 
-use super::{Body, Id, Inode, Model, Random};
+use super::crash::Choose;
+use super::{Body, Id, Inode, Model};
 
 type Listed = BTreeMap<String, Id>;
 
@@ -28,6 +30,10 @@ impl Entries {
 
     pub(super) fn get(&self, name: &str) -> Option<Id> {
         self.names.get(name).copied()
+    }
+
+    pub(super) fn hash(&self, hasher: &mut impl Hasher) {
+        self.names.hash(hasher);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -120,11 +126,18 @@ impl Names {
         }
     }
 
-    pub(super) fn after_crash(&self, model: Model, random: &mut Random) -> BTreeMap<Id, Listed> {
+    pub(super) fn after_crash(
+        &self,
+        model: Model,
+        choose: &mut impl Choose,
+    ) -> BTreeMap<Id, Listed> {
         let mut left = self.on_disk.clone();
         let durable = self.events.iter().rposition(|event| event.durable);
         let durable = durable.map_or(0, |last| last + 1);
-        let cut = durable + random.below(self.events.len() - durable + 1);
+        let cut = match model {
+            Model::Journal => durable + choose.below(self.events.len() - durable + 1),
+            Model::Kill | Model::Posix => durable,
+        };
         let mut stopped = BTreeSet::new();
         for (number, event) in self.events.iter().enumerate() {
             let kept = match model {
@@ -133,7 +146,7 @@ impl Names {
                 Model::Posix => {
                     let dirs = || event.changes.iter().map(|(dir, ..)| *dir);
                     let kept = event.durable
-                        || (!dirs().any(|dir| stopped.contains(&dir)) && random.below(8) > 0);
+                        || (!dirs().any(|dir| stopped.contains(&dir)) && !choose.stops());
                     if !kept {
                         stopped.extend(dirs());
                     }
