@@ -77,6 +77,7 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     kms_crypto::harden_process().map_err(|error| {
         system("cannot keep keys out of core dumps")(std::io::Error::other(error))
     })?;
+    allow_descriptors();
     // Modes come with each request, the umask of the caller with them.
     rustix::process::umask(rustix::fs::Mode::empty());
     let place = Place::resolve(&args.lower, &args.mountpoint)?;
@@ -128,6 +129,16 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
         .map_err(system("the file system did not end well"))?;
     tracing::info!(mountpoint = %place.mountpoint().display(), "unmounted");
     Ok(())
+}
+
+/// Every open file and many directories take a descriptor. A service manager or shell starts programs with few, but lets
+/// them have more.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With few it works, too.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The daemon changes its directory: paths are resolved before.
@@ -185,4 +196,21 @@ fn stop_on_signals(stopper: Stopper) -> std::io::Result<()> {
             }
         })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    use super::*;
+
+    #[test]
+    fn descriptors_are_limited_by_the_administrator_and_not_by_the_shell() {
+        let all = getrlimit(Resource::Nofile).maximum;
+        let mut fewer = getrlimit(Resource::Nofile);
+        fewer.current = all.map(|all| all.min(1 << 20) - 1);
+        setrlimit(Resource::Nofile, fewer).unwrap();
+        allow_descriptors();
+        assert_eq!(getrlimit(Resource::Nofile).current, all);
+    }
 }

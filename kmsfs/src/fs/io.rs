@@ -67,6 +67,13 @@ impl Fs {
     pub fn fsync(&self, fh: FileHandle, datasync: bool) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let node = &handle.node;
+        // What was frozen is durable, but a header that is to say how long the file is has to wait.
+        let _writing = match self.may_change() {
+            None if !self.read_only && node.file()?.read().opened()?.unfinished() => {
+                Some(self.check_writable()?)
+            }
+            writing => writing,
+        };
         let (lower, ticket) = {
             let mut body = node.file()?.write();
             let open = body.opened_mut()?;

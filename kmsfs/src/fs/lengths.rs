@@ -6,12 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kms_format::content::Synced;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::content::{Fault, Unchanged};
 use super::{FsResult, NodeId};
@@ -31,8 +30,8 @@ pub(super) struct Lengths {
     table: Arc<Table>,
     dirs: Arc<Descriptors>,
     waiting: Mutex<Waiting>,
-    /// Nothing is to be changed now, not even headers.
-    held: AtomicBool,
+    /// Nothing is to be changed now, not even headers. Shared by whoever changes some.
+    held: RwLock<bool>,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -50,7 +49,7 @@ impl Lengths {
             table,
             dirs,
             waiting: Mutex::default(),
-            held: AtomicBool::new(false),
+            held: RwLock::default(),
             changed: Condvar::new(),
             thread: Mutex::default(),
         });
@@ -84,14 +83,15 @@ impl Lengths {
         }
     }
 
-    /// Files wait as long as this is set.
+    /// Files wait as long as this is set. On return no header is being written.
     pub(super) fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::Release);
+        *self.held.write() = held;
     }
 
     /// Makes all that wait durable, lets their headers vouch for it, and closes them.
     pub(super) fn settle(&self) {
-        if self.held.load(Ordering::Acquire) {
+        let held = self.held.read();
+        if *held {
             return;
         }
         let nodes: Vec<_> = std::mem::take(&mut self.waiting.lock().nodes)

@@ -250,3 +250,36 @@ fn check_while_used(mode: ContentMode) {
     assert_eq!(stopped.unwrap_err(), Errno::from_raw(libc::ECANCELED));
     assert!(fs::metadata(&damaged).is_ok());
 }
+
+#[test]
+fn no_header_is_written_while_it_is_frozen() {
+    let (world, fs) = opened_in(ContentMode::Gcm);
+    let made = |name: &str, size: usize| {
+        let (caller, name) = (me(), OsStr::new(name));
+        let made = fs.create(&caller, NodeId::ROOT, name, 0o644, 0, libc::O_RDWR, false);
+        let (entry, opened) = made.unwrap();
+        fs.write(&caller, opened.fh, 0, &mut noise(1, size), false)
+            .unwrap();
+        (world.lower().join(world.lower_of(&entry)), opened.fh)
+    };
+    let (growing, open) = made("growing", 10_000);
+    let (_, exact) = made("exact", 10_000);
+    fs.fsync(exact, true).unwrap();
+    let number = fs.freeze(LONG).unwrap();
+    let before = std::fs::read(&growing).unwrap();
+    let refused = thread::scope(|scope| {
+        let here = || {
+            never_wait_here();
+            fs.fsync(open, true)
+        };
+        scope.spawn(here).join().unwrap()
+    });
+    assert_eq!(refused, Err(WOULD_WAIT), "its length has to be written");
+    assert_eq!(fs.fsync(exact, true), Ok(()), "there is nothing to write");
+    assert!(std::fs::read(&growing).unwrap() == before);
+    assert_eq!(fs.thaw(Some(number)), Ok(true));
+    fs.fsync(open, true).unwrap();
+    assert!(std::fs::read(&growing).unwrap() != before);
+    fs.release(open);
+    fs.release(exact);
+}
