@@ -214,6 +214,12 @@ pub(crate) fn read_back(directory: &OwnedFd, name: &OsStr, direct: bool) -> io::
     Reader::new().read(&file, size, |error| error, |_, _| Ok(()))
 }
 
+/// Makes a file durable that is there already.
+pub(crate) fn make_durable(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let file = tree::open_file(directory, name, OFlags::empty())?;
+    Ok(rustix::fs::fsync(&file)?)
+}
+
 /// The digest of a file of the source.
 pub(crate) fn digest(file: &OwnedFd, size: u64) -> io::Result<Digest> {
     Reader::new().read(file, size, |error| error, |_, _| Ok(()))

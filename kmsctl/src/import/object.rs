@@ -157,6 +157,8 @@ impl Import<'_> {
                     .map_err(Trouble::source("opening it"))?;
                 let own =
                     content::digest(&file, meta.size).map_err(Trouble::source("reading it"))?;
+                // Whoever put it there may not have: and the source may be removed.
+                content::make_durable(&at.destination, name).map_err(&failed)?;
                 let direct = self.places.mount.is_some();
                 if content::read_back(&at.destination, name, direct).map_err(&failed)? != own {
                     return Ok(None);
@@ -259,8 +261,10 @@ impl Import<'_> {
         let own = Held::open(&at.source, name).map_err(&open)?;
         let attributed =
             Attributed::read(&own).map_err(Trouble::source("reading its attributes"))?;
-        let held = Held::open(&at.destination, temporary)
-            .map_err(Trouble::destination("opening the copy"))?;
+        let made = tree::stat_open(&to).map_err(Trouble::destination("looking at the copy"))?;
+        let held = hold_copy(&at.destination, temporary, |meta| {
+            meta.identity() == made.identity()
+        })?;
         let notes = attributed.apply(&held)?;
         rustix::fs::fsync(&to)
             .map_err(|error| Trouble::destination("making the copy durable")(error.into()))?;
@@ -424,8 +428,14 @@ fn attributed(
     own: &Held,
 ) -> Result<(Made, Vec<String>), Trouble> {
     let attributed = Attributed::read(own).map_err(Trouble::source("reading its attributes"))?;
-    let held =
-        Held::open(&at.destination, temporary).map_err(Trouble::destination("opening the copy"))?;
+    // A link or special file is not open while it is made; it belongs to who made it, or to its owner already.
+    let user = rustix::process::geteuid().as_raw();
+    let held = hold_copy(&at.destination, temporary, |meta| {
+        meta.kind == attributed.meta.kind
+            && meta.rdev == attributed.meta.rdev
+            && meta.links == 1
+            && [user, attributed.meta.uid].contains(&meta.uid)
+    })?;
     let notes = attributed.apply(&held)?;
     let digest = None;
     Ok((
@@ -435,6 +445,23 @@ fn attributed(
             held,
         },
         notes,
+    ))
+}
+
+/// Holds what was made a moment ago. Whoever may write in the directory can have put something else in its place, which would
+/// be given owner and mode of the copy.
+fn hold_copy(
+    directory: &OwnedFd,
+    temporary: &OsStr,
+    is_ours: impl FnOnce(&Meta) -> bool,
+) -> Result<Held, Trouble> {
+    let failed = Trouble::destination("opening the copy");
+    let held = Held::open(directory, temporary).map_err(&failed)?;
+    if is_ours(&held.stat().map_err(&failed)?) {
+        return Ok(held);
+    }
+    Err(Trouble::problem(
+        "somebody put something else in the place of the copy while it was made; see who may write in the destination",
     ))
 }
 
@@ -462,4 +489,30 @@ pub(super) fn remove(directory: &OwnedFd, temporary: &OsStr) {
     let gone: io::Result<()> =
         rustix::fs::unlinkat(directory, temporary, AtFlags::empty()).map_err(Into::into);
     drop(gone);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_the_place_of_a_copy_is_not_given_its_attributes() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory: OwnedFd = std::fs::File::open(folder.path()).unwrap().into();
+        let path = folder.path().join("copy");
+        let made: OwnedFd = std::fs::File::create(&path).unwrap().into();
+        let made = tree::stat_open(&made).unwrap();
+        let hold = || {
+            hold_copy(&directory, OsStr::new("copy"), |meta| {
+                meta.identity() == made.identity()
+            })
+        };
+        hold().unwrap();
+        std::fs::rename(&path, folder.path().join("aside")).unwrap();
+        std::fs::write(&path, "of somebody else").unwrap();
+        assert!(matches!(hold(), Err(Trouble::Problem(_))));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("aside", &path).unwrap();
+        assert!(matches!(hold(), Err(Trouble::Problem(_))));
+    }
 }
