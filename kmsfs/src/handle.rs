@@ -56,7 +56,7 @@ impl Handles {
     /// `reads` says whether reads through the handle count as accesses.
     pub(crate) fn insert(&self, node: Arc<Node>, reads: bool) -> FileHandle {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let failures = node.file().map_or(0, |body| body.read().failures.count);
+        let failures = node.file().map_or(0, |body| body.read().failures.known());
         let handle = Handle {
             node,
             listing: Mutex::default(),

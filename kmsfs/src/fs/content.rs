@@ -40,6 +40,15 @@ pub(crate) struct FileBody {
 pub(crate) struct SyncFailures {
     pub(crate) count: u64,
     pub(crate) last: Option<Errno>,
+    /// Nobody has been told of the last one: whoever opens the file next is.
+    pub(crate) untold: bool,
+}
+
+impl SyncFailures {
+    /// How many a new handle need not be told of.
+    pub(crate) fn known(&self) -> u64 {
+        self.count.saturating_sub(self.untold.into())
+    }
 }
 
 impl FileBody {

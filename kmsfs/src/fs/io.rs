@@ -100,6 +100,7 @@ impl Fs {
         let count = body.failures.count;
         match body.failures.last {
             Some(errno) if handle.failures_told.swap(count, Ordering::AcqRel) != count => {
+                body.failures.untold = false;
                 Err(errno)
             }
             _ => done,

@@ -105,7 +105,11 @@ impl Lengths {
                     let synced = if together { Ok(()) } else { lower.sync_data() };
                     match synced {
                         Ok(()) => begun.push((node, ticket)),
-                        Err(errno) => complain(node, &Fault::Lower(errno)),
+                        Err(errno) => {
+                            // The lower file system says it once, and has said it now.
+                            remember(node, errno);
+                            complain(node, &Fault::Lower(errno));
+                        }
                     }
                 }
                 Ok(None) => {}
@@ -198,6 +202,15 @@ fn close(node: &Node) {
         if body.users == 0 {
             body.open = None;
         }
+    }
+}
+
+fn remember(node: &Node, errno: Errno) {
+    if let Ok(body) = node.file() {
+        let failures = &mut body.write().failures;
+        failures.count += 1;
+        failures.last = Some(errno);
+        failures.untold = true;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use kms_format::ContentMode;
 use rustix::io::Errno as Raw;
 
 use super::op::Op;
@@ -9,7 +10,7 @@ use super::reference::{Id, Object};
 use super::run::Run;
 use crate::backing::sim::{Failure, Model, Op as Call};
 use crate::errno::{Errno, FsResult};
-use crate::fs::tests::world::me;
+use crate::fs::tests::world::{World, me};
 use crate::fs::{Fs, NodeId};
 
 const ERRNOS: [Raw; 5] = [Raw::IO, Raw::NOSPC, Raw::DQUOT, Raw::ROFS, Raw::STALE];
@@ -327,6 +328,30 @@ fn every_handle_is_told_once_that_an_fsync_failed() {
         "the lower error was told to the other"
     );
     assert_eq!([sync(first), sync(second)], [Ok(()), Ok(())]);
+}
+
+// SEMANTICS: failed fsyncs
+#[test]
+fn who_opens_a_file_after_its_length_could_not_be_synced_is_told() {
+    let world = World::simulated_with(Model::Journal, ContentMode::Gcm);
+    let (entry, fh) = world.create(NodeId::ROOT, "file");
+    world.write(fh, 0, &[1; 10_000]);
+    world.fs().release(fh);
+    world
+        .below()
+        .fail(|call, _| (call == Call::Sync).then_some(Failure::Errno(Raw::IO)));
+    world.fs().lengths.settle();
+    world.below().mend();
+    let open = || world.fs().open(&me(), entry.node, libc::O_RDWR, false);
+    let [first, second] = [open(), open()].map(|opened| opened.unwrap().fh);
+    let sync = |fh| world.fs().fsync(fh, true);
+    assert_eq!(
+        [sync(first), sync(second)],
+        [Err(Errno::IO), Err(Errno::IO)],
+        "the lower error was told to nobody"
+    );
+    let later = open().unwrap().fh;
+    assert_eq!([sync(first), sync(second), sync(later)], [Ok(()); 3]);
 }
 
 /// Does `attempt`, whose fsync fails, then once more; then cuts the power, and looks.
