@@ -82,9 +82,13 @@ impl<L: Lower> File<L> {
         // Content in the header page may be durable without an fsync of ours: sync(2) does not reach a FUSE file system,
         // but it does reach the lower one.
         let held = !self.inline.is_empty();
+        if held {
+            // Now the units are made durable, and mode gcm vouches for them: what goes later has to go durably, too.
+            self.synced = true;
+        }
         match self.policy.mode() {
             ContentMode::Xts => {
-                if self.synced || held {
+                if self.synced {
                     self.sync_lower()?;
                 }
                 let mut page = [0; file::PAGE];

@@ -187,3 +187,25 @@ fn a_size_that_ends_with_a_page_is_kept_when_kmsfs_is_killed() {
         }
     }
 }
+
+#[test]
+fn a_file_that_left_its_header_page_and_was_emptied_is_no_alarm() {
+    let write = Op::Write {
+        handle: 0,
+        at: 3706,
+        length: 16,
+        seed: 0,
+    };
+    for mode in MODES {
+        for seed in 0..200 {
+            let ops = [
+                Op::Create { dir: 0, name: 0 },
+                Op::Resize { file: 0, size: 15 },
+                write.clone(),
+                Op::Open { file: 0, cut: true },
+                Op::PowerCut { seed },
+            ];
+            Run::with(Model::Journal, mode).all(&ops);
+        }
+    }
+}
