@@ -211,6 +211,12 @@ impl State {
         }
     }
 
+    fn opened(&mut self, id: Id) {
+        if let Ok(inode) = self.inode(id) {
+            inode.open += 1;
+        }
+    }
+
     /// The object goes when nothing holds it any more.
     fn reap(&mut self, id: Id) {
         if let Some(inode) = self.inodes.get(&id)

@@ -33,9 +33,12 @@ impl Drop for Fd {
 
 impl Fd {
     pub(super) fn open(fs: &LowerFs, id: Id, writable: bool) -> Fd {
-        if let Ok(inode) = fs.state.lock().inode(id) {
-            inode.open += 1;
-        }
+        fs.state.lock().opened(id);
+        Fd::of(fs, id, writable)
+    }
+
+    /// Of an object that counts as opened already.
+    fn of(fs: &LowerFs, id: Id, writable: bool) -> Fd {
         Fd {
             fs: fs.clone(),
             id,
@@ -86,9 +89,11 @@ impl Fd {
                 Body::Symlink(_) if !flags.contains(OFlags::PATH) => return Err(Errno::LOOP),
                 _ => {}
             }
+            // At once: it may be removed as soon as the lock is free.
+            state.opened(id);
             Ok(id)
         })?;
-        Ok(Fd::open(&self.fs, id, flags.contains(OFlags::RDWR)))
+        Ok(Fd::of(&self.fs, id, flags.contains(OFlags::RDWR)))
     }
 
     pub(in crate::backing) fn create(&self, name: &str, flags: OFlags, mode: u32) -> Result<Fd> {
