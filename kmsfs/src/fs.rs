@@ -100,6 +100,8 @@ pub struct Fs {
     generation: u64,
     access_times: AccessTimes,
     started: std::time::Instant,
+    /// Opened to the end: the mark of use is this mount's to take away.
+    opened: bool,
     /// Where changes pass.
     gate: Gate,
 }
@@ -149,6 +151,7 @@ impl Fs {
             generation: generation()?,
             access_times: AccessTimes::default(),
             started: std::time::Instant::now(),
+            opened: false,
             gate: Gate::default(),
         };
         fs.context(fs.table.root())?;
@@ -165,6 +168,7 @@ impl Fs {
             root.write_small(names::UNCLEAN, &[])?.sync()?;
             root.sync()?;
         }
+        fs.opened = true;
         Ok(fs)
     }
 
@@ -273,7 +277,8 @@ impl Drop for Fs {
         self.lengths.hold(false);
         self.headers.stop();
         self.lengths.stop();
-        if self.read_only {
+        if self.read_only || !self.opened {
+            // Opening that failed has looked at no sizes: the mark of an unclean stop stays.
             return;
         }
         let settled = self.all_settled() && !self.headers.failed();

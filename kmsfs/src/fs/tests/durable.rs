@@ -2,10 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::sync::Arc;
 
-use super::world::{World, me, noise};
+use super::world::{FixedKeys, World, me, noise};
 use crate::errno::Errno;
-use crate::fs::NodeId;
+use crate::fs::{Fs, NodeId};
 
 /// SEMANTICS: after an unclean stop
 #[test]
@@ -38,6 +39,17 @@ fn a_killed_mount_is_found_as_it_was() {
     );
     world.unmount();
     assert!(!world.lower().join(".kmsfs.unclean").exists());
+}
+
+#[test]
+fn a_mount_that_fails_leaves_the_mark_of_an_unclean_stop() {
+    let mut world = World::new();
+    world.unmount();
+    let mark = world.lower().join(".kmsfs.unclean");
+    fs::write(&mark, "").unwrap();
+    let no_keys = Arc::new(FixedKeys::default());
+    assert!(Fs::new(world.lower(), no_keys, false).is_err());
+    assert!(mark.exists());
 }
 
 #[test]
