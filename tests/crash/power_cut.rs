@@ -178,7 +178,7 @@ fn power_cuts(kind: Kind, mode: Mode, points: u64) {
             ),
         }
     }
-    rig::report("power cut", kind, mode, points, all, start);
+    rig::report("power cut", kind.name(), mode, points, all, start);
 }
 
 #[test]

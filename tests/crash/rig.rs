@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::check::{self, Found, Owed};
 use crate::ledger::{Ledger, Op};
 use crate::load::{self, Shared};
-use crate::lower::{self, Lower};
+use crate::lower::Lower;
 use crate::random::Random;
 use crate::tree::{ROOT, Tree};
 
@@ -35,15 +35,14 @@ pub(crate) fn say(line: &str) {
 /// The line of a test that found nothing wrong; scripts/crash-table.sh makes a table of them.
 pub(crate) fn report(
     what: &str,
-    kind: lower::Kind,
+    lower: &str,
     mode: Mode,
     points: u64,
     found: Found,
     start: Instant,
 ) {
     say(&format!(
-        "crash points: {what} | {} | {} | {points} | {} | {} | {}",
-        kind.name(),
+        "crash points: {what} | {lower} | {} | {points} | {} | {} | {}",
         mode.name(),
         found.files,
         found.bytes >> 20,
@@ -52,7 +51,7 @@ pub(crate) fn report(
 }
 
 /// How content is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mode {
     Xts,
     Gcm,

@@ -98,7 +98,7 @@ fn snapshots(kind: Kind, mode: Mode, points: u64) {
         );
     }
     mount.unmount();
-    rig::report("snapshot", kind, mode, taken, all, start);
+    rig::report("snapshot", kind.name(), mode, taken, all, start);
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn databases(kind: Kind, mode: Mode, points: u64) {
     }
     rig::report(
         "power cut under SQLite",
-        kind,
+        kind.name(),
         mode,
         points,
         Found::default(),

@@ -124,8 +124,10 @@ pub fn is_mounted(point: &Path) -> bool {
     let parent = point.parent().and_then(|parent| parent.metadata().ok());
     match (point.metadata(), parent) {
         (Ok(own), Some(parent)) => own.dev() != parent.dev(),
-        // ENOTCONN: the mount of a process that is gone.
-        (Err(error), _) => error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()),
+        // ENOTCONN: the mount of a process that is gone; EACCES: that of another user.
+        (Err(error), _) => [rustix::io::Errno::NOTCONN, rustix::io::Errno::ACCESS]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())),
         (Ok(_), None) => false,
     }
 }

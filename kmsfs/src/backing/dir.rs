@@ -99,7 +99,10 @@ impl Dir {
     #[track_caller]
     #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn create_file(&self, name: &str, mode: u32) -> FsResult<LowerFile> {
-        let site = Site::here();
+        self.create_for(Site::here(), name, mode)
+    }
+
+    fn create_for(&self, site: Site, name: &str, mode: u32) -> FsResult<LowerFile> {
         let flags = OFlags::RDWR
             | OFlags::CREATE
             | OFlags::EXCL
@@ -243,7 +246,7 @@ impl Dir {
     pub(crate) fn set_times(&self, times: &Timestamps) -> FsResult<()> {
         let site = Site::here();
         match again(|| sys::futimens(site, &self.fd, times)) {
-            Err(Errno::BADF) => self.set_times_at(".", times),
+            Err(Errno::BADF) => again(|| sys::utimensat(site, &self.fd, ".", times)),
             result => result,
         }
     }
@@ -304,11 +307,12 @@ impl Dir {
     #[track_caller]
     #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn write_small(&self, name: &str, bytes: &[u8]) -> FsResult<LowerFile> {
-        let file = self.create_file(name, 0o600)?;
-        match file.write_at(bytes, 0) {
+        let site = Site::here();
+        let file = self.create_for(site, name, 0o600)?;
+        match file.write_for(site, bytes, 0) {
             Ok(()) => Ok(file),
             Err(error) => {
-                let _ = self.unlink(name);
+                let _ = again(|| sys::unlinkat(site, &self.fd, name, AtFlags::empty()));
                 Err(error)
             }
         }

@@ -33,7 +33,10 @@ impl LowerFile {
     #[track_caller]
     #[cfg_attr(feature = "failpoints", deprecated)]
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> FsResult<()> {
-        let site = Site::here();
+        self.write_for(Site::here(), bytes, offset)
+    }
+
+    pub(super) fn write_for(&self, site: Site, bytes: &[u8], offset: u64) -> FsResult<()> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             match again(|| sys::pwrite(site, &self.fd, rest, offset + done as u64))? {
@@ -51,11 +54,11 @@ impl LowerFile {
         let site = Site::here();
         let done = again(|| sys::pwritev(site, &self.fd, first, second, offset))?;
         if let Some(rest) = first.get(done..) {
-            self.write_at(rest, offset + done as u64)?;
+            self.write_for(site, rest, offset + done as u64)?;
         }
         let done = done.saturating_sub(first.len());
         let rest = second.get(done..).unwrap_or_default();
-        self.write_at(rest, offset + (first.len() + done) as u64)
+        self.write_for(site, rest, offset + (first.len() + done) as u64)
     }
 
     #[track_caller]

@@ -83,8 +83,8 @@ fn what_is_made_after_a_protect_that_failed_late_is_readable_later() {
     if !crate::machine_can() {
         return;
     }
-    let sites = sites::build();
     let world = World::start();
+    let sites = sites::build(&world);
     world.key("alias/late");
     world.key("alias/own");
     // Number 0 is no fsync's: nothing fails.

@@ -18,6 +18,17 @@ pub(super) struct Seen {
     xattrs: BTreeMap<String, Vec<u8>>,
 }
 
+impl Seen {
+    pub(super) fn is_file(&self) -> bool {
+        self.kind == 'f'
+    }
+
+    /// How many bytes were compared.
+    pub(super) fn length(&self) -> u64 {
+        self.content.len() as u64
+    }
+}
+
 pub(super) type Tree = BTreeMap<PathBuf, Seen>;
 
 /// Everything below `root`. Whatever cannot be read is an error.

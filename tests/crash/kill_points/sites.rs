@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use kms_tests::programs;
+use kms_tests::world::World;
 use serde_json::Value;
 
 /// `kmsctl fs check` changes lower trees without a mount; its own tests are about that.
@@ -18,7 +19,7 @@ pub(super) struct Sites {
 }
 
 /// Builds the program. In that build what changes the tree is deprecated: the warnings are the list.
-pub(super) fn build() -> Sites {
+pub(super) fn build(world: &World) -> Sites {
     let folder = programs::folder();
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -62,10 +63,10 @@ pub(super) fn build() -> Sites {
         "the compiler named only {} places",
         all.len()
     );
-    Sites {
-        program: folder.join("kmsfs-failpoints"),
-        all,
-    }
+    // Where other users can run it.
+    let program = world.path("kmsfs-failpoints");
+    std::fs::copy(folder.join("kmsfs-failpoints"), &program).expect("copy the program");
+    Sites { program, all }
 }
 
 /// The line of a place, without the spaces around it.
