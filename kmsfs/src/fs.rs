@@ -47,6 +47,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::access::AccessTimes;
 use self::content::Fault;
 pub(crate) use self::content::FileBody;
+pub(crate) use self::context::read_header;
 use self::freeze::{Gate, Writing};
 use self::headers::Headers;
 use self::lengths::Lengths;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use kms_format::names::{self, LowerName};
-use kms_format::{FormatError, NameError};
+use kms_format::{FormatError, NameError, Nesting};
 
 use super::Check;
 use super::finding::{Code, Outcome, Severity};
@@ -15,6 +15,7 @@ use crate::backing::xattr::Target;
 use crate::backing::{Dir, LowerEntry, Small, Stat};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
+use crate::fs::read_header;
 
 /// The longest record of a long name.
 const SIDECAR_MAX: usize = 512;
@@ -136,11 +137,11 @@ impl Check<'_> {
                 };
                 let detail = format!("it holds {entries} entries");
                 let what = (Code::HeaderMissing, severity);
-                Some(self.new_header(what, dir, spot, parent, detail))
+                Some(self.new_header(what, dir, spot, parent, detail, listed))
             }
             Refused::Damaged(error) => {
                 let what = (Code::HeaderDamaged, Severity::Damage);
-                Some(self.new_header(what, dir, spot, parent, error.to_string()))
+                Some(self.new_header(what, dir, spot, parent, error.to_string(), listed))
             }
             Refused::Foreign(error) => {
                 let name = spot.lower_name();
@@ -160,14 +161,25 @@ impl Check<'_> {
         dir: &Dir,
         spot: &Arc<Spot>,
         parent: &Place,
-        detail: String,
+        mut detail: String,
+        listed: &Listed,
     ) -> Place {
         let policy = parent.policy.clone();
+        // A new header would not admit them, and what is in them could not be read any more.
+        let admits = listed.entries.iter().any(|name| is_policy_root(dir, name));
+        if admits {
+            detail.push_str(
+                "; it is not replaced, because it admits directories in it with a policy of their own: restore it from a backup, \
+                 or save everything with `kmsctl fs extract`",
+            );
+        }
         let made = match &policy {
-            Some(policy) => self.mended(what, spot, detail, Outcome::Repaired, |mender| {
-                mender.new_header(what.0, dir, spot, policy)
-            }),
-            None => {
+            Some(policy) if !admits => {
+                self.mended(what, spot, detail, Outcome::Repaired, |mender| {
+                    mender.new_header(what.0, dir, spot, policy)
+                })
+            }
+            _ => {
                 self.found(what.0, what.1, spot, detail);
                 None
             }
@@ -369,6 +381,21 @@ impl Check<'_> {
             Some((plain, lower)) => (lower, Some(plain)),
             None => (lower.to_owned(), wanted),
         }
+    }
+}
+
+/// Whether it is a directory with a policy of its own, or perhaps one.
+fn is_policy_root(dir: &Dir, name: &str) -> bool {
+    let is_directory = dir.stat_at(name).map(|stat| Kind::from_mode(stat.st_mode));
+    if is_directory != Ok(Some(Kind::Directory)) {
+        return false;
+    }
+    let header = dir.open_dir(name).and_then(|inside| read_header(&inside));
+    match header {
+        Ok(Ok(header)) => header.nesting() == Nesting::Root,
+        // It has to be given a new one itself.
+        Ok(Err(_)) => false,
+        Err(_) => true,
     }
 }
 

@@ -190,7 +190,7 @@ impl Fs {
 }
 
 /// Reads and parses a directory header.
-pub(super) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError>> {
+pub(crate) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError>> {
     let record = kms_format::Record::DirHeader;
     let bytes = lower.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1)?;
     Ok(bytes.of(record).and_then(|bytes| match bytes.as_deref() {

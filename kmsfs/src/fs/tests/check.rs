@@ -819,3 +819,29 @@ fn a_copied_directory_is_noted() {
     assert_eq!(codes(&report), noted, "{:#?}", report.findings);
     assert!(report.is_clean());
 }
+
+#[test]
+fn a_header_that_admits_another_policy_is_not_replaced() {
+    let mut world = recorded(ContentMode::Xts);
+    let outer = world.mkdir(NodeId::ROOT, "outer");
+    let inner = world.mkdir(outer, "inner");
+    let own = world.keys.add(world.volume);
+    world.fs().protect(inner, &own).unwrap();
+    world.put(inner, "file", b"under another key");
+    let lower = world.lower_of(&world.at(&["outer"]).unwrap());
+    world.unmount();
+    flip(&lower.join(".kmsfs"), 100);
+    let report = run(&world, REPAIR);
+    let found = &report.findings[0];
+    assert_eq!(
+        (found.code, found.outcome),
+        (Code::HeaderDamaged, Outcome::Left)
+    );
+    assert_eq!(report.findings.len(), 1, "{:#?}", report.findings);
+    assert_eq!(in_lost(&world), 0);
+    // The byte put right, it is as it was.
+    flip(&lower.join(".kmsfs"), 100);
+    world.remount();
+    let file = world.at(&["outer", "inner", "file"]).unwrap();
+    assert_eq!(world.get(file.node).unwrap(), b"under another key");
+}
