@@ -13,6 +13,7 @@ mod fsx;
 mod handles;
 mod like_local;
 mod limits;
+mod model;
 mod mounting;
 mod names;
 mod pjdfstest;
@@ -27,6 +28,8 @@ use std::path::{Path, PathBuf};
 use kms_tests::mount::Mount;
 use kms_tests::require;
 use kms_tests::world::World;
+// Of the reference in `model`.
+use kmsfs::errno;
 
 /// What every test of this suite needs: a mount, a TPM for the daemon behind it, and root, because files
 /// of several users are made.
