@@ -61,7 +61,7 @@ codes! {
     HeaderMissing = "directory-header-missing": "a directory without a header: its names cannot be read";
         "gives it a new header; its entries get names of the form lost+found.#INODE";
     HeaderDamaged = "directory-header-damaged": "the header of a directory is damaged: its names cannot be read";
-        "keeps the header in .kmsfs.lost and gives it a new one; its entries get names of the form lost+found.#INODE";
+        "keeps the header in .kmsfs.lost and gives it a new one; its entries get names of the form lost+found.#INODE. Nothing, if it admits directories with a policy of their own: a new one would shut them out";
     HeaderForeign = "directory-header-foreign": "a directory of another volume or policy, or that its parent did not admit";
         "moves it into .kmsfs.lost";
     RootHeader = "root-header": "the header of the root directory is missing, damaged or not this volume's";
