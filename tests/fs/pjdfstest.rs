@@ -122,6 +122,13 @@ fn pjdfstest() {
 
         let (total, mut failed, skipped, printed) = run(&world, &mount, &other, "");
         failed.sort_unstable();
+        // The kernel has kmsfs cut a running program that is opened with O_RDONLY | O_TRUNC before it looks whether it runs
+        // (docs/SEMANTICS.md, truncate). If the program just then reads a page that is gone it dies, and does not run any more.
+        if failed == ["open::etxtbsy"] {
+            let (total, again, _, printed) = run(&world, &mount, &other, "etxtbsy");
+            assert_eq!((total, again.len()), (2, 0), "{mode}\n{printed}");
+            failed.clear();
+        }
         assert_eq!(
             (total, failed),
             (398, known_failures()),
