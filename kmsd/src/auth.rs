@@ -105,11 +105,10 @@ impl Auth {
         let arn: Arc<str> =
             format!("arn:aws:iam::{}:user/{}", self.account, self.name(peer.uid)).into();
         let caller = self.role(peer).map(|role| Caller {
-            uid: peer.uid,
             gid: peer.gid,
             pid: peer.pid,
-            role,
-            arn: Arc::clone(&arn),
+            groups: peer.groups.clone().into(),
+            ..Caller::new(role, peer.uid, Arc::clone(&arn))
         });
         Identity {
             arn,

@@ -22,7 +22,7 @@ pub const CATALOGUE: &str = "catalogue.sqlite";
 /// "KMSD": tells the file from other SQLite databases.
 const APPLICATION_ID: i32 = 0x4b4d_5344;
 /// Version of the tables; the row encodings have their own in the meta row.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 /// A catalogue in a SQLite file.
 pub struct SqliteStorage {
@@ -45,18 +45,13 @@ impl SqliteStorage {
             .open(path)
             .map_err(|e| StorageError::Io(format!("cannot create {}: {e}", path.display())))?;
         let storage = Self::connect(path)?;
-        let mut schema = format!(
+        let schema = format!(
             "PRAGMA application_id = {APPLICATION_ID};
              PRAGMA user_version = {SCHEMA_VERSION};
              CREATE TABLE revision (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL) STRICT;
-             INSERT INTO revision VALUES (1, 0);"
+             INSERT INTO revision VALUES (1, 0); {}",
+            tables("")
         );
-        for table in Table::ALL {
-            schema.push_str(&format!(
-                "CREATE TABLE {} (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;",
-                table.name()
-            ));
-        }
         storage
             .connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {schema} COMMIT;"))
@@ -81,7 +76,16 @@ impl SqliteStorage {
             return Err(StorageError::Foreign(text));
         }
         let version = number("user_version")?;
-        if version != SCHEMA_VERSION {
+        if version == 1 {
+            // Version 2 added tables and changed none.
+            let schema = tables("IF NOT EXISTS ");
+            storage
+                .connection
+                .execute_batch(&format!(
+                    "BEGIN IMMEDIATE; {schema} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                ))
+                .map_err(io_error)?;
+        } else if version != SCHEMA_VERSION {
             return Err(StorageError::Foreign(format!(
                 "{} has schema version {version}, this kmsd reads version {SCHEMA_VERSION}",
                 path.display()
@@ -220,6 +224,17 @@ impl Storage for SqliteStorage {
         self.connection.execute_batch("VACUUM").map_err(io_error)?;
         self.checkpoint()
     }
+}
+
+/// The statements that make the tables.
+fn tables(guard: &str) -> String {
+    let table = |table: Table| {
+        format!(
+            "CREATE TABLE {guard}{} (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID;",
+            table.name()
+        )
+    };
+    Table::ALL.into_iter().map(table).collect()
 }
 
 fn io_error(error: rusqlite::Error) -> StorageError {

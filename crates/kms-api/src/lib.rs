@@ -30,7 +30,7 @@ pub mod response;
 pub mod timestamp;
 
 pub use blob::Blob;
-pub use caller::{Caller, CallerRole};
+pub use caller::{Caller, CallerRole, ProcessFacts, Via};
 pub use enums::*;
 pub use error::{ApiError, ErrorCode};
 pub use id::ResourceId;

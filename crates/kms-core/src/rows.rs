@@ -1,6 +1,8 @@
 //! The rows of the catalogue. Bodies are JSON so that a damaged store can be read by hand.
 
-use data_encoding::BASE64;
+use std::collections::BTreeMap;
+
+use data_encoding::{BASE64, HEXLOWER};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,11 +33,23 @@ pub enum Table {
     Volume,
     /// One row per policy of a volume.
     Policy,
+    /// One row per grant on a key.
+    Grant,
+    /// One row per identity policy that the administrator put into the catalogue.
+    IdentityPolicy,
+    /// One row per guard rail.
+    GuardRail,
+    /// One row per service that holds a lease on authorisation answers.
+    Lease,
+    /// One row per request that waits for approvals.
+    Approval,
+    /// Audit records of committed changes that are not known to be in the log yet.
+    Outbox,
 }
 
 impl Table {
     /// Every table, in a fixed order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Mac,
         Self::Enrollment,
@@ -45,6 +59,12 @@ impl Table {
         Self::Alias,
         Self::Volume,
         Self::Policy,
+        Self::Grant,
+        Self::IdentityPolicy,
+        Self::GuardRail,
+        Self::Lease,
+        Self::Approval,
+        Self::Outbox,
     ];
 
     /// The table's name in a database.
@@ -59,6 +79,12 @@ impl Table {
             Self::Alias => "aliases",
             Self::Volume => "volumes",
             Self::Policy => "policies",
+            Self::Grant => "grants",
+            Self::IdentityPolicy => "identity_policies",
+            Self::GuardRail => "guard_rails",
+            Self::Lease => "leases",
+            Self::Approval => "approvals",
+            Self::Outbox => "audit_outbox",
         }
     }
 }
@@ -130,6 +156,42 @@ pub struct MetaRow {
     pub recovery_public: Bytes,
     /// Persisted elapsed time.
     pub elapsed: Elapsed,
+    /// Authorisation epoch: rises with every change that may change what somebody is allowed.
+    #[serde(default)]
+    pub authorization_epoch: u64,
+    /// The audit log as of this transaction; its records up to here are under the set-MAC.
+    #[serde(default)]
+    pub audit_head: Option<AuditHead>,
+}
+
+/// Where the audit log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Number of records.
+    pub size: u64,
+    /// Chain value of the last of them; zeros for an empty log.
+    pub chain: Hash,
+}
+
+/// 32 bytes of SHA-256, hexadecimal in rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hash(pub [u8; 32]);
+
+impl Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok();
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("not 64 lower-case hexadecimal digits"))
+    }
 }
 
 /// How far a deletion epoch has come; every phase is durable before the next begins.
@@ -292,6 +354,135 @@ pub struct PolicyRow {
     pub secret: Option<Wrapped>,
 }
 
+/// A grant: an allowance on one key for one principal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRow {
+    /// The key.
+    pub key: KeyId,
+    /// 64 hex digits.
+    pub id: String,
+    /// Makes a repeated CreateGrant find this one.
+    pub name: Option<String>,
+    /// ARN of the principal that may use it, or a service principal (`kmsfs.amazonaws.com`).
+    pub grantee: String,
+    /// ARN of the principal (or service principal) that may retire it.
+    pub retiring: Option<String>,
+    /// Names of the granted operations, as in the request.
+    pub operations: Vec<String>,
+    /// The request's encryption context must be exactly this.
+    pub context_equals: Option<BTreeMap<String, String>>,
+    /// The request's encryption context must contain this.
+    pub context_subset: Option<BTreeMap<String, String>>,
+    /// `aws:SourceArn` of the request must match this.
+    pub source_arn: Option<String>,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// ARN of the account that issued it (`arn:aws:iam::ACCOUNT:root`).
+    pub issuer: String,
+    /// The grant whose CreateGrant permission made this one.
+    pub parent: Option<String>,
+    /// When it retires itself.
+    pub ends: Option<Due>,
+}
+
+/// Whom an identity policy is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentityKind {
+    /// A user, by name.
+    User,
+    /// A group of the name service, by name.
+    Group,
+    /// A systemd unit, by its full name.
+    Unit,
+    /// A role that the mapping rules of the configuration give.
+    Role,
+}
+
+impl IdentityKind {
+    /// The word in rows, paths and commands.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Unit => "unit",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// An identity policy of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityPolicyRow {
+    /// Kind of identity.
+    pub kind: IdentityKind,
+    /// Its name.
+    pub identity: String,
+    /// Name of the policy.
+    pub name: String,
+    /// JSON as given.
+    pub document: String,
+    /// Wall clock, milliseconds.
+    pub updated_ms: i64,
+}
+
+/// A guard rail: a policy document that limits everyone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardRailRow {
+    /// Its name.
+    pub name: String,
+    /// JSON as given.
+    pub document: String,
+    /// Wall clock, milliseconds.
+    pub updated_ms: i64,
+}
+
+/// A service that may rely on answers for some time. Renewals are not written: after a restart
+/// every row counts as renewed at the moment the store was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// 32 hex digits.
+    pub id: String,
+    /// ARN of the service's principal.
+    pub holder: String,
+    /// uid of the service.
+    pub uid: u32,
+    /// Free text that names the holder to people, for example a mount point.
+    pub label: String,
+    /// Milliseconds for which an answer may be relied on without a renewal.
+    pub duration_ms: u64,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+}
+
+/// A request that waits for approvals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRow {
+    /// 32 hex digits.
+    pub id: String,
+    /// Name of the operation.
+    pub operation: String,
+    /// Its members, as JSON: an approval is for exactly this.
+    pub parameters: String,
+    /// ARN of the principal that asked.
+    pub requester: String,
+    /// ARNs of the principals that approved.
+    pub approvers: Vec<String>,
+    /// Wall clock, milliseconds.
+    pub created_ms: i64,
+    /// When it lapses.
+    pub ends: Due,
+}
+
+/// The audit record of a committed change, until the log is known to have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxRow {
+    /// Event id, a UUID.
+    pub id: String,
+    /// The record's canonical bytes, without its place in the log.
+    pub record: Bytes,
+}
+
 /// Content mode of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
@@ -353,6 +544,18 @@ pub enum Row {
     Volume(VolumeRow),
     /// See [`PolicyRow`].
     Policy(PolicyRow),
+    /// See [`GrantRow`].
+    Grant(Box<GrantRow>),
+    /// See [`IdentityPolicyRow`].
+    IdentityPolicy(IdentityPolicyRow),
+    /// See [`GuardRailRow`].
+    GuardRail(GuardRailRow),
+    /// See [`LeaseRow`].
+    Lease(LeaseRow),
+    /// See [`ApprovalRow`].
+    Approval(ApprovalRow),
+    /// See [`OutboxRow`].
+    Outbox(OutboxRow),
 }
 
 /// A row cannot be read or written.
@@ -380,6 +583,12 @@ impl Row {
             Self::Alias(_) => Table::Alias,
             Self::Volume(_) => Table::Volume,
             Self::Policy(_) => Table::Policy,
+            Self::Grant(_) => Table::Grant,
+            Self::IdentityPolicy(_) => Table::IdentityPolicy,
+            Self::GuardRail(_) => Table::GuardRail,
+            Self::Lease(_) => Table::Lease,
+            Self::Approval(_) => Table::Approval,
+            Self::Outbox(_) => Table::Outbox,
         }
     }
 
@@ -393,6 +602,12 @@ impl Row {
             Self::Alias(row) => row.name.clone(),
             Self::Volume(row) => row.id.clone(),
             Self::Policy(row) => policy_id(&row.volume, &row.id),
+            Self::Grant(row) => grant_id(row.key, &row.id),
+            Self::IdentityPolicy(row) => identity_policy_id(row.kind, &row.identity, &row.name),
+            Self::GuardRail(row) => row.name.clone(),
+            Self::Lease(row) => row.id.clone(),
+            Self::Approval(row) => row.id.clone(),
+            Self::Outbox(row) => row.id.clone(),
         }
     }
 
@@ -414,6 +629,12 @@ impl Row {
             Self::Alias(row) => json(serde_json::to_vec(row))?,
             Self::Volume(row) => json(serde_json::to_vec(row))?,
             Self::Policy(row) => json(serde_json::to_vec(row))?,
+            Self::Grant(row) => json(serde_json::to_vec(row))?,
+            Self::IdentityPolicy(row) => json(serde_json::to_vec(row))?,
+            Self::GuardRail(row) => json(serde_json::to_vec(row))?,
+            Self::Lease(row) => json(serde_json::to_vec(row))?,
+            Self::Approval(row) => json(serde_json::to_vec(row))?,
+            Self::Outbox(row) => json(serde_json::to_vec(row))?,
         };
         Ok(RawRow {
             table: self.table(),
@@ -446,6 +667,12 @@ impl Row {
             Table::Alias => Self::Alias(json(raw)?),
             Table::Volume => Self::Volume(json(raw)?),
             Table::Policy => Self::Policy(json(raw)?),
+            Table::Grant => Self::Grant(Box::new(json(raw)?)),
+            Table::IdentityPolicy => Self::IdentityPolicy(json(raw)?),
+            Table::GuardRail => Self::GuardRail(json(raw)?),
+            Table::Lease => Self::Lease(json(raw)?),
+            Table::Approval => Self::Approval(json(raw)?),
+            Table::Outbox => Self::Outbox(json(raw)?),
         };
         if row.id() != raw.id {
             return Err(damaged(format!("its content belongs to row {}", row.id())));
@@ -467,6 +694,16 @@ pub fn material_id(key: KeyId, id: MaterialId) -> String {
 /// Id of a policy row.
 pub fn policy_id(volume: &str, policy: &str) -> String {
     format!("{volume}/{policy}")
+}
+
+/// Id of a grant's row.
+pub fn grant_id(key: KeyId, grant: &str) -> String {
+    format!("{key}/{grant}")
+}
+
+/// Id of an identity policy's row.
+pub fn identity_policy_id(kind: IdentityKind, identity: &str, name: &str) -> String {
+    format!("{}/{identity}/{name}", kind.as_str())
 }
 
 /// One change of a transaction.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::ids::{KeyId, MaterialId};
 use crate::rows::{
-    AliasRow, Change, DomainRow, FORMAT, KeyRow, MaterialRow, MetaRow, PolicyRow, RawRow, Row,
-    RowError, Table, VolumeRow, domain_id, material_id, policy_id,
+    AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GrantRow, GuardRailRow, IdentityPolicyRow,
+    KeyRow, LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table,
+    VolumeRow, domain_id, identity_policy_id, material_id, policy_id,
 };
 
 /// The rows of one store.
@@ -22,6 +23,12 @@ pub struct Snapshot {
     pub(crate) names: BTreeMap<KeyId, BTreeSet<String>>,
     pub(crate) volumes: BTreeMap<String, Arc<VolumeRow>>,
     pub(crate) policies: BTreeMap<(String, String), Arc<PolicyRow>>,
+    pub(crate) grants: BTreeMap<KeyId, BTreeMap<String, Arc<GrantRow>>>,
+    pub(crate) identity_policies: BTreeMap<String, Arc<IdentityPolicyRow>>,
+    pub(crate) guard_rails: BTreeMap<String, Arc<GuardRailRow>>,
+    pub(crate) leases: BTreeMap<String, Arc<LeaseRow>>,
+    pub(crate) approvals: BTreeMap<String, Arc<ApprovalRow>>,
+    pub(crate) outbox: BTreeMap<String, Arc<OutboxRow>>,
 }
 
 /// Rows do not make a store.
@@ -52,6 +59,12 @@ impl Snapshot {
             names: BTreeMap::new(),
             volumes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            identity_policies: BTreeMap::new(),
+            guard_rails: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            outbox: BTreeMap::new(),
         }
     }
 
@@ -153,6 +166,28 @@ impl Snapshot {
                 self.policies
                     .insert((row.volume.clone(), row.id.clone()), Arc::new(row));
             }
+            Row::Grant(row) => {
+                self.grants
+                    .entry(row.key)
+                    .or_default()
+                    .insert(row.id.clone(), Arc::from(row));
+            }
+            Row::IdentityPolicy(row) => {
+                let id = identity_policy_id(row.kind, &row.identity, &row.name);
+                self.identity_policies.insert(id, Arc::new(row));
+            }
+            Row::GuardRail(row) => {
+                self.guard_rails.insert(row.name.clone(), Arc::new(row));
+            }
+            Row::Lease(row) => {
+                self.leases.insert(row.id.clone(), Arc::new(row));
+            }
+            Row::Approval(row) => {
+                self.approvals.insert(row.id.clone(), Arc::new(row));
+            }
+            Row::Outbox(row) => {
+                self.outbox.insert(row.id.clone(), Arc::new(row));
+            }
         }
     }
 
@@ -196,6 +231,34 @@ impl Snapshot {
             Table::Policy => {
                 self.policies
                     .retain(|(volume, policy), _| policy_id(volume, policy) != id);
+            }
+            Table::Grant => {
+                let Some((key, grant)) = id.split_once('/') else {
+                    return;
+                };
+                if let Ok(key) = key.parse::<KeyId>()
+                    && let Some(grants) = self.grants.get_mut(&key)
+                {
+                    grants.remove(grant);
+                    if grants.is_empty() {
+                        self.grants.remove(&key);
+                    }
+                }
+            }
+            Table::IdentityPolicy => {
+                self.identity_policies.remove(id);
+            }
+            Table::GuardRail => {
+                self.guard_rails.remove(id);
+            }
+            Table::Lease => {
+                self.leases.remove(id);
+            }
+            Table::Approval => {
+                self.approvals.remove(id);
+            }
+            Table::Outbox => {
+                self.outbox.remove(id);
             }
         }
     }

@@ -135,6 +135,8 @@ fn write_first(
         epoch_change: None,
         recovery_public: kms_core::rows::Bytes(public.as_bytes().to_vec()),
         elapsed: Elapsed::starting(&reading),
+        authorization_epoch: 0,
+        audit_head: None,
     };
     let mut domain = DomainKeys::new(&meta);
     domain.draw(meta.domain)?;

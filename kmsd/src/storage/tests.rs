@@ -180,3 +180,30 @@ fn a_second_holder_is_told_who_has_the_store() {
     drop(held);
     StoreLock::acquire(dir.path()).unwrap();
 }
+
+#[test]
+fn a_catalogue_of_version_1_gains_the_new_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CATALOGUE);
+    let mut storage = SqliteStorage::create(&path).unwrap();
+    storage.commit(0, &[put(Table::Key, "a", "1")]).unwrap();
+    for table in Table::ALL.into_iter().skip_while(|t| *t != Table::Grant) {
+        let drop = format!("DROP TABLE {}", table.name());
+        storage.connection.execute_batch(&drop).unwrap();
+    }
+    storage
+        .connection
+        .pragma_update(None, "user_version", 1)
+        .unwrap();
+    storage.close().unwrap();
+
+    let mut storage = SqliteStorage::open(&path).unwrap();
+    assert_eq!(
+        storage.load().unwrap(),
+        (1, vec![row(Table::Key, "a", "1")])
+    );
+    storage.commit(1, &[put(Table::Grant, "g", "2")]).unwrap();
+    drop(storage);
+    let mut storage = SqliteStorage::open(&path).unwrap();
+    assert_eq!(storage.load().unwrap().0, 2);
+}

@@ -64,6 +64,8 @@ impl Bench {
             epoch_change: None,
             recovery_public: Bytes(recovery.as_bytes().to_vec()),
             elapsed: Elapsed::default(),
+            authorization_epoch: 0,
+            audit_head: None,
         };
         let kek = Key::random().unwrap();
         let mut domain = DomainKeys::new(&meta);
