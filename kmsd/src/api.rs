@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::Identity;
 use crate::listen::server::Shared;
-use crate::service::Service;
+use crate::service::{Refused, Service};
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
 /// before it reads (as most do) then gets the answer instead of a broken pipe.
@@ -33,7 +33,7 @@ pub(crate) async fn answer<S: Service>(
         operation: "-".into(),
         key: None,
     };
-    let result = process(shared, identity, request, &mut entry).await;
+    let result = process(shared, identity, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let outcome = match &result {
         Ok(_) => "ok",
@@ -82,6 +82,7 @@ impl From<ApiError> for Refusal {
 async fn process<S: Service>(
     shared: &Shared<S>,
     identity: &Identity,
+    id: Uuid,
     request: HttpRequest<Incoming>,
     entry: &mut Entry,
 ) -> Result<Response, Refusal> {
@@ -92,17 +93,28 @@ async fn process<S: Service>(
     }
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
-    let caller = identity.admit(&entry.operation).map_err(|error| Refusal {
-        error,
-        // Who may not call holds no connection.
-        close: true,
+    let caller = identity.admit(&entry.operation).map_err(|error| {
+        shared.service.refused(&Refused {
+            id,
+            operation: &entry.operation,
+            principal: &identity.arn,
+            uid: identity.uid,
+            gid: identity.gid,
+            pid: identity.pid,
+            error: &error,
+        });
+        Refusal {
+            error,
+            // Who may not call holds no connection.
+            close: true,
+        }
     })?;
     let target = target?;
     let body = body?;
     let request = Request::decode(&target, &body)?;
     drop(body);
     entry.key = request.key().map(|key| key.chars().take(256).collect());
-    let response = call(shared, request, caller).await?;
+    let response = call(shared, id, request, caller).await?;
     if entry.key.is_none() {
         entry.key = response.key().map(str::to_owned);
     }
@@ -113,11 +125,12 @@ async fn process<S: Service>(
 /// way, and a panic is an error reply instead of a dead connection.
 async fn call<S: Service>(
     shared: &Shared<S>,
+    id: Uuid,
     request: Request,
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let service = std::sync::Arc::clone(&shared.service);
-    let task = tokio::spawn(async move { service.call(request, caller).await });
+    let task = tokio::spawn(async move { service.call(id, request, caller).await });
     match task.await {
         Ok(result) => result,
         Err(error) => {

@@ -113,6 +113,7 @@ impl Auth {
         Identity {
             arn,
             uid: peer.uid,
+            gid: peer.gid,
             pid: peer.pid,
             caller,
         }
@@ -150,6 +151,7 @@ impl Auth {
 pub(crate) struct Identity {
     pub(crate) arn: Arc<str>,
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
     pub(crate) pid: u32,
     caller: Option<Caller>,
 }

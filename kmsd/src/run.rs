@@ -8,6 +8,7 @@ use kms_api::{ApiError, Caller, Request, Response};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use crate::auth::Auth;
 use crate::config::Config;
@@ -22,7 +23,12 @@ use crate::{notify, world};
 const TICK: Duration = Duration::from_secs(1);
 
 impl Service for Engine {
-    async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
+    async fn call(
+        &self,
+        _id: Uuid,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Response, ApiError> {
         Engine::call(self, request, caller).await
     }
 }

@@ -1,15 +1,77 @@
 //! The seam between the server and what answers requests.
 
 use std::future::Future;
+use std::time::Duration;
 
 use kms_api::{ApiError, Caller, Request, Response};
+use uuid::Uuid;
 
 /// Answers requests; the server does the rest (identity, limits, encoding, logging).
 pub trait Service: Send + Sync + 'static {
-    /// Answers one request of an admitted caller.
+    /// Answers one request of a caller whose identity is established; `id` is the request's.
     fn call(
         &self,
+        id: Uuid,
         request: Request,
         caller: Caller,
     ) -> impl Future<Output = Result<Response, ApiError>> + Send;
+
+    /// Records a request that was refused before there was a caller to ask a policy about: a forged
+    /// identity, another user namespace, a process that names users without being a service.
+    fn refused(&self, refused: &Refused<'_>) {
+        let _ = refused;
+    }
+
+    /// What identities are made of has changed (users, groups, their names): every decision that was
+    /// made before is void. May block for a commit.
+    fn identity_changed(&self) {}
+
+    /// Which facts about a process the policies in force ask for.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// For how long an answer that was given to a service may be relied on, and under which
+    /// authorisation epoch it was given; `None` where nobody promises anything.
+    fn reliance(&self, caller: &Caller) -> Option<Reliance> {
+        let _ = caller;
+        None
+    }
+}
+
+/// A request that was refused before a policy could be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    /// The request's id, also in the response.
+    pub id: Uuid,
+    /// The operation, or what the client gave for one; `-` where it gave none.
+    pub operation: &'a str,
+    /// The principal of the connection.
+    pub principal: &'a str,
+    /// User id at connect.
+    pub uid: u32,
+    /// Primary group id at connect.
+    pub gid: u32,
+    /// Process id at connect.
+    pub pid: u32,
+    /// The error that is replied with.
+    pub error: &'a ApiError,
+}
+
+/// Facts about a process that cost something to establish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The path of the executable, compared again at each request.
+    pub exe: bool,
+    /// The SHA-256 of the executable.
+    pub exe_sha256: bool,
+}
+
+/// How long an answer may be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reliance {
+    /// The authorisation epoch of the answer.
+    pub epoch: u64,
+    /// From now on.
+    pub valid_for: Duration,
 }

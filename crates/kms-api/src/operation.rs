@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::error::{ApiError, ErrorCode};
+use crate::identity::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
 use crate::request::*;
@@ -146,6 +147,7 @@ operations! {
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
+        GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
     }
 }
 
@@ -165,7 +167,8 @@ impl Request {
             | Self::GetPolicy(_)
             | Self::DescribeVolume(_)
             | Self::ListVolumes(_)
-            | Self::GetStatus(_) => None,
+            | Self::GetStatus(_)
+            | Self::GetCallerIdentity(_) => None,
             Self::DescribeKey(r) => Some(&r.key_id),
             Self::CreateAlias(r) => Some(&r.target_key_id),
             Self::UpdateAlias(r) => Some(&r.target_key_id),

@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use kms_api::{ApiError, EmptyResponse, ErrorCode, Request, Response};
+use kms_api::{ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, Request, Response};
 
 use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
@@ -104,7 +104,7 @@ impl Kms {
     pub fn handle(
         &self,
         request: &Request,
-        _caller: &Caller,
+        caller: &Caller,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         match request {
@@ -138,6 +138,11 @@ impl Kms {
             Request::DescribeVolume(r) => self.describe_volume(r),
             Request::ListVolumes(r) => self.list_volumes(r),
             Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(world)))),
+            Request::GetCallerIdentity(_) => {
+                let account = &self.snapshot.meta.scope.account;
+                let identity = GetCallerIdentityResponse::of(caller, account);
+                Ok(reply(Response::GetCallerIdentity(identity)))
+            }
         }
     }
 

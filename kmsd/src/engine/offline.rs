@@ -115,7 +115,12 @@ impl Offline {
 }
 
 impl Service for Offline {
-    async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
+    async fn call(
+        &self,
+        _: uuid::Uuid,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Response, ApiError> {
         let outcome = match &request {
             Request::GetPolicy(_) | Request::Decrypt(_) => self.evaluate(&request, &caller)?,
             _ => {

@@ -20,7 +20,12 @@ use crate::service::Service;
 struct Echo;
 
 impl Service for Echo {
-    async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
+    async fn call(
+        &self,
+        _: uuid::Uuid,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Response, ApiError> {
         match request {
             Request::Encrypt(r) if r.key_id == "slow" => {
                 tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,0 +1,135 @@
+//! kmsd's operations on identities: who the caller is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::caller::{Caller, CallerRole};
+use crate::request::requests;
+use crate::response::responses;
+
+requests! {
+    /// Asks who kmsd takes the caller for.
+    #[derive(Default, Copy)]
+    GetCallerIdentityRequest {}
+}
+
+responses! {
+    /// Who the caller is.
+    GetCallerIdentityResponse {
+        /// 12 digits.
+        account: String,
+        /// The principal that records and errors name.
+        arn: String,
+        /// The user id as text, as `sts:GetCallerIdentity` has a text here.
+        user_id: String,
+        /// Every principal that a policy may name.
+        principals: Vec<String>,
+        /// `Root`, `Admin`, `Service`, `User` or `Internal`.
+        role: String,
+        /// User id.
+        uid: u32,
+        /// Primary group id.
+        gid: u32,
+        /// Process id at connect.
+        pid: u32,
+        /// Name of the user.
+        user_name: String,
+        /// All groups by number.
+        groups: Vec<u32>,
+        /// The names of those that have one.
+        group_names: Vec<String>,
+        /// Roles of the mapping rules.
+        roles: Vec<String>,
+        /// What is known of the process; absent where it could not be established.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        process: Option<CallerProcess>,
+        /// The service that asks on this user's behalf.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        via: Option<CallerVia>,
+    }
+
+    /// The process of a caller.
+    CallerProcess {
+        /// Its systemd unit.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        unit: Option<String>,
+        /// Path of its cgroup.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cgroup: Option<String>,
+        /// The unit's invocation id.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        invocation_id: Option<String>,
+        /// Path of its executable.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        exe: Option<String>,
+        /// SHA-256 of the executable, where a policy asks for it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        exe_sha256: Option<String>,
+        /// Label of the security module.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        security_label: Option<String>,
+        /// Whether a pidfd vouched for all this.
+        checked: bool,
+    }
+
+    /// A service that asks on behalf of a user.
+    CallerVia {
+        /// `kms:ViaService`.
+        service: String,
+        /// Its principal.
+        arn: String,
+        /// Its user id.
+        uid: u32,
+        /// Its process id at connect.
+        pid: u32,
+    }
+}
+
+impl CallerRole {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "Root",
+            Self::Admin => "Admin",
+            Self::Service => "Service",
+            Self::User => "User",
+            Self::Internal => "Internal",
+        }
+    }
+}
+
+impl GetCallerIdentityResponse {
+    /// What is known of `caller`, who belongs to `account`.
+    pub fn of(caller: &Caller, account: &str) -> Self {
+        let texts =
+            |list: &[std::sync::Arc<str>]| list.iter().map(|text| text.to_string()).collect();
+        Self {
+            account: account.to_owned(),
+            arn: caller.arn.to_string(),
+            user_id: caller.uid.to_string(),
+            principals: texts(&caller.principals),
+            role: caller.role.as_str().to_owned(),
+            uid: caller.uid,
+            gid: caller.gid,
+            pid: caller.pid,
+            user_name: caller.user_name.to_string(),
+            groups: caller.groups.to_vec(),
+            group_names: texts(&caller.group_names),
+            roles: texts(&caller.roles),
+            process: caller.process.as_deref().map(|process| CallerProcess {
+                unit: process.unit.clone(),
+                cgroup: process.cgroup.clone(),
+                invocation_id: process.invocation_id.clone(),
+                exe: process.exe.clone(),
+                exe_sha256: process.exe_sha256.clone(),
+                security_label: process.security_label.clone(),
+                checked: process.checked,
+            }),
+            via: caller.via.as_deref().map(|via| CallerVia {
+                service: via.service.to_string(),
+                arn: via.arn.to_string(),
+                uid: via.uid,
+                pid: via.pid,
+            }),
+        }
+    }
+}
