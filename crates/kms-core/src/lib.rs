@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod audit;
 pub mod blob;
 pub mod clock;
 pub mod domain;

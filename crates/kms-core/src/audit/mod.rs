@@ -1,0 +1,19 @@
+//! The audit log: what a record says, its canonical bytes, and the chain over them.
+//!
+//! Pure: no file, no clock. The log is a sequence of lines. Line `n` (counted from 0) is the canonical JSON
+//! `{"prev":CHAIN,"record":{...},"seq":n}` and a newline, where `CHAIN` is the chain value of line `n - 1`. Both
+//! the chain and the leaf hashes of the Merkle tree are over the line without its newline.
+
+mod chain;
+mod line;
+mod record;
+
+#[cfg(test)]
+mod tests;
+
+pub use chain::{Chain, leaf_hash};
+pub use line::{Line, LineError, MAX_LINE, compose, split};
+pub use record::{
+    Actor, ActorVia, Authorization, Effect, Failure, KMS_SOURCE, Kind, LOCAL_SOURCE, Record,
+    Recorded,
+};

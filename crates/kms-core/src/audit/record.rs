@@ -1,0 +1,316 @@
+//! What one record says.
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use kms_api::{ApiError, Caller, CallerRole};
+use kms_crypto::sha256;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::line::{ENVELOPE, MAX_LINE};
+
+/// Source of records about operations and events of AWS KMS.
+pub const KMS_SOURCE: &str = "kms.amazonaws.com";
+/// Source of records about kmsd's own operations and events.
+pub const LOCAL_SOURCE: &str = "kmsd.local";
+
+/// Members of a request, a response or an event, by name.
+pub type Recorded = BTreeMap<String, Value>;
+
+/// One record: a request with its outcome, or something the service did by itself.
+///
+/// Never holds a plaintext, a ciphertext, key material or a grant token. The fields are declared in the order of
+/// their names, which makes the JSON canonical: sorted members, no spaces, UTF-8.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// What decided about the request; none where it did not come to a decision.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub authorization: Option<Authorization>,
+    /// Who asked; none for what the service did by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub caller: Option<Actor>,
+    /// What a service event says, and for a request what CloudTrail has under `additionalEventData`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub details: Recorded,
+    /// The authorisation epoch it was decided under.
+    pub epoch: u64,
+    /// Why the request was refused or failed; none if it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<Failure>,
+    /// A UUID.
+    pub event_id: String,
+    /// ARNs of the keys concerned.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub keys: Vec<String>,
+    /// Request or service event.
+    pub kind: Kind,
+    /// Name of the operation or of the event.
+    pub operation: String,
+    /// Members of the request, by their names in CloudTrail (`keyId`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub parameters: Recorded,
+    /// Whether it is an operation that changes nothing; uses of a key count as such, as with AWS.
+    pub read_only: bool,
+    /// The UUID that the reply carries.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request_id: Option<String>,
+    /// Members of the response, where CloudTrail has them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub response: Recorded,
+    /// [`KMS_SOURCE`] or [`LOCAL_SOURCE`].
+    pub source: String,
+    /// Wall clock, milliseconds since 1970-01-01 UTC.
+    pub time: i64,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A request.
+    Api,
+    /// Something the service did by itself.
+    Service,
+}
+
+/// Who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Actor {
+    /// Principal.
+    pub arn: String,
+    /// Whether a pidfd vouched for what is said of the process.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub checked: bool,
+    /// Path of the executable.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe: Option<String>,
+    /// SHA-256 of the executable, where a policy asked for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exe_sha256: Option<String>,
+    /// Primary group id.
+    pub gid: u32,
+    /// Label of the security module.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Process id at connect.
+    pub pid: u32,
+    /// `root`, `admin`, `service`, `user`, `internal`, or `stranger` for one that is not let in.
+    pub role: String,
+    /// User id.
+    pub uid: u32,
+    /// The systemd unit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unit: Option<String>,
+    /// Name of the user.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub user: String,
+    /// The service that asked on behalf of this user.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub via: Option<ActorVia>,
+}
+
+/// A service that asked on behalf of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActorVia {
+    /// The service's own principal.
+    pub arn: String,
+    /// Its process id at connect.
+    pub pid: u32,
+    /// `kms:ViaService`.
+    pub service: String,
+    /// Its user id.
+    pub uid: u32,
+}
+
+/// Whether a decision allows or denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The request was authorised.
+    Allow,
+    /// It was not.
+    Deny,
+}
+
+/// What decided about a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Authorization {
+    /// `key-policy`, `identity-policy`, `guard-rail`, `grant`, `root`, `internal`; with [`Effect::Deny`] also
+    /// `implicit` (nothing allowed it) and `facts` (something a policy asks for is not known).
+    pub by: String,
+    /// The policy's name or the grant's id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub document: Option<String>,
+    /// Allowed or denied.
+    pub effect: Effect,
+    /// The statement's Sid, or its index.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub statement: Option<String>,
+}
+
+/// The error of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failure {
+    /// The code on the wire, for example `AccessDeniedException`.
+    pub code: String,
+    /// The text of the reply.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+}
+
+impl Failure {
+    /// Longest text that is recorded, in bytes; an error may quote what a caller sent.
+    const MAX_MESSAGE: usize = 2048;
+}
+
+impl From<&ApiError> for Failure {
+    fn from(error: &ApiError) -> Self {
+        let message = error.message.as_deref().map(|text| {
+            let end = (0..=text.len().min(Self::MAX_MESSAGE))
+                .rev()
+                .find(|end| text.is_char_boundary(*end));
+            text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+        });
+        Self {
+            code: error.code.as_str().to_owned(),
+            message,
+        }
+    }
+}
+
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        let mut actor = Self {
+            arn: caller.arn.to_string(),
+            gid: caller.gid,
+            pid: caller.pid,
+            role: match caller.role {
+                CallerRole::Root => "root",
+                CallerRole::Admin => "admin",
+                CallerRole::Service => "service",
+                CallerRole::User => "user",
+                CallerRole::Internal => "internal",
+            }
+            .to_owned(),
+            uid: caller.uid,
+            user: caller.user_name.to_string(),
+            via: caller.via.as_deref().map(|via| ActorVia {
+                arn: via.arn.to_string(),
+                pid: via.pid,
+                service: via.service.to_string(),
+                uid: via.uid,
+            }),
+            ..Self::default()
+        };
+        if let Some(facts) = caller.process.as_deref() {
+            actor.checked = facts.checked;
+            actor.exe.clone_from(&facts.exe);
+            actor.exe_sha256.clone_from(&facts.exe_sha256);
+            actor.label.clone_from(&facts.security_label);
+            actor.unit.clone_from(&facts.unit);
+        }
+        actor
+    }
+}
+
+impl Record {
+    /// A record of something the service did by itself; `source` is [`KMS_SOURCE`] or [`LOCAL_SOURCE`].
+    pub fn service(event_id: String, time_ms: i64, source: &str, event: &str) -> Self {
+        Self {
+            authorization: None,
+            caller: None,
+            details: Recorded::new(),
+            epoch: 0,
+            error: None,
+            event_id,
+            keys: Vec::new(),
+            kind: Kind::Service,
+            operation: event.to_owned(),
+            parameters: Recorded::new(),
+            read_only: false,
+            request_id: None,
+            response: Recorded::new(),
+            source: source.to_owned(),
+            time: time_ms,
+        }
+    }
+
+    /// With a detail.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With a key.
+    #[must_use]
+    pub fn key(mut self, arn: impl Into<String>) -> Self {
+        self.keys.push(arn.into());
+        self
+    }
+
+    /// The canonical bytes. Members that are too long for a line are replaced by their length and SHA-256, the
+    /// longest first.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        const MAX: usize = MAX_LINE - ENVELOPE;
+        let bytes = encode(self);
+        if bytes.len() <= MAX {
+            return bytes;
+        }
+        let mut shorter = self.clone();
+        loop {
+            let members = shorter
+                .parameters
+                .values_mut()
+                .chain(shorter.response.values_mut())
+                .chain(shorter.details.values_mut());
+            let longest = members
+                .map(|value| (value.to_string(), value))
+                .max_by_key(|(text, _)| text.len());
+            match longest {
+                Some((text, value)) if text.len() > 128 => {
+                    let whole = match &value {
+                        Value::String(text) => text.clone(),
+                        _ => text,
+                    };
+                    *value = json!({
+                        "length": whole.len(),
+                        "sha256": HEXLOWER.encode(&sha256(&[whole.as_bytes()])),
+                    });
+                }
+                // Only names are left, which the decoder bounds.
+                _ => {
+                    shorter.parameters.clear();
+                    shorter.response.clear();
+                    shorter.keys.truncate(16);
+                    return encode(&shorter);
+                }
+            }
+            let bytes = encode(&shorter);
+            if bytes.len() <= MAX {
+                return bytes;
+            }
+        }
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// The text says why they are no record.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1024);
+    // Every member has a JSON form, and memory takes every write.
+    let _ = serde_json::to_writer(&mut bytes, record);
+    bytes
+}
