@@ -184,6 +184,7 @@ fn from_api(error: &ApiError) -> Failure {
         ErrorCode::DryRunOperation
         | ErrorCode::InvalidAliasName
         | ErrorCode::InvalidArn
+        | ErrorCode::InvalidGrantId
         | ErrorCode::InvalidGrantToken
         | ErrorCode::InvalidKeyUsage
         | ErrorCode::InvalidMarker

@@ -140,6 +140,21 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// An operation that a grant can allow.
+    GrantOperation {
+        Decrypt = "Decrypt", Encrypt = "Encrypt", GenerateDataKey = "GenerateDataKey",
+        GenerateDataKeyWithoutPlaintext = "GenerateDataKeyWithoutPlaintext",
+        ReEncryptFrom = "ReEncryptFrom", ReEncryptTo = "ReEncryptTo", Sign = "Sign", Verify = "Verify",
+        GetPublicKey = "GetPublicKey", CreateGrant = "CreateGrant", RetireGrant = "RetireGrant",
+        DescribeKey = "DescribeKey", GenerateDataKeyPair = "GenerateDataKeyPair",
+        GenerateDataKeyPairWithoutPlaintext = "GenerateDataKeyPairWithoutPlaintext",
+        GenerateMac = "GenerateMac", VerifyMac = "VerifyMac",
+        DeriveSharedSecret = "DeriveSharedSecret", Encapsulate = "Encapsulate",
+        Decapsulate = "Decapsulate",
+    }
+}
+
+wire_enum! {
     /// Whose keys ListKeys lists.
     ResourceOwner { OwnedBySelf = "SELF", OtherAccountsViaRam = "OTHER_ACCOUNTS_VIA_RAM", }
 }

@@ -57,6 +57,8 @@ error_codes! {
     InvalidArn = "InvalidArnException", 400;
     /// Ciphertext or encryption context is not what was produced.
     InvalidCiphertext = "InvalidCiphertextException", 400;
+    /// Grant id not valid.
+    InvalidGrantId = "InvalidGrantIdException", 400;
     /// Grant token not valid.
     InvalidGrantToken = "InvalidGrantTokenException", 400;
     /// Key usage or algorithm does not fit the operation.

@@ -2,8 +2,8 @@
 //!
 //! Order, each step durable before the next:
 //!
-//! 1. [`begin`]: the doomed keys become tombstones, their material, aliases and policy secrets go, a
-//!    new domain key is current;
+//! 1. [`begin`]: the doomed keys become tombstones, their material, aliases, grants and policy
+//!    secrets go, a new domain key is current;
 //! 2. [`rewrap`], repeated: survivors move from older domain keys to the current one. What is still
 //!    to do is read off the rows, so an interruption needs no cursor of its own;
 //! 3. [`drop_old`]: the older domain keys go, with every wrap of them;
@@ -22,7 +22,7 @@ use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::KeyId;
 use crate::rows::{
     Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
-    domain_id, material_id,
+    domain_id, grant_id, material_id,
 };
 use crate::snapshot::Snapshot;
 
@@ -51,6 +51,9 @@ pub fn begin(snapshot: &Snapshot, doomed: &[KeyId], domain: DomainRow, now: Now)
         }
         for name in snapshot.names.get(&key.id).into_iter().flatten() {
             changes.push(Change::Remove(Table::Alias, name.clone()));
+        }
+        for row in snapshot.grants.of_key(key.id, None) {
+            changes.push(Change::Remove(Table::Grant, grant_id(row.key, &row.id)));
         }
         // The row stays, without its secret: it answers which trees were lost with the key.
         for row in snapshot.policies().filter(|row| row.key == key.id) {

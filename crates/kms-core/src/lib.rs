@@ -16,6 +16,7 @@ pub mod clock;
 pub mod domain;
 pub mod entropy;
 pub mod epoch;
+pub mod grants;
 pub mod ids;
 pub mod kms;
 pub mod provider;

@@ -383,6 +383,8 @@ pub struct GrantRow {
     pub parent: Option<String>,
     /// When it retires itself.
     pub ends: Option<Due>,
+    /// 16 random bytes that its grant tokens are made under. They authenticate tokens and open nothing.
+    pub token_key: Bytes,
 }
 
 /// Whom an identity policy is attached to.

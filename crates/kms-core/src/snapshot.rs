@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::grants::Grants;
 use crate::ids::{KeyId, MaterialId};
 use crate::rows::{
-    AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GrantRow, GuardRailRow, IdentityPolicyRow,
-    KeyRow, LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table,
-    VolumeRow, domain_id, identity_policy_id, material_id, policy_id,
+    AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
+    LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table, VolumeRow,
+    domain_id, identity_policy_id, material_id, policy_id,
 };
 
 /// The rows of one store.
@@ -23,7 +24,7 @@ pub struct Snapshot {
     pub(crate) names: BTreeMap<KeyId, BTreeSet<String>>,
     pub(crate) volumes: BTreeMap<String, Arc<VolumeRow>>,
     pub(crate) policies: BTreeMap<(String, String), Arc<PolicyRow>>,
-    pub(crate) grants: BTreeMap<KeyId, BTreeMap<String, Arc<GrantRow>>>,
+    pub(crate) grants: Grants,
     pub(crate) identity_policies: BTreeMap<String, Arc<IdentityPolicyRow>>,
     pub(crate) guard_rails: BTreeMap<String, Arc<GuardRailRow>>,
     pub(crate) leases: BTreeMap<String, Arc<LeaseRow>>,
@@ -59,7 +60,7 @@ impl Snapshot {
             names: BTreeMap::new(),
             volumes: BTreeMap::new(),
             policies: BTreeMap::new(),
-            grants: BTreeMap::new(),
+            grants: Grants::default(),
             identity_policies: BTreeMap::new(),
             guard_rails: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -134,6 +135,11 @@ impl Snapshot {
         self.policies.values()
     }
 
+    /// The grants.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
     fn put(&mut self, row: Row) {
         match row {
             Row::Meta(row) => self.meta = *row,
@@ -166,12 +172,7 @@ impl Snapshot {
                 self.policies
                     .insert((row.volume.clone(), row.id.clone()), Arc::new(row));
             }
-            Row::Grant(row) => {
-                self.grants
-                    .entry(row.key)
-                    .or_default()
-                    .insert(row.id.clone(), Arc::from(row));
-            }
+            Row::Grant(row) => self.grants.put(Arc::from(row)),
             Row::IdentityPolicy(row) => {
                 let id = identity_policy_id(row.kind, &row.identity, &row.name);
                 self.identity_policies.insert(id, Arc::new(row));
@@ -236,13 +237,8 @@ impl Snapshot {
                 let Some((key, grant)) = id.split_once('/') else {
                     return;
                 };
-                if let Ok(key) = key.parse::<KeyId>()
-                    && let Some(grants) = self.grants.get_mut(&key)
-                {
-                    grants.remove(grant);
-                    if grants.is_empty() {
-                        self.grants.remove(&key);
-                    }
+                if let Ok(key) = key.parse::<KeyId>() {
+                    self.grants.remove(key, grant);
                 }
             }
             Table::IdentityPolicy => {
