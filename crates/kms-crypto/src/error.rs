@@ -64,4 +64,7 @@ pub enum TextError {
     /// All characters are possible, but the checksum says that at least one is wrong.
     #[error("the key's checksum does not match: at least one character is wrong")]
     Checksum,
+    /// The checksum is right, and yet no program wrote this: numbers in it contradict each other.
+    #[error("the numbers in it contradict each other: it was not written by this program")]
+    Contradiction,
 }

@@ -2,13 +2,11 @@
 //!
 //! One message per encapsulation ("single-shot", RFC 9180 section 6), so the sequence number is always 0.
 
-mod text;
-
 use zeroize::Zeroizing;
 
 use crate::gcm::{GCM_NONCE_LEN, GCM_TAG_LEN};
 use crate::provider::{Active, Gcm, Provider};
-use crate::{CryptoError, Key, SecretBytes};
+use crate::{CryptoError, Key, SecretBytes, text};
 
 /// Bytes of an encapsulated key, in front of each sealed message.
 const ENC_LEN: usize = 32;
@@ -63,13 +61,18 @@ impl RecoveryPrivateKey {
     /// # Errors
     /// [`CryptoError::Text`] says what is wrong with the text.
     pub fn from_text(text: &str) -> Result<Self, CryptoError> {
-        Key::try_init(|key| text::decode(text::PRIVATE, text, key)).map(Self)
+        Key::try_init(|key| text::decode(text::PRIVATE, text, key.as_mut_slice())).map(Self)
     }
 
     /// The key for a human to keep: `KMSD-RECOVERY-1-` and 7 groups of 8 characters (ASCII), the last 5 of which are
     /// a checksum with the remainder of the key.
     pub fn to_text(&self) -> SecretBytes {
         text::encode(text::PRIVATE, self.0.expose())
+    }
+
+    /// The bytes, for splitting them.
+    pub(crate) fn key(&self) -> &Key<32> {
+        &self.0
     }
 
     /// The public key that belongs to this private key.

@@ -4,7 +4,7 @@
 //! must never do I/O, read a clock, log, or print a secret. Its main types are [`Key`], a key of fixed length in
 //! locked memory, and what is made from one: [`XtsKey`] and [`GcmKey`] for file content, [`SivKey`] for names,
 //! [`seal_message`] for KMS ciphertexts, [`wrap_key`] for keys under keys, [`RecoveryPublicKey`] for the recovery
-//! recipient.
+//! recipient, [`split`] and [`combine`] for shares of its private key.
 //!
 //! The implementation behind them is chosen at compile time: AWS-LC (feature `aws-lc`, the default), or the crates of
 //! the RustCrypto project (`--no-default-features --features rustcrypto`, or `prefer-rustcrypto` where another crate
@@ -43,9 +43,11 @@ mod process;
 mod provider;
 mod random;
 mod secret;
+mod shares;
 mod siv;
 #[cfg(test)]
 mod tests;
+mod text;
 mod wrap;
 mod xts;
 
@@ -57,6 +59,7 @@ pub use kdf::{constant_time_eq, hkdf_key, hkdf_sha256, hmac_sha256, sha256};
 pub use process::harden_process;
 pub use random::{fill_random, random_array};
 pub use secret::{Key, LockStatus, SecretBytes, lock_status};
+pub use shares::{Combined, MAX_SHARES, RecoveryShare, ShareError, combine, split};
 pub use siv::{SIV_TAG_LEN, SivKey};
 pub use wrap::{WRAP_OVERHEAD, unwrap_key, wrap_key};
 pub use xts::{XTS_UNIT, XtsKey};

@@ -5,20 +5,21 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::TextError;
 use crate::{CryptoError, SecretBytes, constant_time_eq, sha256};
 
-pub(super) const PRIVATE: &str = "KMSD-RECOVERY-1";
-pub(super) const PUBLIC: &str = "KMSD-RECIPIENT-1";
+pub(crate) const PRIVATE: &str = "KMSD-RECOVERY-1";
+pub(crate) const PUBLIC: &str = "KMSD-RECIPIENT-1";
+pub(crate) const SHARE: &str = "KMSD-SHARE-1";
 
 /// No I, L, O (they look like digits) and no U (<https://www.crockford.com/base32.html>).
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CHECKSUM: usize = 3;
-/// 32 bytes of key and the checksum are 280 bits, exactly 56 characters.
-const CHARACTERS: usize = 56;
 const GROUP: usize = 8;
 
-pub(super) fn encode(word: &'static str, key: &[u8; 32]) -> SecretBytes {
+/// With the checksum `key` has a multiple of five bytes, so that it fills its characters: 32 bytes are 56 of them.
+pub(crate) fn encode(word: &'static str, key: &[u8]) -> SecretBytes {
     let payload = with_checksum(word, key);
+    let characters = characters(key.len());
     // The final length is reserved, so that growing leaves no copies on the heap.
-    let mut text = Vec::with_capacity(word.len() + CHARACTERS + CHARACTERS / GROUP);
+    let mut text = Vec::with_capacity(word.len() + characters + characters / GROUP + 1);
     text.extend_from_slice(word.as_bytes());
     let mut written = 0;
     for five in payload.chunks(5) {
@@ -38,11 +39,7 @@ pub(super) fn encode(word: &'static str, key: &[u8; 32]) -> SecretBytes {
     SecretBytes::from(text)
 }
 
-pub(super) fn decode(
-    word: &'static str,
-    text: &str,
-    key: &mut [u8; 32],
-) -> Result<(), CryptoError> {
+pub(crate) fn decode(word: &'static str, text: &str, key: &mut [u8]) -> Result<(), CryptoError> {
     let mut clean = Zeroizing::new(Vec::with_capacity(text.len()));
     clean.extend(
         text.bytes()
@@ -65,22 +62,24 @@ pub(super) fn decode(
         let value = value.ok_or(TextError::Character(values.len()))?;
         values.push(value as u64);
     }
-    if values.len() != CHARACTERS {
+    if values.len() != characters(key.len()) {
         return Err(TextError::Length {
-            expected: CHARACTERS,
+            expected: characters(key.len()),
             got: values.len(),
         }
         .into());
     }
 
-    let mut payload = Zeroizing::new([0_u8; 32 + CHECKSUM]);
+    let mut payload = Zeroizing::new(vec![0_u8; key.len() + CHECKSUM]);
     for (five, eight) in payload.chunks_mut(5).zip(values.chunks(8)) {
         let bits = eight.iter().fold(0_u64, |bits, value| bits << 5 | value);
         let [_, _, _, bytes @ ..] = bits.to_be_bytes();
-        five.copy_from_slice(&bytes);
+        for (to, from) in five.iter_mut().zip(bytes) {
+            *to = from;
+        }
     }
-    if let Some(found) = payload.first_chunk::<32>() {
-        key.copy_from_slice(found);
+    for (to, from) in key.iter_mut().zip(payload.iter()) {
+        *to = *from;
     }
     if constant_time_eq(with_checksum(word, key).as_slice(), payload.as_slice()) {
         Ok(())
@@ -91,13 +90,18 @@ pub(super) fn decode(
 }
 
 /// The key and 24 bits of SHA-256 over the word and the key, so that a key of one kind is not read as another.
-fn with_checksum(word: &str, key: &[u8; 32]) -> Zeroizing<[u8; 32 + CHECKSUM]> {
+fn with_checksum(word: &str, key: &[u8]) -> Zeroizing<Vec<u8>> {
     let sum = sha256(&[word.as_bytes(), key]);
-    let mut payload = Zeroizing::new([0; 32 + CHECKSUM]);
+    let mut payload = Zeroizing::new(vec![0; key.len() + CHECKSUM]);
     for (to, from) in payload.iter_mut().zip(key.iter().chain(&sum)) {
         *to = *from;
     }
     payload
+}
+
+/// How many characters so many bytes and their checksum have.
+fn characters(bytes: usize) -> usize {
+    (bytes + CHECKSUM) * 8 / 5
 }
 
 #[cfg(test)]
