@@ -7,14 +7,15 @@ UNITDIR    ?= /lib/systemd/system
 CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo demo-down test test-full bench bench-full lint fmt install deps
+.PHONY: help demo demo-down test test-full bench bench-full bench-kmsd lint fmt install deps
 
 help:
 	@echo "make demo        try it: swtpm, kmsd and an encrypted directory under ./demo"
 	@echo "make demo-down   remove every trace of the demo"
 	@echo "make test        all tests (root: real mounts, swtpm, one boot of systemd)"
 	@echo "make test-full   the same with longer file system exercises"
-	@echo "make bench       speed beside gocryptfs"
+	@echo "make bench       speed of kmsfs beside gocryptfs, and of kmsd with and without its log"
+	@echo "make bench-kmsd  only the latter"
 	@echo "make bench-full  the same in both content modes, seven rounds each"
 	@echo "make lint        rustfmt, clippy and cargo-deny"
 	@echo "make install     programs, units and documents below \$$(DESTDIR)\$$(PREFIX)"
@@ -35,6 +36,12 @@ test-full:
 bench:
 	@scripts/deps.sh build bench
 	@bench/run
+	@$(MAKE) --no-print-directory bench-kmsd
+
+bench-kmsd:
+	@scripts/deps.sh build
+	@$(CARGO) build --release --locked -q -p kmsd
+	@$(CARGO) bench --locked -q -p kms-tests --bench kmsd_load
 
 bench-full:
 	@scripts/deps.sh build bench
