@@ -7,6 +7,7 @@
 mod chain;
 mod line;
 mod record;
+pub mod tree;
 
 #[cfg(test)]
 mod tests;
