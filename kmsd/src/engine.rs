@@ -109,7 +109,7 @@ impl Engine {
                 let shared = Arc::clone(&self.shared);
                 let task = tokio::task::spawn_blocking(move || {
                     shared.write(first(change), |kms, world| {
-                        kms.handle(&request, &caller, world)
+                        kms.handle(&request, &caller, world).outcome
                     })
                 });
                 // A panic in there has been reported by the hook; the caller learns that it failed.
@@ -132,7 +132,7 @@ impl Engine {
             Outcome::Reply(response) if !self.shared.must_be_proved(request) => Ok(*response),
             Outcome::Use(usage) => block_on::block_on(usage.run(&self.shared.provider)),
             change => self.shared.write(first(change), |kms, world| {
-                kms.handle(request, caller, world)
+                kms.handle(request, caller, world).outcome
             }),
         }
     }
@@ -210,7 +210,7 @@ impl Shared {
             domain: &domain,
             host,
         };
-        kms.handle(request, caller, &world)
+        kms.handle(request, caller, &world).outcome
     }
 
     fn check_open(&self) -> Result<(), ApiError> {

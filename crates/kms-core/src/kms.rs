@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use kms_api::{ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, Request, Response};
 
+use crate::authz::{Authorized, Handled};
 use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
@@ -24,6 +25,7 @@ use crate::rows::{Change, KeyRow, State};
 use crate::snapshot::Snapshot;
 use crate::states::{self, Action};
 
+pub(crate) use aliases::check_name as check_alias_name;
 pub use background::DueKeys;
 pub use crypto::Use;
 pub use kms_api::Caller;
@@ -97,47 +99,56 @@ impl Kms {
         }
     }
 
-    /// Evaluates a request. Nothing changes by this: the outcome says what is to happen.
-    ///
-    /// # Errors
-    /// The error to reply with, in AWS's words.
-    pub fn handle(
+    /// Evaluates a request: whether it is allowed, then what it does. Nothing changes by this: the outcome says what is
+    /// to happen.
+    pub fn handle(&self, request: &Request, caller: &Caller, world: &World<'_>) -> Handled {
+        match self.authorize(request, caller) {
+            Ok(auth) => {
+                let outcome = self.perform(&auth, request, caller, world);
+                auth.handled(outcome)
+            }
+            Err(refused) => *refused,
+        }
+    }
+
+    fn perform(
         &self,
+        auth: &Authorized,
         request: &Request,
         caller: &Caller,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         match request {
-            Request::CreateKey(r) => self.create_key(r, world),
-            Request::DescribeKey(r) => self.describe_key(r),
-            Request::ListKeys(r) => self.list_keys(r),
-            Request::EnableKey(r) => self.enable_key(r),
-            Request::DisableKey(r) => self.disable_key(r),
-            Request::ScheduleKeyDeletion(r) => self.schedule_key_deletion(r, world),
-            Request::CancelKeyDeletion(r) => self.cancel_key_deletion(r),
-            Request::CreateAlias(r) => self.create_alias(r, world),
-            Request::UpdateAlias(r) => self.update_alias(r, world),
-            Request::DeleteAlias(r) => self.delete_alias(r),
-            Request::ListAliases(r) => self.list_aliases(r),
-            Request::Encrypt(r) => self.encrypt(r),
-            Request::Decrypt(r) => self.decrypt(r),
-            Request::ReEncrypt(r) => self.re_encrypt(r),
-            Request::GenerateDataKey(r) => self.generate_data_key(r, world),
+            Request::CreateKey(r) => self.create_key(auth, r, world),
+            Request::DescribeKey(r) => self.describe_key(auth, r),
+            Request::ListKeys(r) => self.list_keys(auth, r),
+            Request::EnableKey(r) => self.enable_key(auth, r),
+            Request::DisableKey(r) => self.disable_key(auth, r),
+            Request::ScheduleKeyDeletion(r) => self.schedule_key_deletion(auth, r, world),
+            Request::CancelKeyDeletion(r) => self.cancel_key_deletion(auth, r),
+            Request::CreateAlias(r) => self.create_alias(auth, r, world),
+            Request::UpdateAlias(r) => self.update_alias(auth, r, world),
+            Request::DeleteAlias(r) => self.delete_alias(auth, r),
+            Request::ListAliases(r) => self.list_aliases(auth, r),
+            Request::Encrypt(r) => self.encrypt(auth, r),
+            Request::Decrypt(r) => self.decrypt(auth, r),
+            Request::ReEncrypt(r) => self.re_encrypt(auth, r),
+            Request::GenerateDataKey(r) => self.generate_data_key(auth, r, world),
             Request::GenerateDataKeyWithoutPlaintext(r) => {
-                self.generate_data_key_without_plaintext(r, world)
+                self.generate_data_key_without_plaintext(auth, r, world)
             }
-            Request::GenerateRandom(r) => generate_random(r, world),
-            Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(r, world),
-            Request::ListKeyRotations(r) => self.list_key_rotations(r),
-            Request::GetKeyRotationStatus(r) => self.get_key_rotation_status(r),
-            Request::EnableKeyRotation(r) => self.enable_key_rotation(r, world),
-            Request::DisableKeyRotation(r) => self.disable_key_rotation(r),
-            Request::CreateVolume(r) => self.create_volume(r, world),
-            Request::CreatePolicy(r) => self.create_policy(r, world),
-            Request::GetPolicy(r) => self.get_policy(r, world),
-            Request::DescribeVolume(r) => self.describe_volume(r),
-            Request::ListVolumes(r) => self.list_volumes(r),
-            Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(world)))),
+            Request::GenerateRandom(r) => generate_random(auth, r, world),
+            Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(auth, r, world),
+            Request::ListKeyRotations(r) => self.list_key_rotations(auth, r),
+            Request::GetKeyRotationStatus(r) => self.get_key_rotation_status(auth, r),
+            Request::EnableKeyRotation(r) => self.enable_key_rotation(auth, r, world),
+            Request::DisableKeyRotation(r) => self.disable_key_rotation(auth, r),
+            Request::CreateVolume(r) => self.create_volume(auth, r, world),
+            Request::CreatePolicy(r) => self.create_policy(auth, r, world),
+            Request::GetPolicy(r) => self.get_policy(auth, r, world),
+            Request::DescribeVolume(r) => self.describe_volume(auth, r),
+            Request::ListVolumes(r) => self.list_volumes(auth, r),
+            Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(auth, world)))),
             Request::GetCallerIdentity(_) => {
                 let account = &self.snapshot.meta.scope.account;
                 let identity = GetCallerIdentityResponse::of(caller, account);
@@ -147,7 +158,7 @@ impl Kms {
     }
 
     /// A key by id, ARN, alias or alias ARN, as cryptographic operations and DescribeKey take it.
-    fn key_or_alias(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
+    pub(crate) fn key_or_alias(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
         match self.reference(text)? {
             KeyReference::Key(id) => self.key_by_id(id),
             KeyReference::Alias(name) => match self.snapshot.aliases.get(&name) {
@@ -158,14 +169,14 @@ impl Kms {
     }
 
     /// A key by id or ARN, as management operations take it.
-    fn key(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
+    pub(crate) fn key(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
         match self.reference(text)? {
             KeyReference::Key(id) => self.key_by_id(id),
             KeyReference::Alias(_) => Err(ApiError::not_found(format!("Invalid keyId '{text}'"))),
         }
     }
 
-    fn key_by_id(&self, id: KeyId) -> Result<&Arc<KeyRow>, ApiError> {
+    pub(crate) fn key_by_id(&self, id: KeyId) -> Result<&Arc<KeyRow>, ApiError> {
         self.live_key(id)
             .ok_or_else(|| ApiError::not_found(format!("Key '{}' does not exist", self.arn(id))))
     }
@@ -192,8 +203,13 @@ impl Kms {
         self.snapshot.meta.scope.key_arn(&id)
     }
 
-    /// Refuses what the key's state does not allow.
-    fn allow(&self, action: Action, key: &KeyRow) -> Result<(), ApiError> {
+    /// Refuses what the key's state does not allow, and a key that nobody asked the permissions for.
+    fn allow(&self, auth: &Authorized, action: Action, key: &KeyRow) -> Result<(), ApiError> {
+        if !auth.covers(key.id) {
+            return Err(internal(
+                "The request reached a key that it was not authorised for.",
+            ));
+        }
         states::check(action, key.state, key.origin, &self.arn(key.id))
     }
 
@@ -240,6 +256,7 @@ fn reply(response: Response) -> Outcome {
 const EMPTY: EmptyResponse = EmptyResponse {};
 
 fn generate_random(
+    _auth: &Authorized,
     request: &kms_api::GenerateRandomRequest,
     world: &World<'_>,
 ) -> Result<Outcome, ApiError> {

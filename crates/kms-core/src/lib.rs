@@ -11,6 +11,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod audit;
+pub mod authz;
 pub mod blob;
 pub mod clock;
 pub mod domain;
@@ -26,6 +27,7 @@ pub mod snapshot;
 pub mod states;
 pub mod storage;
 
+pub use authz::{Authorized, Basis, DenyBasis, Handled, Verdict};
 pub use clock::{Clock, Now};
 pub use domain::DomainKeys;
 pub use entropy::{Entropy, SystemEntropy};

@@ -110,7 +110,7 @@ impl Offline {
             domain: &self.domain.read(),
             host: &self.host,
         };
-        self.kms.handle(request, caller, &world)
+        self.kms.handle(request, caller, &world).outcome
     }
 }
 

@@ -8,6 +8,7 @@ use kms_api::{
 };
 
 use super::{EMPTY, Kms, Outcome, World, pages, reply};
+use crate::authz::Authorized;
 use crate::ids::KeyReference;
 use crate::rows::{AliasRow, Change, KeyRow, Row, Table};
 use crate::states::Action;
@@ -18,6 +19,7 @@ const MAX_ALIASES: usize = 50;
 impl Kms {
     pub(super) fn create_alias(
         &self,
+        auth: &Authorized,
         request: &CreateAliasRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -28,7 +30,7 @@ impl Kms {
             let text = format!("An alias with the name {arn} already exists");
             return Err(ApiError::new(ErrorCode::AlreadyExists, text));
         }
-        self.allow(Action::Name, key)?;
+        self.allow(auth, Action::Name, key)?;
         self.check_room(key)?;
         let row = AliasRow {
             name: name.to_owned(),
@@ -46,6 +48,7 @@ impl Kms {
 
     pub(super) fn update_alias(
         &self,
+        auth: &Authorized,
         request: &UpdateAliasRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -58,7 +61,7 @@ impl Kms {
         // Every key here is symmetric with one usage, so AWS's rule that both keys have the same
         // type and usage is met by any target.
         let key = self.target(&request.target_key_id)?;
-        self.allow(Action::Name, key)?;
+        self.allow(auth, Action::Name, key)?;
         if alias.key == key.id {
             return Ok(reply(Response::UpdateAlias(EMPTY)));
         }
@@ -75,7 +78,11 @@ impl Kms {
         Ok(write.tightening().into())
     }
 
-    pub(super) fn delete_alias(&self, request: &DeleteAliasRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn delete_alias(
+        &self,
+        _auth: &Authorized,
+        request: &DeleteAliasRequest,
+    ) -> Result<Outcome, ApiError> {
         let name = check_name(&request.alias_name)?;
         if !self.snapshot.aliases.contains_key(name) {
             return Err(self.no_alias(name));
@@ -87,7 +94,11 @@ impl Kms {
             .into())
     }
 
-    pub(super) fn list_aliases(&self, request: &ListAliasesRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn list_aliases(
+        &self,
+        _auth: &Authorized,
+        request: &ListAliasesRequest,
+    ) -> Result<Outcome, ApiError> {
         let key = request
             .key_id
             .as_deref()
@@ -129,6 +140,14 @@ impl Kms {
         })))
     }
 
+    /// The key that an alias of that name points to.
+    pub(crate) fn alias_target(&self, name: &str) -> Result<&KeyRow, ApiError> {
+        let name = check_name(name)?;
+        let alias = self.snapshot.aliases.get(name);
+        let alias = alias.ok_or_else(|| self.no_alias(name))?;
+        self.key_by_id(alias.key).map(AsRef::as_ref)
+    }
+
     fn entry(&self, row: &AliasRow) -> (String, AliasListEntry) {
         let entry = AliasListEntry {
             alias_name: row.name.clone(),
@@ -140,7 +159,8 @@ impl Kms {
         (row.name.clone(), entry)
     }
 
-    fn target(&self, text: &str) -> Result<&KeyRow, ApiError> {
+    /// The key that an alias is to point to.
+    pub(crate) fn target(&self, text: &str) -> Result<&KeyRow, ApiError> {
         match self.reference(text)? {
             KeyReference::Key(id) => self.key_by_id(id).map(AsRef::as_ref),
             KeyReference::Alias(_) => Err(ApiError::validation(
@@ -166,7 +186,7 @@ impl Kms {
     }
 }
 
-fn check_name(name: &str) -> Result<&str, ApiError> {
+pub(crate) fn check_name(name: &str) -> Result<&str, ApiError> {
     if !name.starts_with("alias/") || name == "alias/" {
         return Err(ApiError::validation(
             "Alias must start with the prefix \"alias/\". Please see \

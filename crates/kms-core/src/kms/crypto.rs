@@ -12,6 +12,7 @@ use kms_api::{
 };
 
 use super::{Kms, Outcome, World, internal, no_entropy};
+use crate::authz::Authorized;
 use crate::blob::{Header, associated_data};
 use crate::provider::{KeyProvider, ProviderError};
 use crate::rows::{KeyRow, MaterialRow};
@@ -173,10 +174,14 @@ fn provider_error(error: &ProviderError, arn: &str) -> ApiError {
 }
 
 impl Kms {
-    pub(super) fn encrypt(&self, request: &EncryptRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn encrypt(
+        &self,
+        auth: &Authorized,
+        request: &EncryptRequest,
+    ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(&request.key_id)?;
         check_algorithm(request.encryption_algorithm)?;
-        let under = self.sealing(key, &request.encryption_context)?;
+        let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -189,8 +194,13 @@ impl Kms {
         .into())
     }
 
-    pub(super) fn decrypt(&self, request: &DecryptRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn decrypt(
+        &self,
+        auth: &Authorized,
+        request: &DecryptRequest,
+    ) -> Result<Outcome, ApiError> {
         let opening = self.opening(
+            auth,
             request.key_id.as_deref(),
             request.encryption_algorithm,
             request.ciphertext_blob.as_ref(),
@@ -209,17 +219,22 @@ impl Kms {
         }
     }
 
-    pub(super) fn re_encrypt(&self, request: &ReEncryptRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn re_encrypt(
+        &self,
+        auth: &Authorized,
+        request: &ReEncryptRequest,
+    ) -> Result<Outcome, ApiError> {
         let destination = self.key_or_alias(&request.destination_key_id)?;
         check_algorithm(request.destination_encryption_algorithm)?;
         let from = self.opening(
+            auth,
             request.source_key_id.as_deref(),
             request.source_encryption_algorithm,
             request.ciphertext_blob.as_ref(),
             &request.source_encryption_context,
             request.dry_run && ignores_ciphertext(&request.dry_run_modifiers),
         )?;
-        let under = self.sealing(destination, &request.destination_encryption_context)?;
+        let under = self.sealing(auth, destination, &request.destination_encryption_context)?;
         match from {
             Some(from) => Ok(Use {
                 kind: Kind::ReEncrypt {
@@ -235,11 +250,12 @@ impl Kms {
 
     pub(super) fn generate_data_key(
         &self,
+        auth: &Authorized,
         request: &GenerateDataKeyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(&request.key_id)?;
-        let under = self.sealing(key, &request.encryption_context)?;
+        let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -256,11 +272,12 @@ impl Kms {
 
     pub(super) fn generate_data_key_without_plaintext(
         &self,
+        auth: &Authorized,
         request: &GenerateDataKeyWithoutPlaintextRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(&request.key_id)?;
-        let under = self.sealing(key, &request.encryption_context)?;
+        let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -278,10 +295,11 @@ impl Kms {
     /// The current material of a key that may encrypt.
     fn sealing(
         &self,
+        auth: &Authorized,
         key: &KeyRow,
         context: &BTreeMap<String, String>,
     ) -> Result<Sealing, ApiError> {
-        self.allow(Action::Cryptographic, key)?;
+        self.allow(auth, Action::Cryptographic, key)?;
         let current = key
             .current
             .and_then(|id| self.snapshot.materials.get(&key.id)?.get(&id));
@@ -306,6 +324,7 @@ impl Kms {
     /// looked at.
     fn opening(
         &self,
+        auth: &Authorized,
         key_text: Option<&str>,
         algorithm: Option<EncryptionAlgorithm>,
         blob: Option<&Blob>,
@@ -315,7 +334,7 @@ impl Kms {
         let named = key_text.map(|text| self.key_or_alias(text)).transpose()?;
         check_algorithm(algorithm)?;
         if let Some(key) = named {
-            self.allow(Action::Cryptographic, key)?;
+            self.allow(auth, Action::Cryptographic, key)?;
             if ignore_blob {
                 return Ok(None);
             }
@@ -328,16 +347,14 @@ impl Kms {
         let damaged = || ApiError::bare(ErrorCode::InvalidCiphertext);
         let bytes = blob.map_or(&[][..], Blob::as_slice);
         let (header, header_bytes, sealed) = Header::decode(bytes).ok_or_else(damaged)?;
-        // One answer for keys of other stores, keys that never were and keys that are destroyed.
-        let found = (header.scope == self.snapshot.meta.scope)
-            .then(|| self.live_key(header.key))
-            .flatten()
-            .ok_or_else(unknown_key)?;
+        let found = self.key_of_header(&header)?;
         if named.is_some_and(|key| key.id != found.id) {
             let text = "The key ID in the request does not identify a CMK that can perform this operation.";
             return Err(ApiError::new(ErrorCode::IncorrectKey, text));
         }
-        self.allow(Action::Cryptographic, found)?;
+        if named.is_none() {
+            self.allow(auth, Action::Cryptographic, found)?;
+        }
         let versions = self.snapshot.materials.get(&found.id);
         let material = versions
             .and_then(|v| v.get(&header.material))
@@ -348,6 +365,17 @@ impl Kms {
             associated: associated_data(header_bytes, context),
             arn: self.arn(found.id),
         }))
+    }
+}
+
+impl Kms {
+    /// The key that a ciphertext names. One answer for keys of other stores, keys that never were and keys that are
+    /// destroyed.
+    pub(crate) fn key_of_header(&self, header: &Header) -> Result<&Arc<KeyRow>, ApiError> {
+        (header.scope == self.snapshot.meta.scope)
+            .then(|| self.live_key(header.key))
+            .flatten()
+            .ok_or_else(unknown_key)
     }
 }
 
@@ -388,7 +416,7 @@ fn dry_run_refusal() -> ApiError {
     ApiError::new(ErrorCode::DryRunOperation, text)
 }
 
-fn unknown_key() -> ApiError {
+pub(crate) fn unknown_key() -> ApiError {
     ApiError::new(
         ErrorCode::AccessDenied,
         "The ciphertext refers to a customer master key that does not exist, does not exist in \

@@ -12,6 +12,7 @@ use kms_api::{
 use kms_crypto::{Key, hmac_sha256};
 
 use super::{EMPTY, Kms, Outcome, World, no_domain, no_entropy, no_memory, pages, reply};
+use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
 use crate::domain::Subject;
 use crate::entropy;
@@ -29,6 +30,7 @@ const MAX_POLICY: usize = 32_768;
 impl Kms {
     pub(super) fn create_key(
         &self,
+        _auth: &Authorized,
         request: &CreateKeyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -81,7 +83,11 @@ impl Kms {
         Ok(self.write(Response::CreateKey(response), changes).into())
     }
 
-    pub(super) fn describe_key(&self, request: &DescribeKeyRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn describe_key(
+        &self,
+        _auth: &Authorized,
+        request: &DescribeKeyRequest,
+    ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(&request.key_id)?;
         let response = DescribeKeyResponse {
             key_metadata: self.metadata(key),
@@ -89,7 +95,11 @@ impl Kms {
         Ok(reply(Response::DescribeKey(response)))
     }
 
-    pub(super) fn list_keys(&self, request: &ListKeysRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn list_keys(
+        &self,
+        _auth: &Authorized,
+        request: &ListKeysRequest,
+    ) -> Result<Outcome, ApiError> {
         let owners = &request.resource_owners;
         let own = owners.is_empty() || owners.contains(&ResourceOwner::OwnedBySelf);
         let list = if own {
@@ -124,9 +134,13 @@ impl Kms {
         })))
     }
 
-    pub(super) fn enable_key(&self, request: &EnableKeyRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn enable_key(
+        &self,
+        auth: &Authorized,
+        request: &EnableKeyRequest,
+    ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::Switch, key)?;
+        self.allow(auth, Action::Switch, key)?;
         if key.state == State::Enabled {
             return Ok(reply(Response::EnableKey(EMPTY)));
         }
@@ -138,9 +152,13 @@ impl Kms {
         Ok(self.write(Response::EnableKey(EMPTY), changes).into())
     }
 
-    pub(super) fn disable_key(&self, request: &DisableKeyRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn disable_key(
+        &self,
+        auth: &Authorized,
+        request: &DisableKeyRequest,
+    ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::Switch, key)?;
+        self.allow(auth, Action::Switch, key)?;
         if key.state == State::Disabled {
             return Ok(reply(Response::DisableKey(EMPTY)));
         }
@@ -155,6 +173,7 @@ impl Kms {
 
     pub(super) fn schedule_key_deletion(
         &self,
+        auth: &Authorized,
         request: &ScheduleKeyDeletionRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -171,7 +190,7 @@ impl Kms {
                  failed to satisfy constraint: Member must have value {limit}"
             )));
         }
-        self.allow(Action::ScheduleDeletion, key)?;
+        self.allow(auth, Action::ScheduleDeletion, key)?;
         let due = Due::after(world.now, u64::from(window_days) * DAY_MS);
         let row = KeyRow {
             state: State::PendingDeletion,
@@ -191,10 +210,11 @@ impl Kms {
 
     pub(super) fn cancel_key_deletion(
         &self,
+        auth: &Authorized,
         request: &CancelKeyDeletionRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::CancelDeletion, key)?;
+        self.allow(auth, Action::CancelDeletion, key)?;
         // A key that never got its material goes back to waiting for it.
         let state = match key.current {
             Some(_) => State::Disabled,

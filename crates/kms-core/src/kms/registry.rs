@@ -16,6 +16,7 @@ use kms_crypto::Key;
 
 use super::keys::wire_state;
 use super::{Kms, Outcome, World, internal, no_domain, no_entropy, no_memory, pages, reply};
+use crate::authz::Authorized;
 use crate::domain::Subject;
 use crate::entropy;
 use crate::rows::{Change, Mode, PolicyRow, Row, VolumeRow};
@@ -24,6 +25,7 @@ use crate::states::Action;
 impl Kms {
     pub(super) fn create_volume(
         &self,
+        _auth: &Authorized,
         request: &CreateVolumeRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -41,12 +43,13 @@ impl Kms {
 
     pub(super) fn create_policy(
         &self,
+        auth: &Authorized,
         request: &CreatePolicyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let volume = self.volume(request.volume_id)?;
         let key = self.key_or_alias(&request.key_id)?;
-        self.allow(Action::Cryptographic, key)?;
+        self.allow(auth, Action::Cryptographic, key)?;
 
         let policy_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);
         let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
@@ -80,23 +83,13 @@ impl Kms {
 
     pub(super) fn get_policy(
         &self,
+        auth: &Authorized,
         request: &GetPolicyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let volume = self.volume(request.volume_id)?;
-        let id = request.policy_id.to_string();
-        let row = self
-            .snapshot
-            .policies
-            .get(&(volume.id.clone(), id))
-            .ok_or_else(|| {
-                ApiError::not_found(format!(
-                    "Policy '{}' of volume '{}' does not exist",
-                    request.policy_id, request.volume_id
-                ))
-            })?;
+        let row = self.policy(request.volume_id, request.policy_id)?;
         let key = self.key_by_id(row.key)?;
-        self.allow(Action::Cryptographic, key)?;
+        self.allow(auth, Action::Cryptographic, key)?;
         let wrapped = row.secret.as_ref();
         let wrapped = wrapped.ok_or_else(|| internal("A policy has lost its secret."))?;
         let subject = Subject::PolicySecret(&row.volume, &row.id, row.generation);
@@ -113,6 +106,7 @@ impl Kms {
 
     pub(super) fn describe_volume(
         &self,
+        _auth: &Authorized,
         request: &DescribeVolumeRequest,
     ) -> Result<Outcome, ApiError> {
         let volume = self.volume(request.volume_id)?;
@@ -127,7 +121,11 @@ impl Kms {
         })))
     }
 
-    pub(super) fn list_volumes(&self, request: &ListVolumesRequest) -> Result<Outcome, ApiError> {
+    pub(super) fn list_volumes(
+        &self,
+        _auth: &Authorized,
+        request: &ListVolumesRequest,
+    ) -> Result<Outcome, ApiError> {
         let after = match pages::start("ListVolumes", request.marker.as_deref())? {
             None => Bound::Unbounded,
             Some(id) => Bound::Excluded(id),
@@ -153,7 +151,22 @@ impl Kms {
         })))
     }
 
-    fn volume(&self, id: ResourceId) -> Result<&VolumeRow, ApiError> {
+    /// A policy of a volume.
+    pub(crate) fn policy(
+        &self,
+        volume: ResourceId,
+        id: ResourceId,
+    ) -> Result<&PolicyRow, ApiError> {
+        let place = (self.volume(volume)?.id.clone(), id.to_string());
+        let found = self.snapshot.policies.get(&place).map(AsRef::as_ref);
+        found.ok_or_else(|| {
+            let text = format!("Policy '{id}' of volume '{volume}' does not exist");
+            ApiError::not_found(text)
+        })
+    }
+
+    /// A volume.
+    pub(crate) fn volume(&self, id: ResourceId) -> Result<&VolumeRow, ApiError> {
         self.snapshot
             .volumes
             .get(&id.to_string())

@@ -9,6 +9,7 @@ use kms_api::{
 };
 
 use super::{EMPTY, Kms, Outcome, World, Write, pages, reply};
+use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
 use crate::rows::{Change, KeyRow, MaterialRow, Rotation, RotationKind, Row, State};
 use crate::states::Action;
@@ -21,11 +22,12 @@ const CONFLICT_MS: i64 = 20 * 60 * 1000;
 impl Kms {
     pub(super) fn rotate_key_on_demand(
         &self,
+        auth: &Authorized,
         request: &RotateKeyOnDemandRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::Rotate, key)?;
+        self.allow(auth, Action::Rotate, key)?;
         let arn = self.arn(key.id);
         if key.on_demand_rotations >= MAX_ON_DEMAND {
             let text = format!(
@@ -74,10 +76,11 @@ impl Kms {
 
     pub(super) fn list_key_rotations(
         &self,
+        auth: &Authorized,
         request: &ListKeyRotationsRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::ListRotations, key)?;
+        self.allow(auth, Action::ListRotations, key)?;
         let all = request.include_key_material == Some(IncludeKeyMaterial::AllKeyMaterial);
         let list = format!("ListKeyRotations {} {all}", key.id);
         let after = match pages::start(&list, request.marker.as_deref())? {
@@ -105,10 +108,11 @@ impl Kms {
 
     pub(super) fn get_key_rotation_status(
         &self,
+        auth: &Authorized,
         request: &GetKeyRotationStatusRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::RotationStatus, key)?;
+        self.allow(auth, Action::RotationStatus, key)?;
         // A key that waits for its end is not rotated; cancelling brings the setting back.
         let rotation = key.rotation.filter(|_| key.state != State::PendingDeletion);
         Ok(reply(Response::GetKeyRotationStatus(
@@ -124,11 +128,12 @@ impl Kms {
 
     pub(super) fn enable_key_rotation(
         &self,
+        auth: &Authorized,
         request: &EnableKeyRotationRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::ScheduleRotation, key)?;
+        self.allow(auth, Action::ScheduleRotation, key)?;
         let asked = request.rotation_period_in_days;
         let period_days = asked
             .or_else(|| key.rotation.map(|r| r.period_days))
@@ -149,10 +154,11 @@ impl Kms {
 
     pub(super) fn disable_key_rotation(
         &self,
+        auth: &Authorized,
         request: &DisableKeyRotationRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        self.allow(Action::ScheduleRotation, key)?;
+        self.allow(auth, Action::ScheduleRotation, key)?;
         if key.rotation.is_none() {
             return Ok(reply(Response::DisableKeyRotation(EMPTY)));
         }

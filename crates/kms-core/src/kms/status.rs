@@ -6,6 +6,7 @@ use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
 
 use super::keys::wire_state;
 use super::{Kms, World};
+use crate::authz::Authorized;
 use crate::rows::State;
 
 /// What the daemon knows about itself and the catalogue does not.
@@ -24,7 +25,7 @@ pub struct HostStatus {
 }
 
 impl Kms {
-    pub(super) fn status(&self, world: &World<'_>) -> GetStatusResponse {
+    pub(super) fn status(&self, _auth: &Authorized, world: &World<'_>) -> GetStatusResponse {
         let mut keys = BTreeMap::new();
         for key in self
             .snapshot

@@ -129,7 +129,7 @@ impl Bench {
         let request =
             Request::decode(&target, body.to_string().as_bytes()).map_err(|e| e.to_string())?;
         let caller = Caller::internal("000000000000");
-        let outcome = self.world_call(|kms, world| kms.handle(&request, &caller, world));
+        let outcome = self.world_call(|kms, world| kms.handle(&request, &caller, world).outcome);
         let response = match outcome.map_err(|e| e.to_string())? {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,

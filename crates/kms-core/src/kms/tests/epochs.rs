@@ -238,6 +238,7 @@ fn an_id_that_was_ever_taken_is_not_given_again() {
     let made = bench
         .kms
         .handle(&request, &Caller::internal("000000000000"), &world)
+        .outcome
         .unwrap();
     let Outcome::Write(write) = made else {
         panic!("CreateKey writes")

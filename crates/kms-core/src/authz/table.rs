@@ -1,0 +1,399 @@
+//! The permissions that each request needs. The match names every operation, so that a new one cannot be forgotten.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kms_api::{ApiError, EncryptionAlgorithm, KeySpec, KeyUsage, Request, ResourceId, Tag};
+
+use super::MAX_KEYS;
+use crate::blob::Header;
+use crate::ids::{KeyId, KeyReference};
+use crate::kms::Kms;
+use crate::rows::KeyRow;
+
+/// What a request needs.
+#[derive(Debug)]
+pub(crate) struct Needs<'a> {
+    /// Every one of them must be given; the first is on the key that the answer is about.
+    pub(crate) permissions: Vec<Permission<'a>>,
+}
+
+/// One permission.
+#[derive(Clone, Debug)]
+pub(crate) struct Permission<'a> {
+    /// For example `kms:Decrypt`.
+    pub(crate) action: &'static str,
+    /// On what.
+    pub(crate) resource: Resource<'a>,
+    /// What conditions can ask about the request.
+    pub(crate) details: Details<'a>,
+}
+
+/// What a permission is on.
+#[derive(Clone, Debug)]
+pub(crate) enum Resource<'a> {
+    /// A key: its policy, grants and, if it says so, identity policies decide.
+    Key(&'a KeyRow),
+    /// An alias; identity policies decide.
+    Alias(Cow<'a, str>),
+    /// A thing of kmsd's own, by the last part of its ARN; identity policies decide.
+    Local(String),
+    /// Nothing in particular (`*`); identity policies decide.
+    Any,
+    /// The caller itself: allowed unless something denies it.
+    Own,
+}
+
+/// What conditions can ask about a request. Everything is absent where the operation does not have it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Details<'a> {
+    /// `kms:EncryptionContext:*`, `kms:EncryptionContextKeys`.
+    pub(crate) encryption_context: Option<Cow<'a, BTreeMap<String, String>>>,
+    /// `kms:EncryptionAlgorithm`.
+    pub(crate) encryption_algorithm: Option<&'static str>,
+    /// `kms:RequestAlias`: the name, where the request gave one.
+    pub(crate) request_alias: Option<Cow<'a, str>>,
+    /// `kms:KeySpec` and its siblings for a key that does not exist yet.
+    pub(crate) new_key: Option<NewKey>,
+    /// `aws:RequestTag/*`, and with `tag_keys` `aws:TagKeys`.
+    pub(crate) request_tags: &'a [Tag],
+    /// Names of tags to be removed.
+    pub(crate) tag_keys: &'a [String],
+    /// `kms:BypassPolicyLockoutSafetyCheck`.
+    pub(crate) bypass_lockout_check: Option<bool>,
+    /// `kms:ScheduleKeyDeletionPendingWindowInDays`.
+    pub(crate) pending_window_days: Option<u32>,
+    /// `kms:RotationPeriodInDays`.
+    pub(crate) rotation_period_days: Option<u32>,
+    /// `kms:PolicyName`.
+    pub(crate) policy_name: Option<&'a str>,
+    /// `kms:ReEncryptOnSameKey`.
+    pub(crate) same_key: Option<bool>,
+    /// Grant tokens: they make a grant usable at once on AWS; here every grant is.
+    pub(crate) from_ciphertext: bool,
+}
+
+/// The key that CreateKey is to make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewKey {
+    pub(crate) spec: KeySpec,
+    pub(crate) usage: KeyUsage,
+    pub(crate) origin: kms_api::Origin,
+    pub(crate) multi_region: bool,
+}
+
+impl<'a> Needs<'a> {
+    /// One permission on a key.
+    fn key(action: &'static str, key: &'a KeyRow) -> Self {
+        Self::with(action, Resource::Key(key), Details::default())
+    }
+
+    /// One permission on nothing in particular.
+    fn any(action: &'static str) -> Self {
+        Self::with(action, Resource::Any, Details::default())
+    }
+
+    /// One permission on a thing of kmsd's own.
+    fn local(action: &'static str, resource: String) -> Self {
+        Self::with(action, Resource::Local(resource), Details::default())
+    }
+
+    fn with(action: &'static str, resource: Resource<'a>, details: Details<'a>) -> Self {
+        Self {
+            permissions: vec![Permission {
+                action,
+                resource,
+                details,
+            }],
+        }
+    }
+
+    fn and(mut self, action: &'static str, resource: Resource<'a>, details: Details<'a>) -> Self {
+        self.permissions.push(Permission {
+            action,
+            resource,
+            details,
+        });
+        self
+    }
+
+    /// The keys that the permissions are on.
+    pub(crate) fn keys(&self) -> [Option<KeyId>; MAX_KEYS] {
+        let mut keys = self.permissions.iter().filter_map(|p| match p.resource {
+            Resource::Key(key) => Some(key.id),
+            Resource::Alias(_) | Resource::Local(_) | Resource::Any | Resource::Own => None,
+        });
+        std::array::from_fn(|_| keys.next())
+    }
+}
+
+impl Kms {
+    /// The permissions that `request` needs, on what it names.
+    ///
+    /// # Errors
+    /// What it names does not exist: the error to reply with.
+    pub(crate) fn needs<'a>(&'a self, request: &'a Request) -> Result<Needs<'a>, ApiError> {
+        use Request as R;
+        Ok(match request {
+            R::CreateKey(r) => {
+                let details = Details {
+                    new_key: Some(NewKey {
+                        spec: r.spec(),
+                        usage: r.key_usage.unwrap_or(KeyUsage::EncryptDecrypt),
+                        origin: r.origin.unwrap_or(kms_api::Origin::AwsKms),
+                        multi_region: r.multi_region,
+                    }),
+                    request_tags: &r.tags,
+                    bypass_lockout_check: Some(r.bypass_policy_lockout_safety_check),
+                    ..Details::default()
+                };
+                let needs = Needs::with("kms:CreateKey", Resource::Any, details.clone());
+                if r.tags.is_empty() {
+                    needs
+                } else {
+                    needs.and("kms:TagResource", Resource::Any, details)
+                }
+            }
+            R::DescribeKey(r) => {
+                let key = self.key_or_alias(&r.key_id)?;
+                Needs::with("kms:DescribeKey", Resource::Key(key), self.named(&r.key_id))
+            }
+            R::ListKeys(_) => Needs::any("kms:ListKeys"),
+            R::ListAliases(r) => {
+                if let Some(key) = &r.key_id {
+                    self.key(key)?;
+                }
+                Needs::any("kms:ListAliases")
+            }
+            R::CreateAlias(r) => {
+                crate::kms::check_alias_name(&r.alias_name)?;
+                let key = self.target(&r.target_key_id)?;
+                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                Needs::key("kms:CreateAlias", key).and("kms:CreateAlias", alias, Details::default())
+            }
+            R::UpdateAlias(r) => {
+                let current = self.alias_target(&r.alias_name)?;
+                let new = self.target(&r.target_key_id)?;
+                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                let action = "kms:UpdateAlias";
+                Needs::key(action, new)
+                    .and(action, Resource::Key(current), Details::default())
+                    .and(action, alias, Details::default())
+            }
+            R::DeleteAlias(r) => {
+                let key = self.alias_target(&r.alias_name)?;
+                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                Needs::key("kms:DeleteAlias", key).and("kms:DeleteAlias", alias, Details::default())
+            }
+            R::Encrypt(r) => {
+                let details = Details {
+                    encryption_context: Some(Cow::Borrowed(&r.encryption_context)),
+                    encryption_algorithm: Some(algorithm(r.encryption_algorithm)),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:Encrypt", self.key_resource(&r.key_id)?, details)
+            }
+            R::Decrypt(r) => {
+                let (resource, details) = self.opened(
+                    r.key_id.as_deref(),
+                    r.ciphertext_blob.as_ref(),
+                    &r.encryption_context,
+                    r.encryption_algorithm,
+                )?;
+                Needs::with("kms:Decrypt", resource, details)
+            }
+            R::ReEncrypt(r) => {
+                let to = self.key_or_alias(&r.destination_key_id)?;
+                let (from, mut from_details) = self.opened(
+                    r.source_key_id.as_deref(),
+                    r.ciphertext_blob.as_ref(),
+                    &r.source_encryption_context,
+                    r.source_encryption_algorithm,
+                )?;
+                let same = matches!(from, Resource::Key(key) if key.id == to.id);
+                from_details.same_key = Some(same);
+                let to_details = Details {
+                    encryption_context: Some(Cow::Borrowed(&r.destination_encryption_context)),
+                    encryption_algorithm: Some(algorithm(r.destination_encryption_algorithm)),
+                    same_key: Some(same),
+                    ..self.named(&r.destination_key_id)
+                };
+                Needs::with("kms:ReEncryptTo", Resource::Key(to), to_details).and(
+                    "kms:ReEncryptFrom",
+                    from,
+                    from_details,
+                )
+            }
+            R::GenerateDataKey(r) => {
+                let details = self.data_key(&r.key_id, &r.encryption_context);
+                Needs::with(
+                    "kms:GenerateDataKey",
+                    self.key_resource(&r.key_id)?,
+                    details,
+                )
+            }
+            R::GenerateDataKeyWithoutPlaintext(r) => {
+                let details = self.data_key(&r.key_id, &r.encryption_context);
+                let action = "kms:GenerateDataKeyWithoutPlaintext";
+                Needs::with(action, self.key_resource(&r.key_id)?, details)
+            }
+            R::GenerateRandom(_) => Needs::any("kms:GenerateRandom"),
+            R::EnableKey(r) => Needs::key("kms:EnableKey", self.key(&r.key_id)?),
+            R::DisableKey(r) => Needs::key("kms:DisableKey", self.key(&r.key_id)?),
+            R::ScheduleKeyDeletion(r) => {
+                let details = Details {
+                    pending_window_days: Some(r.pending_window_in_days.unwrap_or(30)),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:ScheduleKeyDeletion", key, details)
+            }
+            R::CancelKeyDeletion(r) => Needs::key("kms:CancelKeyDeletion", self.key(&r.key_id)?),
+            R::RotateKeyOnDemand(r) => Needs::key("kms:RotateKeyOnDemand", self.key(&r.key_id)?),
+            R::ListKeyRotations(r) => Needs::key("kms:ListKeyRotations", self.key(&r.key_id)?),
+            R::GetKeyRotationStatus(r) => {
+                Needs::key("kms:GetKeyRotationStatus", self.key(&r.key_id)?)
+            }
+            R::EnableKeyRotation(r) => {
+                let details = Details {
+                    rotation_period_days: Some(r.rotation_period_in_days.unwrap_or(365)),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:EnableKeyRotation", key, details)
+            }
+            R::DisableKeyRotation(r) => Needs::key("kms:DisableKeyRotation", self.key(&r.key_id)?),
+            R::CreateVolume(_) => Needs::any("kmsd:CreateVolume"),
+            R::CreatePolicy(r) => {
+                self.volume(r.volume_id)?;
+                let key = self.key_or_alias(&r.key_id)?;
+                // The policy has no id yet, so conditions cannot ask for it.
+                let context = registry_context(r.volume_id, None, 1);
+                let details = Details {
+                    encryption_context: Some(Cow::Owned(context)),
+                    encryption_algorithm: Some(algorithm(None)),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:GenerateDataKey", Resource::Key(key), details).and(
+                    "kmsd:CreatePolicy",
+                    volume_resource(r.volume_id),
+                    Details::default(),
+                )
+            }
+            R::GetPolicy(r) => {
+                let row = self.policy(r.volume_id, r.policy_id)?;
+                let key = self.key_by_id(row.key)?;
+                let context = registry_context(r.volume_id, Some(r.policy_id), row.generation);
+                let details = Details {
+                    encryption_context: Some(Cow::Owned(context)),
+                    encryption_algorithm: Some(algorithm(None)),
+                    ..Details::default()
+                };
+                Needs::with("kms:Decrypt", Resource::Key(key), details).and(
+                    "kmsd:GetPolicy",
+                    volume_resource(r.volume_id),
+                    Details::default(),
+                )
+            }
+            R::DescribeVolume(r) => {
+                Needs::local("kmsd:DescribeVolume", format!("volume/{}", r.volume_id))
+            }
+            R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
+            R::GetStatus(_) => Needs::any("kmsd:GetStatus"),
+            R::GetCallerIdentity(_) => {
+                Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())
+            }
+        })
+    }
+
+    fn key_resource(&self, text: &str) -> Result<Resource<'_>, ApiError> {
+        self.key_or_alias(text).map(|key| Resource::Key(key))
+    }
+
+    /// Details of a request that names its key as `text`.
+    fn named<'a>(&self, text: &str) -> Details<'a> {
+        let scope = &self.snapshot().meta().scope;
+        let alias = match text.starts_with("alias/") || text.contains(":alias/") {
+            true => match KeyReference::parse(text, scope) {
+                Ok(KeyReference::Alias(name)) => Some(Cow::Owned(name)),
+                Ok(KeyReference::Key(_)) | Err(_) => None,
+            },
+            false => None,
+        };
+        Details {
+            request_alias: alias,
+            ..Details::default()
+        }
+    }
+
+    fn data_key<'a>(&self, key: &str, context: &'a BTreeMap<String, String>) -> Details<'a> {
+        Details {
+            encryption_context: Some(Cow::Borrowed(context)),
+            encryption_algorithm: Some(algorithm(None)),
+            ..self.named(key)
+        }
+    }
+
+    /// The key that a ciphertext is to be opened under: the one that is named, else the one that the ciphertext names.
+    fn opened<'a>(
+        &'a self,
+        named: Option<&str>,
+        blob: Option<&kms_api::Blob>,
+        context: &'a BTreeMap<String, String>,
+        chosen: Option<EncryptionAlgorithm>,
+    ) -> Result<(Resource<'a>, Details<'a>), ApiError> {
+        let (key, mut details) = match named {
+            Some(text) => (self.key_or_alias(text)?, self.named(text)),
+            None => {
+                let details = Details {
+                    from_ciphertext: true,
+                    ..Details::default()
+                };
+                (self.key_of_blob(blob)?, details)
+            }
+        };
+        details.encryption_context = Some(Cow::Borrowed(context));
+        details.encryption_algorithm = Some(algorithm(chosen));
+        Ok((Resource::Key(key), details))
+    }
+
+    fn key_of_blob(&self, blob: Option<&kms_api::Blob>) -> Result<&Arc<KeyRow>, ApiError> {
+        // Only a dry run that ignores the ciphertext has none, and that must name its key.
+        let Some(blob) = blob else {
+            return Err(ApiError::validation(
+                "1 validation error detected: Value null at 'keyId' failed to satisfy \
+                 constraint: Member must not be null",
+            ));
+        };
+        let (header, ..) = Header::decode(blob.as_slice())
+            .ok_or_else(|| ApiError::bare(kms_api::ErrorCode::InvalidCiphertext))?;
+        self.key_of_header(&header)
+    }
+}
+
+fn volume_resource<'a>(volume: ResourceId) -> Resource<'a> {
+    Resource::Local(format!("volume/{volume}"))
+}
+
+/// The encryption context under which kmsfs keeps the data key of a policy (docs/FORMAT.md).
+fn registry_context(
+    volume: ResourceId,
+    policy: Option<ResourceId>,
+    generation: u32,
+) -> BTreeMap<String, String> {
+    let mut context = BTreeMap::from([
+        ("kmsfs:volume".to_owned(), volume.to_string()),
+        ("kmsfs:generation".to_owned(), generation.to_string()),
+    ]);
+    if let Some(policy) = policy {
+        context.insert("kmsfs:policy".to_owned(), policy.to_string());
+    }
+    context
+}
+
+fn algorithm(chosen: Option<EncryptionAlgorithm>) -> &'static str {
+    chosen
+        .unwrap_or(EncryptionAlgorithm::SymmetricDefault)
+        .as_str()
+}
