@@ -54,6 +54,12 @@ macro_rules! operations {
                 match self { $( $( Self::$name(_) => $prefix, )* )* }
             }
 
+            /// The members that the audit log keeps, by their names in CloudTrail: all except
+            /// binary ones and grant tokens.
+            pub fn recorded(&self) -> crate::recorded::Members {
+                match self { $( $( Self::$name(request) => request.recorded(), )* )* }
+            }
+
             /// The JSON body; wiped when dropped, since it may hold a plaintext.
             ///
             /// # Errors
@@ -155,6 +161,11 @@ impl Request {
     /// The `X-Amz-Target` of the operation.
     pub fn target(&self) -> String {
         format!("{}.{}", self.prefix(), self.operation())
+    }
+
+    /// Whether the operation changes nothing. A use of a key counts as such, as in CloudTrail.
+    pub fn is_read_only(&self) -> bool {
+        crate::recorded::is_read_only(self.operation())
     }
 
     /// The key the request names, for the log.

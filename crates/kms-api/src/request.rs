@@ -88,6 +88,22 @@ macro_rules! requests {
                 Ok(request)
             }
         }
+
+        impl $name {
+            /// The members that the audit log keeps.
+            #[allow(unused_mut, reason = "some requests have none")]
+            pub(crate) fn recorded(&self) -> $crate::recorded::Members {
+                let mut members = $crate::recorded::Members::new();
+                $(
+                    if $crate::recorded::is_recorded!($read)
+                        && !$crate::request::Absent::absent(&self.$field)
+                    {
+                        $crate::recorded::add(&mut members, $wire, &self.$field);
+                    }
+                )*
+                members
+            }
+        }
     )* };
 }
 pub(crate) use requests;

@@ -410,3 +410,73 @@ proptest! {
         prop_assert_eq!(Request::decode("TrentService.Encrypt", &body).unwrap(), request);
     }
 }
+
+/// A body for every operation, with `MARK` in every member that must not be recorded.
+fn marked(target: &str) -> Option<String> {
+    let mark = data_encoding::BASE64.encode(MARK.as_bytes());
+    let secret = format!(r#""GrantTokens":["{MARK}"]"#);
+    Some(match target.split_once('.')?.1 {
+        "Encrypt" => format!(
+            r#"{{"KeyId":"k","Plaintext":"{mark}","EncryptionContext":{{"Case":"1"}},{secret}}}"#
+        ),
+        "Decrypt" => {
+            format!(r#"{{"CiphertextBlob":"{mark}","EncryptionContext":{{"Case":"1"}},{secret}}}"#)
+        }
+        "ReEncrypt" => format!(r#"{{"CiphertextBlob":"{mark}","DestinationKeyId":"k",{secret}}}"#),
+        "GenerateDataKey" | "GenerateDataKeyWithoutPlaintext" => {
+            format!(r#"{{"KeyId":"k","KeySpec":"AES_256",{secret}}}"#)
+        }
+        "DescribeKey" => format!(r#"{{"KeyId":"k",{secret}}}"#),
+        _ => return None,
+    })
+}
+
+const MARK: &str = "MARKED+SECRET/BYTES=";
+
+#[test]
+fn no_binary_member_and_no_grant_token_is_recorded() {
+    let mut seen = 0;
+    for (prefix, name) in Request::OPERATIONS {
+        let target = format!("{prefix}.{name}");
+        let Some(body) = marked(&target) else {
+            continue;
+        };
+        let request = Request::decode(&target, body.as_bytes()).unwrap();
+        let recorded = serde_json::to_string(&request.recorded()).unwrap();
+        assert!(!recorded.contains("MARKED"), "{target}: {recorded}");
+        let mark = data_encoding::BASE64.encode(MARK.as_bytes());
+        assert!(!recorded.contains(&mark), "{target}: {recorded}");
+        assert!(body.contains("MARKED"), "the test marks nothing");
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+#[test]
+fn members_are_recorded_by_their_names_in_cloudtrail() {
+    let recorded = |target: &str, body: &str| {
+        let request = Request::decode(target, body.as_bytes()).unwrap();
+        (json!(request.recorded()), request.is_read_only())
+    };
+    assert_eq!(
+        recorded(
+            "TrentService.CreateKey",
+            r#"{"Description":"d","Tags":[{"TagKey":"Team","TagValue":"A"}],"MultiRegion":false}"#
+        ),
+        (
+            json!({"description": "d", "tags": [{"tagKey": "Team", "tagValue": "A"}]}),
+            false
+        )
+    );
+    // Names in an encryption context are the caller's.
+    assert_eq!(
+        recorded(
+            "TrentService.GenerateDataKey",
+            r#"{"KeyId":"k","NumberOfBytes":32,"EncryptionContext":{"Project":"Alpha"},"DryRun":true}"#
+        ),
+        (
+            json!({"keyId": "k", "numberOfBytes": 32, "encryptionContext": {"Project": "Alpha"}, "dryRun": true}),
+            true
+        )
+    );
+}
