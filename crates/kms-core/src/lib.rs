@@ -20,6 +20,7 @@ pub mod epoch;
 pub mod grants;
 pub mod ids;
 pub mod kms;
+pub mod policy;
 pub mod provider;
 pub mod rows;
 pub mod setmac;
