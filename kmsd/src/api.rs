@@ -1,5 +1,9 @@
 //! From an HTTP request to an operation and back, with one log line for each.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -121,29 +125,37 @@ async fn process<S: Service>(
     Ok(response)
 }
 
-/// Calls the service in a task of its own: a client that goes away does not stop an operation half
-/// way, and a panic is an error reply instead of a dead connection.
+/// Calls the service so that a client that goes away does not stop an operation half way, and a panic is an error reply
+/// instead of a dead connection.
+///
+/// Most operations end when they are polled for the first time, which is done here; only one that has to wait becomes a
+/// task of its own. A task for each would wake another thread for each.
 async fn call<S: Service>(
     shared: &Shared<S>,
     id: Uuid,
     request: Request,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let service = std::sync::Arc::clone(&shared.service);
-    let task = tokio::spawn(async move { service.call(id, request, caller).await });
-    match task.await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(
-                panicked = error.is_panic(),
-                "an operation ended without a result"
-            );
-            Err(ApiError::new(
-                ErrorCode::Internal,
-                "kmsd failed; its log has the reason.",
-            ))
-        }
-    }
+    let service = Arc::clone(&shared.service);
+    let mut future = Box::pin(async move { service.call(id, request, caller).await });
+    let first = poll_fn(|context| {
+        let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
+        Poll::Ready(catch_unwind(poll))
+    })
+    .await;
+    let panicked = match first {
+        Ok(Poll::Ready(result)) => return result,
+        Ok(Poll::Pending) => match tokio::spawn(future).await {
+            Ok(result) => return result,
+            Err(error) => error.is_panic(),
+        },
+        Err(_) => true,
+    };
+    tracing::error!(panicked, "an operation ended without a result");
+    Err(ApiError::new(
+        ErrorCode::Internal,
+        "kmsd failed; its log has the reason.",
+    ))
 }
 
 /// Checks method, path, headers; returns the value of `X-Amz-Target`.
