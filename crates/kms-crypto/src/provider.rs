@@ -52,6 +52,23 @@ pub(crate) trait Provider {
 
     /// RFC 7748 shared secret; an all-zero result (peer of small order) is [`CryptoError::PublicKey`].
     fn x25519(private: &[u8; 32], peer: &[u8; 32], out: &mut [u8; 32]) -> Result<(), CryptoError>;
+
+    fn ed25519_public(seed: &[u8; 32]) -> Result<[u8; 32], CryptoError>;
+
+    fn ed25519_sign(seed: &[u8; 32], message: &[u8]) -> Result<[u8; 64], CryptoError>;
+
+    fn ed25519_verify(
+        public: &[u8; 32],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError>;
+
+    /// ECDSA over SHA-256: a point as x and y, a signature as r and s.
+    fn p256_verify(
+        public: &[u8; 64],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError>;
 }
 
 /// Which way a cipher runs.

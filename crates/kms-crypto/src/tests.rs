@@ -6,6 +6,7 @@ mod gcm;
 mod hpke;
 mod kdf;
 mod sealed;
+mod signature;
 mod siv;
 mod x25519;
 mod xts;

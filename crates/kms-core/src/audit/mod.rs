@@ -5,7 +5,9 @@
 //! the chain and the leaf hashes of the Merkle tree are over the line without its newline.
 
 mod chain;
+pub mod checkpoint;
 mod line;
+pub mod note;
 mod record;
 pub mod tree;
 

@@ -6,6 +6,9 @@ mod siv;
 mod xts;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey,
+};
 use aws_lc_rs::{agreement, digest, hmac, rand};
 
 use super::{Gcm, Provider};
@@ -64,6 +67,43 @@ impl Provider for AwsLc {
             Ok(())
         })
     }
+
+    fn ed25519_public(seed: &[u8; 32]) -> Result<[u8; 32], CryptoError> {
+        Ok(array(ed25519(seed)?.public_key().as_ref()))
+    }
+
+    fn ed25519_sign(seed: &[u8; 32], message: &[u8]) -> Result<[u8; 64], CryptoError> {
+        Ok(array(ed25519(seed)?.sign(message).as_ref()))
+    }
+
+    fn ed25519_verify(
+        public: &[u8; 32],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError> {
+        UnparsedPublicKey::new(&ED25519, public)
+            .verify(message, signature)
+            .map_err(|_| CryptoError::Authentication)
+    }
+
+    fn p256_verify(
+        public: &[u8; 64],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError> {
+        // SEC 1, 2.3.3: the uncompressed form of a point.
+        let mut point = [4; 65];
+        if let Some((_, xy)) = point.split_first_mut() {
+            xy.copy_from_slice(public);
+        }
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+            .verify(message, signature)
+            .map_err(|_| CryptoError::Authentication)
+    }
+}
+
+fn ed25519(seed: &[u8; 32]) -> Result<Ed25519KeyPair, CryptoError> {
+    Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| CryptoError::Provider("Ed25519"))
 }
 
 /// The bytes of a digest whose length is known to be `N`.

@@ -6,8 +6,10 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use aes_siv::siv::Aes256Siv;
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use hkdf::{Hkdf, HkdfExtract};
 use hmac::{Hmac, Mac};
+use p256::ecdsa::signature::Verifier;
 use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use xts_mode::{Xts128, get_tweak_default};
@@ -74,6 +76,40 @@ impl Provider for RustCrypto {
         }
         out.copy_from_slice(shared.as_bytes());
         Ok(())
+    }
+
+    fn ed25519_public(seed: &[u8; 32]) -> Result<[u8; 32], CryptoError> {
+        Ok(SigningKey::from_bytes(seed).verifying_key().to_bytes())
+    }
+
+    fn ed25519_sign(seed: &[u8; 32], message: &[u8]) -> Result<[u8; 64], CryptoError> {
+        Ok(SigningKey::from_bytes(seed).sign(message).to_bytes())
+    }
+
+    fn ed25519_verify(
+        public: &[u8; 32],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError> {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        VerifyingKey::from_bytes(public)
+            .and_then(|key| key.verify(message, &signature))
+            .map_err(|_| CryptoError::Authentication)
+    }
+
+    fn p256_verify(
+        public: &[u8; 64],
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), CryptoError> {
+        let mut point = [4; 65];
+        if let Some((_, xy)) = point.split_first_mut() {
+            xy.copy_from_slice(public);
+        }
+        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&point);
+        let signature = p256::ecdsa::Signature::from_slice(signature);
+        key.and_then(|key| key.verify(message, &signature?))
+            .map_err(|_| CryptoError::Authentication)
     }
 }
 
