@@ -90,11 +90,33 @@ impl Members {
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
-    fn take(&mut self, name: &str) -> Option<Value> {
+    /// The members of an object inside another.
+    pub(crate) fn of(map: Map<String, Value>) -> Self {
+        Self {
+            map,
+            violations: Vec::new(),
+        }
+    }
+
+    /// How many constraints are broken so far.
+    pub(crate) fn violations(&self) -> usize {
+        self.violations.len()
+    }
+
+    /// Takes over what was collected about the members of the object at `at`.
+    pub(crate) fn adopt(&mut self, inner: &Self, at: &str) {
+        let moved = inner
+            .violations
+            .iter()
+            .map(|text| text.replacen(" at '", &format!(" at '{at}."), 1));
+        self.violations.extend(moved);
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
-    fn violate(&mut self, value: &str, at: &str, constraint: &str) {
+    pub(crate) fn violate(&mut self, value: &str, at: &str, constraint: &str) {
         let value = if value.is_empty() {
             String::new()
         } else {
@@ -105,7 +127,7 @@ impl Members {
         ));
     }
 
-    fn missing(&mut self, name: &str) {
+    pub(crate) fn missing(&mut self, name: &str) {
         self.violate("null", &lower_first(name), "Member must not be null");
     }
 
@@ -150,6 +172,22 @@ impl Members {
             self.missing(name);
         }
         Ok(text.unwrap_or_default())
+    }
+
+    /// An optional text that fulfils `test` as a whole; `pattern` is what AWS prints for it.
+    pub(crate) fn opt_whole(
+        &mut self,
+        name: &str,
+        rule: Text,
+        pattern: &str,
+        test: fn(&str) -> bool,
+    ) -> Result<Option<String>, ApiError> {
+        let text = self.opt_text(name, rule)?;
+        if let Some(text) = text.as_deref().filter(|text| !test(text)) {
+            let limit = format!("Member must satisfy regular expression pattern: {pattern}");
+            self.violate(&quoted(text), &lower_first(name), &limit);
+        }
+        Ok(text)
     }
 
     /// An optional blob of `min` to `max` bytes. Its content is never repeated in an error.
@@ -266,7 +304,7 @@ impl Members {
         Ok(values)
     }
 
-    fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+    pub(crate) fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
         let items = match self.take(name) {
             None => return Ok(Vec::new()),
             Some(Value::Array(items)) => items,
@@ -277,32 +315,6 @@ impl Members {
             _ => Err(serialization()),
         };
         items.into_iter().map(text).collect()
-    }
-
-    /// `GrantTokens`: up to ten texts of 1 to 8192 characters, empty when absent.
-    pub(crate) fn grant_tokens(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
-        let tokens = self.strings(name)?;
-        let at = lower_first(name);
-        let shown = || format!("'[{}]'", echo(&tokens.join(", ")));
-        if tokens.len() > 10 {
-            self.violate(
-                &shown(),
-                &at,
-                "Member must have length less than or equal to 10",
-            );
-        }
-        if tokens
-            .iter()
-            .any(|token| !(1..=8192).contains(&token.chars().count()))
-        {
-            self.violate(
-                &shown(),
-                &at,
-                "Member must satisfy constraint: [Member must have length less than or equal to \
-                 8192, Member must have length greater than or equal to 1]",
-            );
-        }
-        Ok(tokens)
     }
 
     /// A map of texts to texts, empty when absent.
@@ -400,7 +412,7 @@ impl Drop for Members {
 }
 
 /// `SerializationException`, which carries no text.
-fn serialization() -> ApiError {
+pub(crate) fn serialization() -> ApiError {
     ApiError::bare(ErrorCode::Serialization)
 }
 
@@ -411,7 +423,7 @@ fn enum_set<T: WireEnum>() -> String {
     )
 }
 
-fn echo(text: &str) -> String {
+pub(crate) fn echo(text: &str) -> String {
     match text.char_indices().nth(MAX_ECHO) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
@@ -422,7 +434,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", echo(text))
 }
 
-fn lower_first(name: &str) -> String {
+pub(crate) fn lower_first(name: &str) -> String {
     let mut chars = name.chars();
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),

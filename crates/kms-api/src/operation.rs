@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::error::{ApiError, ErrorCode};
+use crate::grants::*;
 use crate::identity::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
@@ -58,6 +59,11 @@ macro_rules! operations {
             /// binary ones and grant tokens.
             pub fn recorded(&self) -> crate::recorded::Members {
                 match self { $( $( Self::$name(request) => request.recorded(), )* )* }
+            }
+
+            /// The grant tokens of the request, empty for operations that take none.
+            pub fn grant_tokens(&self) -> &[String] {
+                match self { $( $( Self::$name(request) => request.grant_tokens(), )* )* }
             }
 
             /// The JSON body; wiped when dropped, since it may hold a plaintext.
@@ -145,6 +151,11 @@ operations! {
         GetKeyRotationStatus(GetKeyRotationStatusRequest) -> GetKeyRotationStatusResponse;
         EnableKeyRotation(EnableKeyRotationRequest) -> EmptyResponse;
         DisableKeyRotation(DisableKeyRotationRequest) -> EmptyResponse;
+        CreateGrant(CreateGrantRequest) -> CreateGrantResponse;
+        ListGrants(ListGrantsRequest) -> ListGrantsResponse;
+        ListRetirableGrants(ListRetirableGrantsRequest) -> ListGrantsResponse;
+        RetireGrant(RetireGrantRequest) -> EmptyResponse;
+        RevokeGrant(RevokeGrantRequest) -> EmptyResponse;
     }
     LOCAL_PREFIX {
         CreateVolume(CreateVolumeRequest) -> CreateVolumeResponse;
@@ -153,6 +164,8 @@ operations! {
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
+        CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
+        DescribeGrants(DescribeGrantsRequest) -> DescribeGrantsResponse;
         GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
     }
 }
@@ -178,6 +191,7 @@ impl Request {
             | Self::GetPolicy(_)
             | Self::DescribeVolume(_)
             | Self::ListVolumes(_)
+            | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
             | Self::GetCallerIdentity(_) => None,
             Self::DescribeKey(r) => Some(&r.key_id),
@@ -200,6 +214,12 @@ impl Request {
             Self::EnableKeyRotation(r) => Some(&r.key_id),
             Self::DisableKeyRotation(r) => Some(&r.key_id),
             Self::CreatePolicy(r) => Some(&r.key_id),
+            Self::CreateGrant(r) => Some(&r.key_id),
+            Self::CreateTemporaryGrant(r) => Some(&r.grant.key_id),
+            Self::ListGrants(r) => Some(&r.key_id),
+            Self::DescribeGrants(r) => Some(&r.key_id),
+            Self::RetireGrant(r) => r.key_id.as_deref(),
+            Self::RevokeGrant(r) => Some(&r.key_id),
         }
     }
 }

@@ -16,8 +16,8 @@ pub const MAX_CIPHERTEXT: usize = 6144;
 /// Most random bytes per call.
 pub const MAX_RANDOM: u32 = 1024;
 
-const KEY_ID: Text = Text::len(1, 2048);
-const MARKER: Text =
+pub(crate) const KEY_ID: Text = Text::len(1, 2048);
+pub(crate) const MARKER: Text =
     Text::len(1, 1024).matching("[\\u0020-\\u00FF]*", |c| ('\u{20}'..='\u{ff}').contains(&c));
 const ALIAS: Text = Text::len(1, 256).matching("^[a-zA-Z0-9:/_-]+$", |c| {
     c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-')
@@ -103,10 +103,30 @@ macro_rules! requests {
                 )*
                 members
             }
+
+            pub(crate) fn grant_tokens(&self) -> &[String] {
+                $(
+                    if let Some(tokens) = $crate::request::tokens_of!($read, &self.$field) {
+                        return tokens;
+                    }
+                )*
+                &[]
+            }
         }
     )* };
 }
 pub(crate) use requests;
+
+/// The grant tokens, for the member that is read as such.
+macro_rules! tokens_of {
+    (grant_tokens, $tokens:expr) => {
+        Some($tokens.as_slice())
+    };
+    ($other:ident, $tokens:expr) => {
+        None::<&[String]>
+    };
+}
+pub(crate) use tokens_of;
 
 /// A tag of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

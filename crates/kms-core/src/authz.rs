@@ -14,6 +14,8 @@ mod table;
 
 use kms_api::{ApiError, Caller, CallerRole, ErrorCode, Request};
 
+use crate::clock::Now;
+use crate::grants;
 use crate::ids::KeyId;
 use crate::kms::{Kms, Outcome};
 
@@ -86,6 +88,7 @@ impl Kms {
         &self,
         request: &Request,
         caller: &Caller,
+        now: Now,
     ) -> Result<Authorized, Box<Handled>> {
         let unasked = |error| {
             Box::new(Handled {
@@ -94,8 +97,10 @@ impl Kms {
                 outcome: Err(error),
             })
         };
-        let needs = self.needs(request).map_err(unasked)?;
+        let needs = self.needs(request, now).map_err(unasked)?;
         let keys = needs.keys();
+        self.check_tokens(request.grant_tokens(), &keys, now)
+            .map_err(unasked)?;
         let basis = match caller.role {
             CallerRole::Internal => Basis::Internal,
             CallerRole::Root => Basis::Root,
@@ -105,7 +110,13 @@ impl Kms {
                 if needs
                     .permissions
                     .iter()
-                    .all(|needed| matches!(needed.resource, table::Resource::Own)) =>
+                    .all(|needed| match needed.resource {
+                        table::Resource::Own => true,
+                        table::Resource::Grant(_, row) => {
+                            grants::may_retire(row, &caller.principals, now)
+                        }
+                        _ => false,
+                    }) =>
             {
                 Basis::Party
             }

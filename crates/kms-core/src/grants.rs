@@ -6,8 +6,11 @@
 
 mod cover;
 mod index;
+mod operations;
+pub mod principal;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use crate::snapshot::Snapshot;
 
 pub use cover::{Child, covers, earlier, find_parent};
 pub use index::Grants;
+pub use operations::grantable;
 
 /// An encryption context, or pairs that one must have.
 pub type Context = BTreeMap<String, String>;
@@ -71,6 +75,14 @@ pub fn allows(
 pub fn lists(row: &GrantRow, operation: GrantOperation) -> bool {
     let name = operation.as_str();
     row.operations.iter().any(|listed| listed == name)
+}
+
+/// Whether one of `principals` is a party of the grant that may retire it: the one it names for that, or its grantee
+/// if RetireGrant is among its operations.
+pub fn may_retire(row: &GrantRow, principals: &[Arc<str>], now: Now) -> bool {
+    let is = |name: &str| principals.iter().any(|principal| **principal == *name);
+    row.retiring.as_deref().is_some_and(is)
+        || (is(&row.grantee) && lists(row, GrantOperation::RetireGrant) && !ended(row, now))
 }
 
 /// Whether the grant is over. One clock is enough: a clock that runs ahead ends a grant too early,

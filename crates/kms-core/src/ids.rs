@@ -37,6 +37,11 @@ impl Scope {
         format!("arn:aws:kms:{}:{}:key/{id}", self.region, self.account)
     }
 
+    /// `arn:aws:iam::ACCOUNT:root`.
+    pub fn root_arn(&self) -> String {
+        format!("arn:aws:iam::{}:root", self.account)
+    }
+
     /// `arn:aws:kms:REGION:ACCOUNT:alias/NAME`; `name` starts with `alias/`.
     pub fn alias_arn(&self, name: &str) -> String {
         format!("arn:aws:kms:{}:{}:{name}", self.region, self.account)

@@ -3,6 +3,7 @@
 mod aliases;
 mod background;
 mod crypto;
+mod grants;
 mod keys;
 mod pages;
 mod registry;
@@ -102,7 +103,7 @@ impl Kms {
     /// Evaluates a request: whether it is allowed, then what it does. Nothing changes by this: the outcome says what is
     /// to happen.
     pub fn handle(&self, request: &Request, caller: &Caller, world: &World<'_>) -> Handled {
-        match self.authorize(request, caller) {
+        match self.authorize(request, caller, world.now) {
             Ok(auth) => {
                 let outcome = self.perform(&auth, request, caller, world);
                 auth.handled(outcome)
@@ -143,6 +144,13 @@ impl Kms {
             Request::GetKeyRotationStatus(r) => self.get_key_rotation_status(auth, r),
             Request::EnableKeyRotation(r) => self.enable_key_rotation(auth, r, world),
             Request::DisableKeyRotation(r) => self.disable_key_rotation(auth, r),
+            Request::CreateGrant(r) => self.create_grant(auth, r, world),
+            Request::CreateTemporaryGrant(r) => self.create_temporary_grant(auth, r, world),
+            Request::ListGrants(r) => self.list_grants(auth, r, world),
+            Request::DescribeGrants(r) => self.describe_grants(auth, r, world),
+            Request::ListRetirableGrants(r) => self.list_retirable_grants(auth, r, world),
+            Request::RetireGrant(r) => self.retire_grant(auth, r, world),
+            Request::RevokeGrant(r) => self.revoke_grant(auth, r, world),
             Request::CreateVolume(r) => self.create_volume(auth, r, world),
             Request::CreatePolicy(r) => self.create_policy(auth, r, world),
             Request::GetPolicy(r) => self.get_policy(auth, r, world),

@@ -25,7 +25,9 @@ pub enum Action {
     ScheduleDeletion,
     /// CancelKeyDeletion.
     CancelDeletion,
-    /// DescribeKey, ListAliases, DeleteAlias: allowed in every state.
+    /// CreateGrant.
+    Grant,
+    /// DescribeKey, ListAliases, DeleteAlias, the other operations on grants: allowed in every state.
     Describe,
 }
 
@@ -72,7 +74,7 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (A::ScheduleDeletion, S::Updating) => invalid("is updating."),
         (A::ScheduleDeletion, _) => Ok(()),
 
-        (A::Cryptographic | A::ScheduleRotation | A::Rotate, S::Disabled) => disabled(),
+        (A::Cryptographic | A::ScheduleRotation | A::Rotate | A::Grant, S::Disabled) => disabled(),
         (_, S::PendingDeletion) => pending(),
         (_, S::PendingImport) => invalid("is pending import."),
         (_, S::Creating) => invalid("is creating."),
@@ -85,6 +87,7 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
 
         (A::Cryptographic | A::ScheduleRotation, S::Enabled | S::Updating)
         | (A::Switch, S::Enabled | S::Disabled | S::Unavailable)
+        | (A::Grant, S::Enabled | S::Unavailable | S::Updating)
         | (A::Rotate, S::Enabled) => Ok(()),
     }
 }

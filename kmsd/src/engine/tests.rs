@@ -2,6 +2,7 @@
 
 mod crash;
 mod faults;
+mod grants;
 mod life;
 mod rollback;
 

@@ -26,6 +26,7 @@ impl Shared {
             self.tick_anchor(),
             self.tick_deletions(),
             self.tick_rotations(),
+            self.tick_grants(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
@@ -120,6 +121,29 @@ impl Shared {
             tracing::info!(%key, "rotated automatically");
         }
         Ok(())
+    }
+
+    /// Removes grants whose time is over. They allow nothing since then.
+    fn tick_grants(&self) -> Result<(), EngineError> {
+        loop {
+            let ended = {
+                let kms = self.kms.read();
+                kms.grants_ended(self.now(&kms))
+            };
+            if ended.is_empty() {
+                return Ok(());
+            }
+            self.write(None, |kms, _| Ok(kms.retire_ended(&ended).into()))
+                .map_err(EngineError::Refused)?;
+            for grant in &ended {
+                tracing::info!(
+                    key = %grant.key,
+                    grant = grant.id,
+                    grantee = grant.grantee,
+                    "a temporary grant has ended"
+                );
+            }
+        }
     }
 
     /// The writer, unless the engine is shut down.

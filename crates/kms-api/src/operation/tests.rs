@@ -427,6 +427,10 @@ fn marked(target: &str) -> Option<String> {
             format!(r#"{{"KeyId":"k","KeySpec":"AES_256",{secret}}}"#)
         }
         "DescribeKey" => format!(r#"{{"KeyId":"k",{secret}}}"#),
+        "CreateGrant" | "CreateTemporaryGrant" => format!(
+            r#"{{"KeyId":"k","GranteePrincipal":"g","Operations":["Decrypt"],"ExpiresInSeconds":1,{secret}}}"#
+        ),
+        "RetireGrant" => format!(r#"{{"GrantToken":"{MARK}"}}"#),
         _ => return None,
     })
 }
@@ -449,7 +453,7 @@ fn no_binary_member_and_no_grant_token_is_recorded() {
         assert!(body.contains("MARKED"), "the test marks nothing");
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 9);
 }
 
 #[test]

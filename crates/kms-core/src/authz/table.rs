@@ -4,13 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kms_api::{ApiError, EncryptionAlgorithm, KeySpec, KeyUsage, Request, ResourceId, Tag};
+use kms_api::{
+    ApiError, CreateGrantRequest, EncryptionAlgorithm, KeySpec, KeyUsage, Request, ResourceId, Tag,
+};
 
 use super::MAX_KEYS;
 use crate::blob::Header;
+use crate::clock::Now;
 use crate::ids::{KeyId, KeyReference};
 use crate::kms::Kms;
-use crate::rows::KeyRow;
+use crate::rows::{GrantRow, KeyRow};
 
 /// What a request needs.
 #[derive(Debug)]
@@ -41,6 +44,9 @@ pub(crate) enum Resource<'a> {
     Local(String),
     /// Nothing in particular (`*`); identity policies decide.
     Any,
+    /// A grant on a key: its parties may retire it, whatever the key's policy says, and otherwise identity policies
+    /// decide.
+    Grant(&'a KeyRow, &'a GrantRow),
     /// The caller itself: allowed unless something denies it.
     Own,
 }
@@ -70,7 +76,10 @@ pub(crate) struct Details<'a> {
     pub(crate) policy_name: Option<&'a str>,
     /// `kms:ReEncryptOnSameKey`.
     pub(crate) same_key: Option<bool>,
-    /// Grant tokens: they make a grant usable at once on AWS; here every grant is.
+    /// The grant to be made: `kms:GrantOperations`, `kms:GranteePrincipal` and their siblings; and a grant that allows
+    /// CreateGrant allows it only for what [`crate::grants::find_parent`] says.
+    pub(crate) grant: Option<&'a CreateGrantRequest>,
+    /// The key was found by the ciphertext, not named.
     pub(crate) from_ciphertext: bool,
 }
 
@@ -121,7 +130,7 @@ impl<'a> Needs<'a> {
     /// The keys that the permissions are on.
     pub(crate) fn keys(&self) -> [Option<KeyId>; MAX_KEYS] {
         let mut keys = self.permissions.iter().filter_map(|p| match p.resource {
-            Resource::Key(key) => Some(key.id),
+            Resource::Key(key) | Resource::Grant(key, _) => Some(key.id),
             Resource::Alias(_) | Resource::Local(_) | Resource::Any | Resource::Own => None,
         });
         std::array::from_fn(|_| keys.next())
@@ -133,7 +142,11 @@ impl Kms {
     ///
     /// # Errors
     /// What it names does not exist: the error to reply with.
-    pub(crate) fn needs<'a>(&'a self, request: &'a Request) -> Result<Needs<'a>, ApiError> {
+    pub(crate) fn needs<'a>(
+        &'a self,
+        request: &'a Request,
+        now: Now,
+    ) -> Result<Needs<'a>, ApiError> {
         use Request as R;
         Ok(match request {
             R::CreateKey(r) => {
@@ -264,6 +277,17 @@ impl Kms {
                 Needs::with("kms:EnableKeyRotation", key, details)
             }
             R::DisableKeyRotation(r) => Needs::key("kms:DisableKeyRotation", self.key(&r.key_id)?),
+            R::CreateGrant(r) => self.granting(r)?,
+            R::CreateTemporaryGrant(r) => self.granting(&r.grant)?,
+            R::ListGrants(r) => Needs::key("kms:ListGrants", self.key(&r.key_id)?),
+            R::DescribeGrants(r) => Needs::key("kms:ListGrants", self.key(&r.key_id)?),
+            R::ListRetirableGrants(_) => Needs::any("kms:ListRetirableGrants"),
+            R::RetireGrant(r) => {
+                let (key, grant) = self.retired(r, now)?;
+                let resource = Resource::Grant(key, grant);
+                Needs::with("kms:RetireGrant", resource, Details::default())
+            }
+            R::RevokeGrant(r) => Needs::key("kms:RevokeGrant", self.key(&r.key_id)?),
             R::CreateVolume(_) => Needs::any("kmsd:CreateVolume"),
             R::CreatePolicy(r) => {
                 self.volume(r.volume_id)?;
@@ -305,6 +329,22 @@ impl Kms {
                 Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())
             }
         })
+    }
+
+    fn granting<'a>(&'a self, request: &'a CreateGrantRequest) -> Result<Needs<'a>, ApiError> {
+        let pairs = request.constraints.as_ref().and_then(|constraints| {
+            constraints
+                .encryption_context_equals
+                .as_ref()
+                .or(constraints.encryption_context_subset.as_ref())
+        });
+        let details = Details {
+            encryption_context: pairs.map(Cow::Borrowed),
+            grant: Some(request),
+            ..Details::default()
+        };
+        let key = Resource::Key(self.key(&request.key_id)?);
+        Ok(Needs::with("kms:CreateGrant", key, details))
     }
 
     fn key_resource(&self, text: &str) -> Result<Resource<'_>, ApiError> {

@@ -411,7 +411,7 @@ fn check_algorithm(algorithm: Option<EncryptionAlgorithm>) -> Result<(), ApiErro
     }
 }
 
-fn dry_run_refusal() -> ApiError {
+pub(super) fn dry_run_refusal() -> ApiError {
     let text = "The request would have succeeded, but the DryRun option is set.";
     ApiError::new(ErrorCode::DryRunOperation, text)
 }

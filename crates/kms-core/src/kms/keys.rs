@@ -109,7 +109,7 @@ impl Kms {
         };
         let after = match pages::start(list, request.marker.as_deref())? {
             None => Bound::Unbounded,
-            Some(text) => Bound::Excluded(text.parse::<KeyId>().map_err(|_| bad_marker())?),
+            Some(text) => Bound::Excluded(text.parse::<KeyId>().map_err(|_| pages::bad_marker())?),
         };
         // No key is shared between accounts here, so the other list is empty.
         let rest = self
@@ -314,10 +314,6 @@ pub(super) fn wire_state(state: State) -> KeyState {
         State::Creating => KeyState::Creating,
         State::Updating => KeyState::Updating,
     }
-}
-
-fn bad_marker() -> ApiError {
-    ApiError::new(ErrorCode::InvalidMarker, "Could not deserialize marker")
 }
 
 fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {

@@ -34,6 +34,11 @@ pub(super) fn start(list: &str, marker: Option<&str>) -> Result<Option<String>, 
         })
 }
 
+/// A marker whose place is none of this list's.
+pub(super) fn bad_marker() -> ApiError {
+    ApiError::new(ErrorCode::InvalidMarker, "Could not deserialize marker")
+}
+
 /// Takes a page from `rest`, which begins after the marker; each entry comes with its place.
 pub(super) fn page<T>(list: &str, limit: u32, rest: impl Iterator<Item = (String, T)>) -> Page<T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -3,6 +3,7 @@
 mod aliases;
 mod crypto;
 mod epochs;
+mod grants;
 mod keys;
 mod programs;
 mod registry;

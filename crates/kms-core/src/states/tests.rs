@@ -45,11 +45,12 @@ fn text(note: u8) -> Option<String> {
 
 /// Columns as in [`STATES`].
 #[rustfmt::skip]
-const AWS_KMS: [(Action, [u8; 7]); 10] = [
+const AWS_KMS: [(Action, [u8; 7]); 11] = [
     //                         Enab Dis PDel PImp Unav Crea Upd
     (Action::CancelDeletion,   [ 4,  4,  0,   4,   4,   4,   4]),
     (Action::Name,             [ 0,  0,  3,   0,   0,   0,   0]),
     (Action::Cryptographic,    [ 0,  1,  3,   5,  11,  14,   0]),
+    (Action::Grant,            [ 0,  1,  3,   5,   0,  14,   0]),
     (Action::Describe,         [ 0,  0,  0,   0,   0,   0,   0]),
     (Action::Switch,           [ 0,  0,  3,   5,   0,  14,  15]),
     (Action::ScheduleRotation, [ 0,  1,  3,   5,   7,  14,   0]),
@@ -60,10 +61,11 @@ const AWS_KMS: [(Action, [u8; 7]); 10] = [
 ];
 
 #[rustfmt::skip]
-const EXTERNAL: [(Action, [u8; 7]); 10] = [
+const EXTERNAL: [(Action, [u8; 7]); 11] = [
     (Action::CancelDeletion,   [ 4,  4,  0,   4,   4,   4,   4]),
     (Action::Name,             [ 0,  0,  3,   0,   0,   0,   0]),
     (Action::Cryptographic,    [ 0,  1,  3,   5,  11,  14,   0]),
+    (Action::Grant,            [ 0,  1,  3,   5,   0,  14,   0]),
     (Action::Describe,         [ 0,  0,  0,   0,   0,   0,   0]),
     (Action::Switch,           [ 0,  0,  3,   5,   0,  14,  15]),
     (Action::ScheduleRotation, [ 6,  6,  6,   6,   6,   6,   6]),
