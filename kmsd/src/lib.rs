@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod api;
+pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod clock;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::line::{ENVELOPE, MAX_LINE};
+use crate::authz::Verdict;
 
 /// Source of records about operations and events of AWS KMS.
 pub const KMS_SOURCE: &str = "kms.amazonaws.com";
@@ -140,17 +141,28 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Authorization {
-    /// `key-policy`, `identity-policy`, `guard-rail`, `grant`, `root`, `internal`; with [`Effect::Deny`] also
-    /// `implicit` (nothing allowed it) and `facts` (something a policy asks for is not known).
+    /// The text of a [`Basis`](crate::authz::Basis) or [`DenyBasis`](crate::authz::DenyBasis), for example
+    /// `identity-policy:user/alice/read#Sid1`.
     pub by: String,
-    /// The policy's name or the grant's id.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub document: Option<String>,
     /// Allowed or denied.
     pub effect: Effect,
-    /// The statement's Sid, or its index.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub statement: Option<String>,
+}
+
+impl Authorization {
+    /// What `verdict` says; nothing where nobody was asked.
+    pub fn of(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Unasked => None,
+            Verdict::Allowed(basis) => Some(Self {
+                by: basis.to_string(),
+                effect: Effect::Allow,
+            }),
+            Verdict::Denied(basis) => Some(Self {
+                by: basis.to_string(),
+                effect: Effect::Deny,
+            }),
+        }
+    }
 }
 
 /// The error of a request.

@@ -20,9 +20,7 @@ fn record(id: u64) -> Record {
         ))),
         authorization: Some(Authorization {
             by: "implicit".into(),
-            document: None,
             effect: Effect::Deny,
-            statement: None,
         }),
         request_id: Some("r".into()),
         ..Record::service(
@@ -94,9 +92,7 @@ fn the_bytes_are_canonical() {
     }
     full.authorization = Some(Authorization {
         by: "grant".into(),
-        document: Some("d".into()),
         effect: Effect::Allow,
-        statement: Some("s".into()),
     });
     full.response
         .insert("z".into(), json!({"y": [1, {"b": 1, "a": 2}], "x": null}));

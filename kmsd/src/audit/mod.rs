@@ -1,0 +1,103 @@
+//! The audit log on disk: who may append when, what is durable when, and what happens when the disk does not.
+//!
+//! Requests hand over records; one thread gives them their place, writes them in batches and makes each batch durable
+//! with one `fdatasync`. A change waits for that before it is answered, a use of a key does not, unless configured.
+//! The log's bytes are described in docs/AUDIT.md and made by [`kms_core::audit`].
+
+mod error;
+mod files;
+mod journald;
+mod log;
+mod open;
+mod space;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::AuditError;
+pub use files::{LogFile, list};
+pub use log::{AuditLog, AuditStatus, Durable, Health, Start, Ticket};
+pub(crate) use log::{kms_service, service};
+
+use kms_core::audit::Record;
+
+/// What happens to requests when the disk has no room for their records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// Every request is refused, except GetStatus.
+    #[default]
+    Refuse,
+    /// Changes are refused; keys can be used, and what is not recorded is counted.
+    ReadOnly,
+}
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// Directory of its files.
+    pub directory: PathBuf,
+    /// How long the record of a use of a key may wait for the disk; zero: the reply waits for it.
+    pub data_delay: Duration,
+    /// A file is not continued beyond this many bytes.
+    pub rotate_bytes: u64,
+    /// Nor beyond this age; `None`: whatever its age.
+    pub rotate_age: Option<Duration>,
+    /// How many files are kept; `None`: all.
+    pub keep_files: Option<usize>,
+    /// What happens when the disk is full.
+    pub on_full: OnFull,
+    /// Bytes that are set aside for the last records before the disk is full.
+    pub reserve_bytes: u64,
+    /// A warning is recorded when fewer bytes are free.
+    pub min_free_bytes: u64,
+    /// Whether each record goes to the journal of systemd too.
+    pub journald: Option<PathBuf>,
+    /// Whether a log that lacks records the catalogue knows of is gone on with.
+    pub accept_gap: bool,
+}
+
+impl AuditConfig {
+    /// Where systemd's journal takes datagrams.
+    pub const JOURNAL: &'static str = "/run/systemd/journal/socket";
+
+    /// The defaults, for a log in `directory`.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            data_delay: Duration::from_millis(20),
+            rotate_bytes: 64 << 20,
+            rotate_age: None,
+            keep_files: None,
+            on_full: OnFull::Refuse,
+            reserve_bytes: 4 << 20,
+            min_free_bytes: 64 << 20,
+            journald: None,
+            accept_gap: false,
+        }
+    }
+}
+
+/// A record that is on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended<'a> {
+    /// Its number.
+    pub seq: u64,
+    /// Its line, without the newline.
+    pub line: &'a [u8],
+    /// What it says.
+    pub record: &'a Record,
+}
+
+/// Is told of records once they are on disk, in order, on the log's own thread: it must not block.
+pub trait Observer: Send {
+    /// These records became durable.
+    fn appended(&mut self, records: &[Appended<'_>]);
+
+    /// A new file was begun; what came before is complete.
+    fn rotated(&mut self) {}
+}

@@ -1,0 +1,345 @@
+//! Reading the end of the log at start: where it stands, whether it is the catalogue's, what a crash left over.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use kms_core::audit::tree::leaf_hash;
+use kms_core::audit::{Chain, MAX_LINE, Record, split};
+use kms_core::rows::AuditHead;
+
+use super::error::AuditError;
+use super::files::{LogFile, Place, last_seq, list};
+
+/// A log that was read to its end.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Its end.
+    pub(super) place: Place,
+    /// The file that goes on, if any, and its first record's time.
+    pub(super) current: Option<(PathBuf, i64)>,
+    /// Ids of the events after the catalogue's head.
+    pub(super) events: HashSet<String>,
+    /// What a crash left over, and was set aside.
+    pub(super) cut: Option<Cut>,
+    /// What was accepted although it is wrong.
+    pub(super) gap: Option<String>,
+    /// First records of files that are missing among those that were not read again.
+    pub(super) missing: Vec<u64>,
+}
+
+/// Bytes at the end that are no record.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    pub(super) bytes: u64,
+    pub(super) kept: PathBuf,
+}
+
+/// Reads the log in `directory` from the last known place to its end.
+///
+/// `head`: where the catalogue says that the log was at least. With `accept_gap` a log that does not contain it is gone
+/// on with from where it is sound.
+pub(super) fn open(
+    directory: &Path,
+    head: Option<AuditHead>,
+    accept_gap: bool,
+) -> Result<Opened, AuditError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(AuditError::io(directory))?;
+    let files = list(directory).map_err(AuditError::io(directory))?;
+    let head = head.map_or_else(Chain::new, Chain::from);
+    let known = Place::load(directory)
+        // The record with the head's chain value must be seen: a place after it is too late.
+        .filter(|place| place.chain.size() <= head.size());
+    let result = Scan::new(directory, head, known).run(&files);
+    match result {
+        Ok(opened) => Ok(opened),
+        Err(error) if accept_gap && !matches!(error, AuditError::Io { .. }) => {
+            accept(directory, head, &files, &error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Goes on from where the log is sound. What is not is set aside, never deleted.
+fn accept(
+    directory: &Path,
+    head: Chain,
+    files: &[LogFile],
+    error: &AuditError,
+) -> Result<Opened, AuditError> {
+    let mut scan = Scan::new(directory, head, None);
+    scan.tolerant = true;
+    let mut opened = scan.run(files)?;
+    opened.gap = Some(error.to_string());
+    Ok(opened)
+}
+
+struct Scan<'a> {
+    directory: &'a Path,
+    head: Chain,
+    place: Place,
+    /// Stop at what is wrong instead of failing.
+    tolerant: bool,
+    /// Whether the head's chain value has been seen at its place.
+    seen: bool,
+    events: HashSet<String>,
+    cut: Option<Cut>,
+}
+
+enum Line {
+    /// A record at its place.
+    Good,
+    /// Not one; whether it looks like what a crash leaves, and what is wrong.
+    Bad { partial: bool, reason: &'static str },
+}
+
+impl<'a> Scan<'a> {
+    fn new(directory: &'a Path, head: Chain, known: Option<Place>) -> Self {
+        let place = known.unwrap_or_else(Place::start);
+        Self {
+            directory,
+            head,
+            seen: head.size() == 0 || place.chain == head,
+            place,
+            tolerant: false,
+            events: HashSet::new(),
+            cut: None,
+        }
+    }
+
+    fn run(mut self, files: &[LogFile]) -> Result<Opened, AuditError> {
+        let mut current = None;
+        // Files before the known place are not read; a first file that is not number 0 is what retention left.
+        let start = files.iter().position(|file| file.first >= self.place.file);
+        let (older, files) = files.split_at(start.unwrap_or(files.len()));
+        let missing = missing(older, files.first());
+        let mut rest = files.iter().peekable();
+        while let Some(file) = rest.next() {
+            if file.first != self.place.file {
+                if self.place.chain.size() == 0 && self.tolerant {
+                    self.begin_late(file)?;
+                } else if file.first != self.place.chain.size() {
+                    if self.tolerant {
+                        break;
+                    }
+                    return Err(AuditError::FileMissing {
+                        directory: self.directory.to_owned(),
+                        seq: self.place.chain.size(),
+                    });
+                }
+                self.place.file = file.first;
+                self.place.bytes = 0;
+            }
+            let sound = self.read(file, rest.peek().is_none())?;
+            current = Some(file.path.clone());
+            if !sound {
+                break;
+            }
+        }
+        self.set_aside(rest)?;
+        self.check_head()?;
+        let current = match current {
+            Some(path) => {
+                let began = first_time(&path);
+                Some((path, began))
+            }
+            None => None,
+        };
+        Ok(Opened {
+            place: self.place,
+            current,
+            events: self.events,
+            cut: self.cut,
+            gap: None,
+            missing,
+        })
+    }
+
+    /// Takes the chain value and number before a log whose beginning is gone from its first line. The Merkle tree
+    /// begins anew then: only the note that [`Place::save`] leaves could continue it.
+    fn begin_late(&mut self, file: &LogFile) -> Result<(), AuditError> {
+        let mut reader = self.reader(file, 0)?;
+        let mut line = Vec::new();
+        read_line(&mut reader, &mut line).map_err(AuditError::io(&file.path))?;
+        let parts = split(line.strip_suffix(b"\n").unwrap_or(&line));
+        match parts {
+            Some((prev, _, seq)) if seq == file.first => {
+                self.place.chain = Chain::at(seq, prev);
+                Ok(())
+            }
+            _ => Err(AuditError::Damaged {
+                path: file.path.clone(),
+                offset: 0,
+                seq: file.first,
+                reason: "the file does not begin with the record that its name says",
+            }),
+        }
+    }
+
+    fn reader(&self, file: &LogFile, from: u64) -> Result<BufReader<File>, AuditError> {
+        let open = || -> std::io::Result<_> {
+            let mut handle = File::open(&file.path)?;
+            handle.seek(SeekFrom::Start(from))?;
+            Ok(BufReader::with_capacity(1 << 18, handle))
+        };
+        open().map_err(AuditError::io(&file.path))
+    }
+
+    /// Reads one file from the known place on. Says whether it is sound to its end.
+    fn read(&mut self, file: &LogFile, last: bool) -> Result<bool, AuditError> {
+        let mut reader = self.reader(file, self.place.bytes)?;
+        let mut line = Vec::with_capacity(2048);
+        loop {
+            line.clear();
+            let length = read_line(&mut reader, &mut line).map_err(AuditError::io(&file.path))?;
+            if length == 0 {
+                return Ok(true);
+            }
+            let (partial, reason) = match self.take(&line) {
+                Line::Good => {
+                    self.place.bytes = self.place.bytes.saturating_add(length);
+                    continue;
+                }
+                Line::Bad { partial, reason } => (partial, reason),
+            };
+            let damaged = AuditError::Damaged {
+                path: file.path.clone(),
+                offset: self.place.bytes,
+                seq: self.place.chain.size(),
+                reason,
+            };
+            // What was being written when the power went: after all that is known to have been made durable.
+            let residue = last && partial && self.place.chain.size() >= self.head.size();
+            if !residue && !self.tolerant {
+                return Err(damaged);
+            }
+            self.cut(file)?;
+            return Ok(false);
+        }
+    }
+
+    fn take(&mut self, line: &[u8]) -> Line {
+        let bad = |partial, reason| Line::Bad { partial, reason };
+        let Some(line) = line.strip_suffix(b"\n") else {
+            return bad(true, "it has no end");
+        };
+        let Some((prev, record, seq)) = split(line) else {
+            // Zeros are pages that had not reached the disk.
+            return bad(line.contains(&0), "it is not a record");
+        };
+        if seq != self.place.chain.size() {
+            return bad(false, "it has another number");
+        }
+        if prev != self.place.chain.value() {
+            return bad(
+                false,
+                "it does not follow from the record before it, or that one was changed",
+            );
+        }
+        if seq >= self.head.size() {
+            match Record::from_bytes(record) {
+                Ok(record) => {
+                    self.events.insert(record.event_id);
+                }
+                Err(_) => return bad(false, "it is not a record"),
+            }
+        }
+        self.place.chain.advance(line);
+        self.place.edge.push(leaf_hash(line));
+        self.seen |= self.place.chain == self.head;
+        Line::Good
+    }
+
+    /// Copies the file aside and cuts it after its last sound record.
+    fn cut(&mut self, file: &LogFile) -> Result<(), AuditError> {
+        let kept = aside(&file.path);
+        std::fs::copy(&file.path, &kept).map_err(AuditError::io(&kept))?;
+        let cut = || -> std::io::Result<()> {
+            let handle = File::options().write(true).open(&file.path)?;
+            handle.set_len(self.place.bytes)?;
+            handle.sync_all()?;
+            super::files::sync_directory(self.directory)
+        };
+        cut().map_err(AuditError::io(&file.path))?;
+        self.cut = Some(Cut {
+            bytes: file.bytes.saturating_sub(self.place.bytes),
+            kept,
+        });
+        Ok(())
+    }
+
+    /// Renames the files after the one where a tolerant scan stopped.
+    fn set_aside<'b>(&self, rest: impl Iterator<Item = &'b LogFile>) -> Result<(), AuditError> {
+        for file in rest {
+            std::fs::rename(&file.path, aside(&file.path)).map_err(AuditError::io(&file.path))?;
+        }
+        Ok(())
+    }
+
+    fn check_head(&self) -> Result<(), AuditError> {
+        if self.tolerant || self.seen {
+            return Ok(());
+        }
+        let directory = self.directory.to_owned();
+        let (found, expected) = (self.place.chain.size(), self.head.size());
+        Err(if found < expected {
+            AuditError::Missing {
+                directory,
+                found,
+                expected,
+            }
+        } else {
+            AuditError::Different {
+                directory,
+                seq: expected.saturating_sub(1),
+            }
+        })
+    }
+}
+
+/// Numbers at which a file should begin that is not there, by the last lines of the files before.
+fn missing(older: &[LogFile], next: Option<&LogFile>) -> Vec<u64> {
+    let after = older.iter().skip(1).chain(next);
+    older
+        .iter()
+        .zip(after)
+        .filter_map(|(file, after)| {
+            let end = last_seq(&file.path).map_or(file.first, |seq| seq.saturating_add(1));
+            (end != after.first).then_some(end)
+        })
+        .collect()
+}
+
+/// One line with its newline, at most a byte more than the longest.
+fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Result<u64> {
+    let most = (MAX_LINE as u64).saturating_add(2);
+    let length = reader.take(most).read_until(b'\n', line)?;
+    Ok(length as u64)
+}
+
+/// A name beside `path` that is not taken, and that is no file of the log.
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (0u32..)
+        .map(|n| path.with_file_name(format!("damaged-{n}-{name}")))
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| path.with_extension("damaged"))
+}
+
+/// When the first record of a file was made; now if there is none.
+fn first_time(path: &Path) -> i64 {
+    let read = || -> Option<i64> {
+        let mut reader = BufReader::new(File::open(path).ok()?);
+        let mut line = Vec::new();
+        read_line(&mut reader, &mut line).ok()?;
+        let (_, record, _) = split(line.strip_suffix(b"\n")?)?;
+        Some(Record::from_bytes(record).ok()?.time)
+    };
+    read().unwrap_or_else(super::space::now_ms)
+}
