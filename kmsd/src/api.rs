@@ -11,7 +11,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
-use kms_api::{ApiError, Caller, ErrorCode, MAX_BODY_BYTES, Request, Response};
+use kms_api::{
+    ApiError, Caller, ErrorCode, LEASE_HEADER, LEASES_HEADER, MAX_BODY_BYTES, RELIANCE_HEADER,
+    Request,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use uuid::Uuid;
@@ -19,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::Identity;
 use crate::listen::server::Shared;
-use crate::service::{Refused, Service};
+use crate::service::{Refused, Reply, Service};
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
 /// before it reads (as most do) then gets the answer instead of a broken pipe.
@@ -89,15 +92,20 @@ async fn process<S: Service>(
     id: Uuid,
     request: HttpRequest<Incoming>,
     entry: &mut Entry,
-) -> Result<Response, Refusal> {
+) -> Result<Reply, Refusal> {
     let target = target(&request);
     if let Ok(target) = &target {
         let operation = target.rsplit('.').next().unwrap_or_default();
         entry.operation = operation.chars().take(64).collect();
     }
+    let lease = request
+        .headers()
+        .get(LEASE_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .map(Into::into);
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
-    let caller = identity.admit(&entry.operation).map_err(|error| {
+    let mut caller = identity.admit(&entry.operation).map_err(|error| {
         shared.service.refused(&Refused {
             id,
             operation: &entry.operation,
@@ -118,11 +126,12 @@ async fn process<S: Service>(
     let request = Request::decode(&target, &body)?;
     drop(body);
     entry.key = request.key().map(|key| key.chars().take(256).collect());
-    let response = call(shared, id, request, caller).await?;
+    caller.lease = lease;
+    let reply = call(shared, id, request, caller).await?;
     if entry.key.is_none() {
-        entry.key = response.key().map(str::to_owned);
+        entry.key = reply.response.key().map(str::to_owned);
     }
-    Ok(response)
+    Ok(reply)
 }
 
 /// Calls the service so that a client that goes away does not stop an operation half way, and a panic is an error reply
@@ -135,7 +144,7 @@ async fn call<S: Service>(
     id: Uuid,
     request: Request,
     caller: Caller,
-) -> Result<Response, ApiError> {
+) -> Result<Reply, ApiError> {
     let service = Arc::clone(&shared.service);
     let mut future = Box::pin(async move { service.call(id, request, caller).await });
     let first = poll_fn(|context| {
@@ -224,15 +233,28 @@ async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<
     })
 }
 
-fn encode(result: Result<Response, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>> {
-    let encoded = result.and_then(|response| {
-        response
+fn encode(result: Result<Reply, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>> {
+    let encoded = result.and_then(|reply| {
+        let body = reply
+            .response
             .to_json()
-            .map_err(|e| Refusal::from(ApiError::new(ErrorCode::Internal, e.to_string())))
+            .map_err(|e| Refusal::from(ApiError::new(ErrorCode::Internal, e.to_string())))?;
+        Ok((reply, body))
     });
+    let mut notes = [None, None];
     let (status, body, close) = match encoded {
         // The buffer is wiped when hyper has sent it.
-        Ok(body) => (200, Bytes::from_owner(Wiped(body)), false),
+        Ok((reply, body)) => {
+            // The answer counts as on its way (`reply.in_flight`) until here: the connection writes it next.
+            // Not until the client has taken it, or who reads slowly would hold up a revocation.
+            notes = [
+                reply.leases.map(|note| (LEASES_HEADER, note.to_header())),
+                reply
+                    .reliance
+                    .map(|note| (RELIANCE_HEADER, note.to_header())),
+            ];
+            (200, Bytes::from_owner(Wiped(body)), false)
+        }
         Err(Refusal { error, close }) => (
             error.code.http_status(),
             Bytes::from(error.to_json()),
@@ -248,6 +270,11 @@ fn encode(result: Result<Response, Refusal>, id: Uuid) -> HttpResponse<Full<Byte
     );
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert("x-amzn-requestid", id);
+    }
+    for (name, value) in notes.into_iter().flatten() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
     }
     if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -27,6 +27,8 @@ pub struct Config {
     pub store: Store,
     /// What the root key is sealed to.
     pub seal: Seal,
+    /// Leases of services on answers.
+    pub lease: Lease,
     /// What is logged, and how.
     pub log: Log,
     /// For tests only.
@@ -139,6 +141,23 @@ impl Default for Seal {
             credential: None,
             wait: sealer.wait.as_secs(),
             owner_auth: None,
+        }
+    }
+}
+
+/// `[lease]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// Seconds for which a service may rely on answers without asking again, where it asks for no
+    /// other length.
+    pub duration: u64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            duration: kms_core::lease::DEFAULT_LEASE_MS / 1000,
         }
     }
 }
@@ -357,6 +376,10 @@ impl Config {
                 "must be 1 to 86400".into()
             })?;
         }
+        let lease = self.lease.duration;
+        require((1..=60).contains(&lease), "lease.duration", || {
+            format!("is {lease}; must be between 1 and 60 seconds")
+        })?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

@@ -14,6 +14,8 @@ mod approve;
 mod block_on;
 mod enroll;
 mod error;
+mod hub;
+mod lease;
 mod offline;
 mod open;
 mod status;
@@ -24,22 +26,30 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_api::{ApiError, Caller, ErrorCode, GetStatusResponse, Request, Response};
-use kms_core::kms::{HostStatus, World};
-use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, SystemEntropy, Write};
+use kms_api::{
+    ApiError, Caller, ErrorCode, GetStatusResponse, LeaseReport, Reliance, Request, Response,
+};
+use kms_core::kms::{HostStatus, Settings, World};
+use kms_core::relevance::takes_away;
+use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, SystemEntropy};
 use parking_lot::{Mutex, RwLock};
 
 pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
 pub use error::EngineError;
+pub use hub::InFlight;
+use hub::{Generation, Hub, Settling};
 pub use offline::{Offline, Opener};
 pub use unenroll::unenroll;
 use writer::Writer;
+
+use crate::service::Reply;
 
 /// Where the store is and what it is called.
 #[derive(Clone, Debug)]
@@ -53,6 +63,8 @@ pub struct EngineConfig {
     /// A change that takes nothing away is under the rollback counter at the latest after this
     /// time; the counter wears, so it is not advanced for each.
     pub anchor_interval: Duration,
+    /// What requests depend on.
+    pub settings: Settings,
 }
 
 impl EngineConfig {
@@ -70,6 +82,7 @@ impl EngineConfig {
             account: account.into(),
             region: region.into(),
             anchor_interval: Self::ANCHOR_INTERVAL,
+            settings: Settings::default(),
         }
     }
 }
@@ -82,7 +95,7 @@ pub struct Engine {
 
 struct Shared {
     config: EngineConfig,
-    kms: RwLock<Kms>,
+    kms: RwLock<Current>,
     domain: Arc<RwLock<DomainKeys>>,
     provider: LocalProvider,
     clock: Arc<dyn Clock>,
@@ -90,51 +103,121 @@ struct Shared {
     writer: Mutex<Writer>,
     /// A tightening change is durable and the counter has not been advanced for it yet.
     unproved: AtomicBool,
+    hub: Arc<Hub>,
     closed: AtomicBool,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
 }
 
+/// The state machine as it is now, and the answers that were found in it.
+struct Current {
+    kms: Kms,
+    generation: Generation,
+}
+
+impl Deref for Current {
+    type Target = Kms;
+
+    fn deref(&self) -> &Kms {
+        &self.kms
+    }
+}
+
+impl DerefMut for Current {
+    fn deref_mut(&mut self) -> &mut Kms {
+        &mut self.kms
+    }
+}
+
 impl Engine {
     /// Answers a request. Reads and uses of keys are answered in place, in microseconds; changes
-    /// run on tokio's blocking pool, since they wait for the disk and sometimes for the TPM.
+    /// run on tokio's blocking pool, since they wait for the disk and sometimes for the TPM. What takes
+    /// something away is answered when nobody relies on older answers any more.
     ///
     /// # Errors
     /// The error to reply with.
-    pub async fn call(&self, request: Request, caller: Caller) -> Result<Response, ApiError> {
-        match self.shared.evaluate(&request, &caller)? {
-            Outcome::Reply(response) if !self.shared.must_be_proved(&request) => Ok(*response),
-            Outcome::Use(usage) => usage.run(&self.shared.provider).await,
-            change => {
-                let shared = Arc::clone(&self.shared);
+    pub async fn call(&self, request: Request, caller: Caller) -> Result<Reply, ApiError> {
+        let shared = &self.shared;
+        let Evaluated {
+            outcome,
+            in_flight,
+            epoch,
+        } = shared.evaluate(&request, &caller)?;
+        let takes_away = takes_away(&request);
+        match outcome {
+            Ok(Outcome::Use(usage)) => {
+                let response = usage.run(&shared.provider).await?;
+                Ok(shared.reply(response, &caller, in_flight, epoch))
+            }
+            Ok(Outcome::Reply(response)) if !takes_away => {
+                Ok(shared.reply(*response, &caller, in_flight, epoch))
+            }
+            Ok(Outcome::Lease(lease)) => {
+                // It holds nothing that could be taken away, and may wait for long.
+                drop(in_flight);
+                Ok(shared.lease(*lease).await?.into())
+            }
+            Err(error) => {
+                drop(in_flight);
+                if takes_away && may_be_done(&error) {
+                    shared.hub.settle(shared.hub.settling()).await?;
+                }
+                Err(error)
+            }
+            Ok(change) => {
+                drop(in_flight);
+                let writing = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || {
-                    shared.write(first(change), |kms, world| {
+                    writing.change(change, &request, |kms, world| {
                         kms.handle(&request, &caller, world).outcome
                     })
                 });
                 // A panic in there has been reported by the hook; the caller learns that it failed.
-                task.await.unwrap_or_else(|_| {
+                let done = task.await.unwrap_or_else(|_| {
                     Err(ApiError::new(
                         ErrorCode::Internal,
                         "The change could not be carried out.",
                     ))
-                })
+                })?;
+                let leases = match done.settling {
+                    Some(settling) => Some(shared.hub.settle(settling).await?),
+                    None => None,
+                };
+                Ok(shared.done(done.response, leases))
             }
         }
     }
 
-    /// The same, on the calling thread.
+    /// The same, on the calling thread. Not for requests that wait for an epoch.
     ///
     /// # Errors
     /// The error to reply with.
     pub fn call_blocking(&self, request: &Request, caller: &Caller) -> Result<Response, ApiError> {
-        match self.shared.evaluate(request, caller)? {
-            Outcome::Reply(response) if !self.shared.must_be_proved(request) => Ok(*response),
-            Outcome::Use(usage) => block_on::block_on(usage.run(&self.shared.provider)),
-            change => self.shared.write(first(change), |kms, world| {
-                kms.handle(request, caller, world).outcome
-            }),
+        let shared = &self.shared;
+        let Evaluated {
+            outcome, in_flight, ..
+        } = shared.evaluate(request, caller)?;
+        match outcome? {
+            Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
+            Outcome::Reply(response) if !takes_away(request) => Ok(*response),
+            Outcome::Lease(lease) => shared.lease_blocking(*lease),
+            change => {
+                drop(in_flight);
+                let done = shared.change(change, request, |kms, world| {
+                    kms.handle(request, caller, world).outcome
+                })?;
+                let leases = match done.settling {
+                    Some(settling) => Some(shared.hub.settle_blocking(settling)?),
+                    None => None,
+                };
+                Ok(shared.done(done.response, leases).response)
+            }
         }
+    }
+
+    /// Ends every wait for services, so that kmsd can end: the calls that wait are told so.
+    pub fn end_waits(&self) {
+        self.shared.hub.end();
     }
 
     /// What `GetStatus` says.
@@ -174,26 +257,97 @@ impl Engine {
     }
 }
 
-/// The transaction of an outcome that has one.
-fn first(outcome: Outcome) -> Option<Write> {
-    match outcome {
-        Outcome::Write(write) => Some(*write),
-        Outcome::Reply(_) | Outcome::Use(_) => None,
-    }
+/// A request that was looked at under one snapshot.
+struct Evaluated {
+    outcome: Result<Outcome, ApiError>,
+    in_flight: InFlight,
+    epoch: u64,
+}
+
+/// A change that was made, or was made already.
+struct Done {
+    response: Response,
+    /// What has to be waited for before the answer, without the writer.
+    settling: Option<Settling>,
+}
+
+/// Whether an error may mean that the same request has been carried out before.
+fn may_be_done(error: &ApiError) -> bool {
+    matches!(error.code, ErrorCode::NotFound | ErrorCode::InvalidState)
 }
 
 impl Shared {
-    /// Whether an answer that changes nothing must wait for the counter all the same: a caller who
-    /// was told that the counter failed and tries again must not be told "done" too early.
-    fn must_be_proved(&self, request: &Request) -> bool {
-        self.unproved.load(Ordering::SeqCst)
-            && matches!(
-                request,
-                Request::DisableKey(_) | Request::UpdateAlias(_) | Request::ScheduleKeyDeletion(_)
-            )
+    /// Carries out a change, or finds it done: a caller who was told that the counter failed, or who was
+    /// told nothing at all, and tries again must not be told "done" any earlier.
+    fn change(
+        &self,
+        outcome: Outcome,
+        request: &Request,
+        evaluate: impl Fn(&Kms, &World<'_>) -> Result<Outcome, ApiError>,
+    ) -> Result<Done, ApiError> {
+        let first = match outcome {
+            Outcome::Write(write) => Some(*write),
+            Outcome::Reply(response) if !self.unproved.load(Ordering::SeqCst) => {
+                return Ok(Done {
+                    response: *response,
+                    settling: Some(self.hub.settling()),
+                });
+            }
+            Outcome::Reply(_) | Outcome::Use(_) | Outcome::Lease(_) => None,
+        };
+        let mut done = self.write(first, evaluate)?;
+        if done.settling.is_none() && takes_away(request) {
+            done.settling = Some(self.hub.settling());
+        }
+        Ok(done)
     }
 
-    fn evaluate(&self, request: &Request, caller: &Caller) -> Result<Outcome, ApiError> {
+    /// The answer to a request that changed nothing. It stays registered until it is handed over.
+    fn reply(&self, response: Response, caller: &Caller, in_flight: InFlight, epoch: u64) -> Reply {
+        let reliance = caller.lease.as_deref().map(|lease| {
+            let uid = caller.via.as_ref().map_or(caller.uid, |via| via.uid);
+            Reliance {
+                epoch,
+                milliseconds: self.hub.reliance(lease, uid).unwrap_or(0),
+            }
+        });
+        Reply {
+            response,
+            leases: None,
+            reliance,
+            in_flight: Some(in_flight),
+        }
+    }
+
+    /// The answer to a change that nobody has to be waited for any more.
+    fn done(&self, response: Response, leases: Option<LeaseReport>) -> Reply {
+        if let Some(report) = &leases {
+            self.note(report);
+        }
+        Reply {
+            leases,
+            ..response.into()
+        }
+    }
+
+    /// Nobody relies on answers of before an epoch any more.
+    fn note(&self, report: &LeaseReport) {
+        if report.ran_out > 0 {
+            tracing::warn!(
+                epoch = report.epoch,
+                acknowledged = report.acknowledged,
+                ran_out = report.ran_out,
+                labels = ?report.labels,
+                "services did not acknowledge a change; their leases have run out"
+            );
+        }
+        let forgets = self.kms.read().snapshot().has_revoked(report.epoch);
+        if forgets {
+            self.kms.write().forget_revoked(report.epoch);
+        }
+    }
+
+    fn evaluate(&self, request: &Request, caller: &Caller) -> Result<Evaluated, ApiError> {
         self.check_open()?;
         let live;
         let host = if matches!(request, Request::GetStatus(_)) {
@@ -203,6 +357,8 @@ impl Shared {
             &self.host
         };
         let kms = self.kms.read();
+        // Before anything is looked at, and under the lock: see `hub`.
+        let in_flight = kms.generation.enter();
         let domain = self.domain.read();
         let world = World {
             now: self.now(&kms),
@@ -210,7 +366,11 @@ impl Shared {
             domain: &domain,
             host,
         };
-        kms.handle(request, caller, &world).outcome
+        Ok(Evaluated {
+            outcome: kms.handle(request, caller, &world).outcome,
+            in_flight,
+            epoch: kms.snapshot().meta().authorization_epoch,
+        })
     }
 
     fn check_open(&self) -> Result<(), ApiError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_api::{ApiError, Caller, Request, Response};
+use kms_api::{ApiError, Caller, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,19 +16,14 @@ use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
-use crate::service::Service;
+use crate::service::{Reply, Service};
 use crate::{notify, world};
 
 /// How often the engine does what time brings.
 const TICK: Duration = Duration::from_secs(1);
 
 impl Service for Engine {
-    async fn call(
-        &self,
-        _id: Uuid,
-        request: Request,
-        caller: Caller,
-    ) -> Result<Response, ApiError> {
+    async fn call(&self, _id: Uuid, request: Request, caller: Caller) -> Result<Reply, ApiError> {
         Engine::call(self, request, caller).await
     }
 }
@@ -75,6 +70,7 @@ async fn live(
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(signals(stop)?);
     let ticks = tokio::spawn(ticks(engine.clone(), stopping.clone()));
+    let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
     let place = match listener.is_passed() {
         true => "the socket passed by the service manager".to_owned(),
         false => config.server.socket.display().to_string(),
@@ -90,6 +86,7 @@ async fn live(
     let result = run.await;
     signals.abort();
     let _ = ticks.await;
+    waits.abort();
     result.map_err(|e| system("the socket", &e))
 }
 
@@ -113,6 +110,13 @@ fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()> + Send,
         // The server ends by this; stay, so that a second signal does not kill it half way.
         std::future::pending::<()>().await;
     })
+}
+
+/// Lets calls that wait for services end when kmsd is told to: they are requests in progress, and the end
+/// waits for those.
+async fn end_waits(engine: Engine, mut stopping: watch::Receiver<bool>) {
+    stopped(&mut stopping).await;
+    engine.end_waits();
 }
 
 /// Lets the engine do what time brings, one tick at a time, and tells the service manager that kmsd

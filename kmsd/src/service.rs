@@ -1,10 +1,36 @@
 //! The seam between the server and what answers requests.
 
 use std::future::Future;
-use std::time::Duration;
 
-use kms_api::{ApiError, Caller, Request, Response};
+use kms_api::{ApiError, Caller, LeaseReport, Reliance, Request, Response};
 use uuid::Uuid;
+
+use crate::engine::InFlight;
+
+/// An answer, and what the transport says about it beside the body.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub response: Response,
+    /// Which services had to hear of the change: `X-Kmsd-Leases`.
+    pub leases: Option<LeaseReport>,
+    /// For how long the service that asked may rely on the answer: `X-Kmsd-Reliance`.
+    pub reliance: Option<Reliance>,
+    /// Kept until the answer is handed to the connection: a call that takes something away waits for
+    /// the answers that were found before it.
+    pub in_flight: Option<InFlight>,
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self {
+            response,
+            leases: None,
+            reliance: None,
+            in_flight: None,
+        }
+    }
+}
 
 /// Answers requests; the server does the rest (identity, limits, encoding, logging).
 pub trait Service: Send + Sync + 'static {
@@ -14,7 +40,7 @@ pub trait Service: Send + Sync + 'static {
         id: Uuid,
         request: Request,
         caller: Caller,
-    ) -> impl Future<Output = Result<Response, ApiError>> + Send;
+    ) -> impl Future<Output = Result<Reply, ApiError>> + Send;
 
     /// Records a request that was refused before there was a caller to ask a policy about: a forged
     /// identity, another user namespace, a process that names users without being a service.
@@ -29,13 +55,6 @@ pub trait Service: Send + Sync + 'static {
     /// Which facts about a process the policies in force ask for.
     fn needs(&self) -> Needs {
         Needs::default()
-    }
-
-    /// For how long an answer that was given to a service may be relied on, and under which
-    /// authorisation epoch it was given; `None` where nobody promises anything.
-    fn reliance(&self, caller: &Caller) -> Option<Reliance> {
-        let _ = caller;
-        None
     }
 }
 
@@ -65,13 +84,4 @@ pub struct Needs {
     pub exe: bool,
     /// The SHA-256 of the executable.
     pub exe_sha256: bool,
-}
-
-/// How long an answer may be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reliance {
-    /// The authorisation epoch of the answer.
-    pub epoch: u64,
-    /// From now on.
-    pub valid_for: Duration,
 }

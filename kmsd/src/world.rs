@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::Clock;
+use kms_core::kms::Settings;
 use kms_seal::{Credential, MACHINE_CREDENTIAL_LEN, RootSealer};
 use zeroize::Zeroizing;
 
@@ -22,6 +23,9 @@ const MAX_SECRET_FILE: u64 = 4096;
 pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         anchor_interval: Duration::from_secs(config.store.anchor_interval),
+        settings: Settings {
+            lease_ms: config.lease.duration.saturating_mul(1000),
+        },
         ..EngineConfig::new(
             &config.store.directory,
             &config.server.account,

@@ -47,6 +47,8 @@ pub struct Caller {
     pub process: Option<Arc<ProcessFacts>>,
     /// The service that asks on this user's behalf.
     pub via: Option<Arc<Via>>,
+    /// The lease that a service named (`X-Kmsd-Lease`): it wants to rely on the answer for a while.
+    pub lease: Option<Arc<str>>,
 }
 
 /// Facts about a calling process, read while its pidfd (where the kernel has them) said that it is alive.
@@ -100,6 +102,7 @@ impl Caller {
             roles: Arc::new([]),
             process: None,
             via: None,
+            lease: None,
         }
     }
 

@@ -178,6 +178,7 @@ impl Request {
                 | Self::RotateKeyOnDemand(_)
                 | Self::CreateVolume(_)
                 | Self::CreatePolicy(_)
+                | Self::AcquireLease(_)
         )
     }
 }

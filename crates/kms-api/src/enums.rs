@@ -49,6 +49,7 @@ macro_rules! wire_enum {
         }
     };
 }
+pub(crate) use wire_enum;
 
 /// What the request decoder needs of an enumeration.
 pub(crate) trait WireEnum: Sized {

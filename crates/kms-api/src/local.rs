@@ -186,6 +186,10 @@ responses! {
         store_revision: u64,
         /// Deletion epoch: grows whenever key material is destroyed.
         deletion_epoch: u64,
+        /// Authorisation epoch: grows whenever somebody may be allowed something else than before.
+        authorization_epoch: u64,
+        /// Number of leases that services hold.
+        leases: u64,
         /// Number of keys by state.
         keys: BTreeMap<String, u64>,
         /// Number of aliases.

@@ -252,6 +252,25 @@ impl Members {
         Ok(u32::try_from(value).ok().or(Some(0)))
     }
 
+    /// A required integer of up to 63 bits, not negative.
+    pub(crate) fn long(&mut self, name: &str) -> Result<u64, ApiError> {
+        match self.take(name) {
+            None => {
+                self.missing(name);
+                Ok(0)
+            }
+            Some(Value::Number(number)) => {
+                let value = number.as_i64().ok_or_else(serialization)?;
+                Ok(u64::try_from(value).unwrap_or_else(|_| {
+                    let limit = "Member must have value greater than or equal to 0";
+                    self.violate(&format!("'{value}'"), &lower_first(name), limit);
+                    0
+                }))
+            }
+            Some(_) => Err(serialization()),
+        }
+    }
+
     /// A flag, false when absent.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
         match self.take(name) {

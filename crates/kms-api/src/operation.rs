@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use crate::error::{ApiError, ErrorCode};
 use crate::grants::*;
 use crate::identity::*;
+use crate::lease::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
 use crate::request::*;
@@ -167,6 +168,11 @@ operations! {
         CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
         DescribeGrants(DescribeGrantsRequest) -> DescribeGrantsResponse;
         GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
+        AcquireLease(AcquireLeaseRequest) -> AcquireLeaseResponse;
+        WaitForEpoch(WaitForEpochRequest) -> WaitForEpochResponse;
+        AcknowledgeEpoch(AcknowledgeEpochRequest) -> AcknowledgeEpochResponse;
+        ReleaseLease(ReleaseLeaseRequest) -> EmptyResponse;
+        ListLeases(ListLeasesRequest) -> ListLeasesResponse;
     }
 }
 
@@ -193,7 +199,12 @@ impl Request {
             | Self::ListVolumes(_)
             | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
-            | Self::GetCallerIdentity(_) => None,
+            | Self::GetCallerIdentity(_)
+            | Self::AcquireLease(_)
+            | Self::WaitForEpoch(_)
+            | Self::AcknowledgeEpoch(_)
+            | Self::ReleaseLease(_)
+            | Self::ListLeases(_) => None,
             Self::DescribeKey(r) => Some(&r.key_id),
             Self::CreateAlias(r) => Some(&r.target_key_id),
             Self::UpdateAlias(r) => Some(&r.target_key_id),

@@ -5,6 +5,7 @@ mod background;
 mod crypto;
 mod grants;
 mod keys;
+mod leases;
 mod pages;
 mod registry;
 mod rotation;
@@ -30,7 +31,8 @@ pub(crate) use aliases::check_name as check_alias_name;
 pub use background::DueKeys;
 pub use crypto::Use;
 pub use kms_api::Caller;
-pub use status::HostStatus;
+pub use leases::{LeaseCall, lease_lost};
+pub use status::{HostStatus, Settings};
 
 /// What a request may look at besides the snapshot.
 pub struct World<'a> {
@@ -52,6 +54,8 @@ pub enum Outcome {
     Write(Box<Write>),
     /// Reply with what the key provider makes of it.
     Use(Box<Use>),
+    /// Reply with what the engine's leases say.
+    Lease(Box<LeaseCall>),
 }
 
 /// A transaction and the reply that it allows.
@@ -98,6 +102,11 @@ impl Kms {
         for change in changes {
             self.snapshot.apply(change);
         }
+    }
+
+    /// Every service has heard of `epoch`: see [`Snapshot::recently_revoked`].
+    pub fn forget_revoked(&mut self, epoch: u64) {
+        self.snapshot.forget_revoked(epoch);
     }
 
     /// Evaluates a request: whether it is allowed, then what it does. Nothing changes by this: the outcome says what is
@@ -162,6 +171,18 @@ impl Kms {
                 let identity = GetCallerIdentityResponse::of(caller, account);
                 Ok(reply(Response::GetCallerIdentity(identity)))
             }
+            Request::AcquireLease(r) => self.acquire_lease(r, caller, world),
+            Request::ReleaseLease(r) => self.release_lease(r.lease_id, caller),
+            Request::WaitForEpoch(r) => Ok(Outcome::Lease(Box::new(LeaseCall::Wait {
+                id: self.own_lease(r.lease_id, caller)?,
+                epoch: r.epoch,
+                timeout_ms: r.timeout_ms,
+            }))),
+            Request::AcknowledgeEpoch(r) => Ok(Outcome::Lease(Box::new(LeaseCall::Acknowledge {
+                id: self.own_lease(r.lease_id, caller)?,
+                epoch: r.epoch,
+            }))),
+            Request::ListLeases(_) => Ok(Outcome::Lease(Box::new(LeaseCall::List))),
         }
     }
 

@@ -162,6 +162,18 @@ pub struct MetaRow {
     /// The audit log as of this transaction; its records up to here are under the set-MAC.
     #[serde(default)]
     pub audit_head: Option<AuditHead>,
+    /// Grants that were revoked while somebody may still rely on them: revoking them again is no error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<RevokedGrant>,
+}
+
+/// A grant that is gone, until every service has heard of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedGrant {
+    /// Id of its row.
+    pub id: String,
+    /// The authorisation epoch without it.
+    pub epoch: u64,
 }
 
 /// Where the audit log ended.

@@ -8,7 +8,7 @@ use crate::ids::{KeyId, MaterialId};
 use crate::rows::{
     AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
     LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table, VolumeRow,
-    domain_id, identity_policy_id, material_id, policy_id,
+    domain_id, grant_id, identity_policy_id, material_id, policy_id,
 };
 
 /// The rows of one store.
@@ -138,6 +138,33 @@ impl Snapshot {
     /// The grants.
     pub fn grants(&self) -> &Grants {
         &self.grants
+    }
+
+    /// Whether a grant was revoked so recently that somebody may still rely on it: whoever revokes it
+    /// again, perhaps after a lost answer, waits like the first and is told that it is done.
+    pub fn recently_revoked(&self, key: KeyId, grant: &str) -> bool {
+        let id = grant_id(key, grant);
+        self.meta.revoked.iter().any(|row| row.id == id)
+    }
+
+    /// Whether grants are remembered that were revoked by `epoch`.
+    pub fn has_revoked(&self, epoch: u64) -> bool {
+        self.meta.revoked.iter().any(|row| row.epoch <= epoch)
+    }
+
+    /// Every service has heard of `epoch`: grants that were revoked by then are simply gone.
+    pub(crate) fn forget_revoked(&mut self, epoch: u64) {
+        self.meta.revoked.retain(|row| row.epoch > epoch);
+    }
+
+    /// A lease.
+    pub fn lease(&self, id: &str) -> Option<&Arc<LeaseRow>> {
+        self.leases.get(id)
+    }
+
+    /// The leases of services.
+    pub fn leases(&self) -> impl Iterator<Item = &Arc<LeaseRow>> {
+        self.leases.values()
     }
 
     fn put(&mut self, row: Row) {

@@ -52,8 +52,8 @@ fn human(status: &GetStatusResponse, context: &Context) -> String {
         (
             "store",
             format!(
-                "revision {}, deletion epoch {}",
-                status.store_revision, status.deletion_epoch
+                "revision {}, deletion epoch {}, authorisation epoch {}",
+                status.store_revision, status.deletion_epoch, status.authorization_epoch
             ),
         ),
         ("keys", keys),

@@ -137,6 +137,7 @@ fn write_first(
         elapsed: Elapsed::starting(&reading),
         authorization_epoch: 0,
         audit_head: None,
+        revoked: Vec::new(),
     };
     let mut domain = DomainKeys::new(&meta);
     domain.draw(meta.domain)?;

@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_api::{ApiError, Caller, ErrorCode, MemoryInfo, Request, Response, SealerInfo};
-use kms_core::kms::{HostStatus, World};
+use kms_api::{ApiError, Caller, ErrorCode, MemoryInfo, Request, SealerInfo};
+use kms_core::kms::{HostStatus, Settings, World};
 use kms_core::storage::Storage as _;
 use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, Snapshot, SystemEntropy};
 use kms_crypto::RecoveryPrivateKey;
@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 
 use super::EngineError;
 use super::writer::verified;
-use crate::service::Service;
+use crate::service::{Reply, Service};
 use crate::storage::{CATALOGUE, SqliteStorage};
 
 /// What opens the store.
@@ -93,6 +93,7 @@ impl Offline {
                     unlocked_bytes: 0,
                 },
                 warnings: Vec::new(),
+                settings: Settings::default(),
             },
             clock,
         })
@@ -120,7 +121,7 @@ impl Service for Offline {
         _: uuid::Uuid,
         request: Request,
         caller: Caller,
-    ) -> Result<Response, ApiError> {
+    ) -> Result<Reply, ApiError> {
         let outcome = match &request {
             Request::GetPolicy(_) | Request::Decrypt(_) => self.evaluate(&request, &caller)?,
             _ => {
@@ -131,9 +132,9 @@ impl Service for Offline {
             }
         };
         match outcome {
-            Outcome::Reply(response) => Ok(*response),
-            Outcome::Use(usage) => usage.run(&self.provider).await,
-            Outcome::Write(_) => Err(ApiError::bare(ErrorCode::Internal)),
+            Outcome::Reply(response) => Ok((*response).into()),
+            Outcome::Use(usage) => Ok(usage.run(&self.provider).await?.into()),
+            Outcome::Write(_) | Outcome::Lease(_) => Err(ApiError::bare(ErrorCode::Internal)),
         }
     }
 }

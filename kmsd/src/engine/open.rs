@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use kms_core::kms::HostStatus;
 use kms_core::rows::RawRow;
 use kms_core::storage::Storage;
 use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Snapshot};
 use kms_seal::{Credential, Enrollment, GenerationCheck, RootSealer, SealError, check_generation};
 use parking_lot::{Mutex, RwLock};
 
+use super::hub::Hub;
 use super::writer::{Writer, verified};
-use super::{Engine, EngineConfig, EngineError, Shared, status};
+use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
 
 /// What is done about a store that the counter does not vouch for.
@@ -105,12 +107,20 @@ pub(super) fn assemble(
         Err(SealError::RolledBack { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let host = status::at_start(sealer.as_mut(), clock.read().wall_ms);
+    let host = HostStatus {
+        settings: config.settings.clone(),
+        ..status::at_start(sealer.as_mut(), clock.read().wall_ms)
+    };
+    let hub = Hub::new(&snapshot);
     let domain = Arc::new(RwLock::new(domain));
     let now = Instant::now();
     Ok(Shared {
         config,
-        kms: RwLock::new(Kms::new(snapshot)),
+        kms: RwLock::new(Current {
+            kms: Kms::new(snapshot),
+            generation: hub.begin(),
+        }),
+        hub,
         provider: LocalProvider::new(Arc::clone(&domain)),
         domain,
         clock,

@@ -1,7 +1,7 @@
 //! What the daemon knows about itself.
 
 use kms_api::{MemoryInfo, SealerInfo};
-use kms_core::kms::HostStatus;
+use kms_core::kms::{HostStatus, Settings};
 use kms_seal::RootSealer;
 
 /// Asks the sealer once, at start: `GetStatus` never waits for a TPM.
@@ -26,6 +26,7 @@ pub(super) fn at_start(sealer: &mut dyn RootSealer, started_ms: i64) -> HostStat
         sealer,
         memory: memory(),
         warnings: Vec::new(),
+        settings: Settings::default(),
     }
 }
 

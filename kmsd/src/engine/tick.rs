@@ -27,6 +27,7 @@ impl Shared {
             self.tick_deletions(),
             self.tick_rotations(),
             self.tick_grants(),
+            self.tick_leases(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
@@ -147,7 +148,7 @@ impl Shared {
     }
 
     /// The writer, unless the engine is shut down.
-    fn writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, EngineError> {
+    pub(super) fn writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, EngineError> {
         let writer = self.writer.lock();
         self.check_open().map_err(|_| EngineError::Closed)?;
         Ok(writer)
@@ -210,7 +211,7 @@ impl Shared {
             self.commit(writer, &changes, Anchor::Soon)
         });
         match begun {
-            Ok(()) => {
+            Ok(_) => {
                 self.domain.write().make_current(new);
                 Ok(())
             }

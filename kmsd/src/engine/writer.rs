@@ -3,16 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use kms_api::{ApiError, ErrorCode, Response};
+use kms_api::{ApiError, ErrorCode};
 use kms_core::kms::World;
 use kms_core::provider::KeyProvider as _;
-use kms_core::rows::{MetaRow, RawRow, Row, RowError};
+use kms_core::relevance::{Relevance, relevant};
+use kms_core::rows::{MetaRow, RawRow, RevokedGrant, Row, RowError, Table};
 use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage, StorageError};
 use kms_core::{Change, Effect, Kms, Outcome, Snapshot, SystemEntropy, Write};
 use kms_seal::{Credential, Enrollment, RootSealer};
 
-use super::{EngineError, Shared};
+use super::{Done, EngineError, Shared};
 
 /// What only the thread that writes may touch.
 pub(super) struct Writer {
@@ -56,7 +57,7 @@ impl Shared {
         &self,
         first: Option<Write>,
         evaluate: impl Fn(&Kms, &World<'_>) -> Result<Outcome, ApiError>,
-    ) -> Result<Response, ApiError> {
+    ) -> Result<Done, ApiError> {
         let mut writer = self.writer.lock();
         self.check_open()?;
         let mut ready = first;
@@ -82,9 +83,14 @@ impl Shared {
                         // Done already, at most the counter is missing.
                         Outcome::Reply(response) => {
                             self.prove(&mut writer)?;
-                            return Ok(*response);
+                            return Ok(Done {
+                                response: *response,
+                                settling: None,
+                            });
                         }
-                        Outcome::Use(_) => return Err(ApiError::bare(ErrorCode::Internal)),
+                        Outcome::Use(_) | Outcome::Lease(_) => {
+                            return Err(ApiError::bare(ErrorCode::Internal));
+                        }
                     }
                 }
             };
@@ -97,11 +103,13 @@ impl Shared {
                 // Before anyone can see the change: who finds it done waits for the counter too.
                 self.unproved.store(true, Ordering::SeqCst);
             }
-            match self.commit(&mut writer, &write.changes, anchor) {
-                Ok(()) => {}
+            let relevance = match self.commit(&mut writer, &write.changes, anchor) {
+                Ok(relevance) => relevance,
                 Err(EngineError::Storage(StorageError::Conflict { .. })) => continue,
                 Err(error) => return Err(self.report(&error)),
-            }
+            };
+            // Who holds a lease now, before another change can be made.
+            let settling = relevance.tightens().then(|| self.hub.settling());
             for effect in &write.effects {
                 match effect {
                     Effect::Forget(key) => self.provider.forget(*key),
@@ -110,7 +118,10 @@ impl Shared {
             if anchor == Anchor::Now {
                 self.prove(&mut writer)?;
             }
-            return Ok(write.response);
+            return Ok(Done {
+                response: write.response,
+                settling,
+            });
         }
         Err(ApiError::new(
             ErrorCode::Internal,
@@ -132,14 +143,32 @@ impl Shared {
         })
     }
 
-    /// Makes a transaction durable and applies it. Nothing is applied if this fails.
+    /// Makes a transaction durable and applies it. Nothing is applied if this fails. What it does to
+    /// older answers follows from its changes: the authorisation epoch rises in the same transaction.
     pub(super) fn commit(
         &self,
         writer: &mut Writer,
         changes: &[Change],
         anchor: Anchor,
-    ) -> Result<(), EngineError> {
-        let meta = self.next_meta(writer, changes, anchor);
+    ) -> Result<Relevance, EngineError> {
+        let relevance = relevant(self.kms.read().snapshot(), changes);
+        self.commit_as(writer, changes, anchor, relevance)
+    }
+
+    /// The same for a change that is not in the rows, or not only.
+    pub(super) fn commit_as(
+        &self,
+        writer: &mut Writer,
+        changes: &[Change],
+        anchor: Anchor,
+        relevance: Relevance,
+    ) -> Result<Relevance, EngineError> {
+        let mut meta = self.next_meta(writer, changes, anchor);
+        if relevance.scope().is_some() {
+            meta.authorization_epoch = meta.authorization_epoch.saturating_add(1);
+            remember_revoked(&mut meta, changes);
+        }
+        let epoch = meta.authorization_epoch;
         let expected = meta.revision.saturating_sub(1);
         let mut all: Vec<Change> = changes
             .iter()
@@ -161,8 +190,15 @@ impl Shared {
         all.push(mac);
         writer.storage.commit(expected, &raw)?;
         writer.stale = false;
-        self.kms.write().apply(&all);
-        Ok(())
+        let mut kms = self.kms.write();
+        kms.apply(&all);
+        self.hub.committed(epoch, relevance.scope(), changes);
+        let older = relevance
+            .scope()
+            .map(|_| std::mem::replace(&mut kms.generation, self.hub.begin()));
+        drop(kms);
+        drop(older);
+        Ok(relevance)
     }
 
     /// Advances the counter to the generation that the store already has.
@@ -216,7 +252,12 @@ impl Shared {
         {
             self.provider.forget(key.id);
         }
-        *self.kms.write() = Kms::new(snapshot);
+        let mut kms = self.kms.write();
+        self.hub.adopt(&snapshot);
+        kms.kms = Kms::new(snapshot);
+        let older = std::mem::replace(&mut kms.generation, self.hub.begin());
+        drop(kms);
+        drop(older);
         writer.stale = false;
         Ok(())
     }
@@ -283,6 +324,22 @@ pub(super) fn encode(change: &Change) -> Result<RawChange, EngineError> {
         Change::Put(row) => RawChange::Put(row.encode().map_err(damaged)?),
         Change::Remove(table, id) => RawChange::Remove(*table, id.clone()),
     })
+}
+
+/// Grants that go are remembered until every service has heard of it, so that revoking one again in
+/// this time, perhaps after a lost answer, is no error.
+fn remember_revoked(meta: &mut MetaRow, changes: &[Change]) {
+    /// More at a time are revoked by nobody who waits for the answers.
+    const MOST: usize = 1024;
+    let epoch = meta.authorization_epoch;
+    let gone = changes.iter().filter_map(|change| match change {
+        Change::Remove(Table::Grant, id) => Some(id.clone()),
+        _ => None,
+    });
+    meta.revoked
+        .extend(gone.map(|id| RevokedGrant { id, epoch }));
+    let excess = meta.revoked.len().saturating_sub(MOST);
+    meta.revoked.drain(..excess);
 }
 
 fn is_meta(change: &Change) -> bool {

@@ -15,7 +15,7 @@ use super::server::{Limits, Server};
 use super::*;
 use crate::auth::Auth;
 use crate::config::{NameOrId, Server as ServerConfig};
-use crate::service::Service;
+use crate::service::{Reply, Service};
 
 struct Echo;
 
@@ -25,15 +25,15 @@ impl Service for Echo {
         _: uuid::Uuid,
         request: Request,
         caller: Caller,
-    ) -> Result<Response, ApiError> {
+    ) -> Result<Reply, ApiError> {
         match request {
             Request::Encrypt(r) if r.key_id == "slow" => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                Ok(encrypted(r.plaintext, &caller))
+                Ok(encrypted(r.plaintext, &caller).into())
             }
             Request::Encrypt(r) if r.key_id == "panic" => panic!("asked to"),
-            Request::Encrypt(r) => Ok(encrypted(r.plaintext, &caller)),
-            Request::EnableKey(_) => Ok(Response::EnableKey(EmptyResponse {})),
+            Request::Encrypt(r) => Ok(encrypted(r.plaintext, &caller).into()),
+            Request::EnableKey(_) => Ok(Response::EnableKey(EmptyResponse {}).into()),
             Request::Decrypt(_) => Err(ApiError::bare(ErrorCode::InvalidCiphertext)),
             other => Err(ApiError::not_found(other.operation())),
         }

@@ -328,6 +328,20 @@ impl Kms {
             R::GetCallerIdentity(_) => {
                 Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())
             }
+            // The handlers let services only use leases, and each only its own.
+            R::AcquireLease(_) => {
+                Needs::with("kmsd:AcquireLease", Resource::Own, Details::default())
+            }
+            R::WaitForEpoch(_) => {
+                Needs::with("kmsd:WaitForEpoch", Resource::Own, Details::default())
+            }
+            R::AcknowledgeEpoch(_) => {
+                Needs::with("kmsd:AcknowledgeEpoch", Resource::Own, Details::default())
+            }
+            R::ReleaseLease(_) => {
+                Needs::with("kmsd:ReleaseLease", Resource::Own, Details::default())
+            }
+            R::ListLeases(_) => Needs::local("kmsd:ListLeases", "lease/*".to_owned()),
         })
     }
 

@@ -92,6 +92,7 @@ fn snapshot() -> Snapshot {
         elapsed: Elapsed::default(),
         authorization_epoch: 0,
         audit_head: None,
+        revoked: Vec::new(),
     };
     Snapshot::new(meta, Vec::new())
 }

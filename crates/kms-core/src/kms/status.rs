@@ -7,6 +7,7 @@ use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
 use super::keys::wire_state;
 use super::{Kms, World};
 use crate::authz::Authorized;
+use crate::lease::DEFAULT_LEASE_MS;
 use crate::rows::State;
 
 /// What the daemon knows about itself and the catalogue does not.
@@ -22,6 +23,23 @@ pub struct HostStatus {
     pub memory: MemoryInfo,
     /// What an operator should look into.
     pub warnings: Vec<String>,
+    /// What the configuration says about requests.
+    pub settings: Settings,
+}
+
+/// The part of the configuration that requests depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Length of a lease whose holder asks for none, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease_ms: DEFAULT_LEASE_MS,
+        }
+    }
 }
 
 impl Kms {
@@ -55,6 +73,8 @@ impl Kms {
             current_date: Timestamp::from_millis(world.now.wall_ms),
             store_revision: meta.revision,
             deletion_epoch: meta.deletion_epoch,
+            authorization_epoch: meta.authorization_epoch,
+            leases: self.snapshot.leases.len() as u64,
             keys,
             aliases: self.snapshot.aliases.len() as u64,
             volumes: self.snapshot.volumes.len() as u64,

@@ -67,6 +67,7 @@ impl Bench {
             elapsed: Elapsed::default(),
             authorization_epoch: 0,
             audit_head: None,
+            revoked: Vec::new(),
         };
         let kek = Key::random().unwrap();
         let mut domain = DomainKeys::new(&meta);
@@ -93,6 +94,7 @@ impl Bench {
                     unlocked_bytes: 0,
                 },
                 warnings: vec![],
+                settings: Settings::default(),
             },
             now: START,
             kek,
@@ -135,6 +137,7 @@ impl Bench {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,
             Outcome::Write(write) => self.commit(*write),
+            Outcome::Lease(_) => panic!("only the engine has leases"),
         };
         assert_eq!(response.operation(), operation);
         let body = response.to_json().unwrap();
