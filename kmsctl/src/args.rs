@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::fs::FsArgs;
+use crate::commands::grant::GrantArgs;
 use crate::exit;
 
 /// Administers kmsd and kmsfs.
@@ -49,6 +50,8 @@ pub enum Command {
     /// Give keys names.
     #[command(subcommand)]
     Alias(AliasCommand),
+    /// Let principals use a key, for a while or for good.
+    Grant(GrantArgs),
     /// Encrypt up to 4096 bytes.
     Encrypt(EncryptArgs),
     /// Decrypt what `encrypt` made.
@@ -239,7 +242,7 @@ pub struct Passed {
     pub arguments: Vec<OsString>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) | None => Err("expected NAME=VALUE".into()),

@@ -9,6 +9,7 @@ use crate::exit::{self, Exit, Failure};
 mod alias;
 mod crypt;
 pub(crate) mod fs;
+pub(crate) mod grant;
 mod key;
 mod status;
 mod tpm;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Status => status::run(context),
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
+        Command::Grant(args) => grant::run(args, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),
         Command::Fs(args) => return fs::run(args, context),

@@ -13,9 +13,11 @@ use clap::Parser;
 
 pub mod args;
 mod commands;
+mod duration;
 pub mod exit;
 mod import;
 pub mod output;
+mod principal;
 
 use args::Cli;
 use exit::Exit;

@@ -117,7 +117,7 @@ fn create(
 }
 
 /// Every key, over all pages.
-fn all_keys(context: &Context) -> Result<Vec<KeyListEntry>, Failure> {
+pub(super) fn all_keys(context: &Context) -> Result<Vec<KeyListEntry>, Failure> {
     let mut keys = Vec::new();
     let mut marker = None;
     loop {
