@@ -28,7 +28,8 @@ pub enum Value<'a> {
     Number(i64),
     /// True or false.
     Bool(bool),
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970. Text and date operators see it as a date; a key that is seconds since
+    /// 1970 (`aws:EpochTime`) is a number.
     Time(i64),
     /// An address.
     Ip(IpAddr),
@@ -122,7 +123,6 @@ impl Value<'_> {
         match self {
             Self::Text(text) => Decimal::parse(text),
             Self::Number(number) => Some(Decimal::from(*number)),
-            Self::Time(ms) => Some(Decimal::from(ms.div_euclid(1000))),
             _ => None,
         }
     }
@@ -156,10 +156,9 @@ impl Value<'_> {
     pub(crate) fn is_bytes(&self, wanted: &[u8]) -> bool {
         match self {
             Self::Bytes(bytes) => *bytes == wanted,
-            Self::Text(text) => data_encoding::BASE64
-                .decode(text.as_bytes())
+            other => data_encoding::BASE64
+                .decode(other.text().as_bytes())
                 .is_ok_and(|bytes| bytes == wanted),
-            _ => false,
         }
     }
 }
