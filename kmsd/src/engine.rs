@@ -273,7 +273,10 @@ struct Done {
 
 /// Whether an error may mean that the same request has been carried out before.
 fn may_be_done(error: &ApiError) -> bool {
-    matches!(error.code, ErrorCode::NotFound | ErrorCode::InvalidState)
+    matches!(
+        error.code,
+        ErrorCode::NotFound | ErrorCode::InvalidState | ErrorCode::InvalidGrantToken
+    )
 }
 
 impl Shared {

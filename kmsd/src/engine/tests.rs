@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod grants;
+mod leases;
 mod life;
 mod rollback;
 

@@ -259,7 +259,14 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
-        let row = self.grant(key, &request.grant_id, world.now)?;
+        let row = match self.grant(key, &request.grant_id, world.now) {
+            // The answer to the first call may have been lost, or is still to come.
+            Err(_) if self.snapshot.recently_revoked(key.id, &request.grant_id) => {
+                check_dry_run(request.dry_run)?;
+                return Ok(reply(Response::RevokeGrant(EMPTY)));
+            }
+            found => found?,
+        };
         self.end_grant(row, request.dry_run, Response::RevokeGrant(EMPTY))
     }
 
