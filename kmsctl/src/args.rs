@@ -44,6 +44,8 @@ pub struct Cli {
 pub enum Command {
     /// Show how kmsd is.
     Status,
+    /// Show who kmsd takes the caller for: principals, groups, unit, executable.
+    Whoami,
     /// Create and manage keys.
     #[command(subcommand)]
     Key(KeyCommand),

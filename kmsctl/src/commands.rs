@@ -13,11 +13,13 @@ pub(crate) mod grant;
 mod key;
 mod status;
 mod tpm;
+mod whoami;
 
 /// Carries out a command, and says how kmsctl ends when it succeeded.
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     let done = match command {
         Command::Status => status::run(context),
+        Command::Whoami => whoami::run(context),
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
         Command::Grant(args) => grant::run(args, context),

@@ -20,8 +20,9 @@ use tokio::net::UnixStream;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::auth::Identity;
+use crate::auth::{self, OnBehalfOf, Session};
 use crate::listen::server::Shared;
+use crate::listen::vouched::Origin;
 use crate::service::{Refused, Reply, Service};
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
@@ -31,7 +32,8 @@ const MAX_DRAIN: usize = 32 * 1024 * 1024;
 /// Answers one HTTP request.
 pub(crate) async fn answer<S: Service>(
     shared: &Shared<S>,
-    identity: &Identity,
+    session: &Arc<Session>,
+    origin: &Origin,
     request: HttpRequest<Incoming>,
 ) -> HttpResponse<Full<Bytes>> {
     let start = Instant::now();
@@ -39,8 +41,10 @@ pub(crate) async fn answer<S: Service>(
     let mut entry = Entry {
         operation: "-".into(),
         key: None,
+        principal: None,
+        via: None,
     };
-    let result = process(shared, identity, id, request, &mut entry).await;
+    let result = process(shared, session, origin, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let outcome = match &result {
         Ok(_) => "ok",
@@ -50,10 +54,12 @@ pub(crate) async fn answer<S: Service>(
         .as_ref()
         .err()
         .and_then(|refusal| refusal.error.message.as_deref());
+    let identity = session.identity();
     tracing::info!(
         request_id = %id,
         operation = ?entry.operation,
-        principal = &*identity.arn,
+        principal = entry.principal.as_deref().unwrap_or(&identity.arn),
+        via = entry.via.as_deref(),
         uid = identity.uid,
         pid = identity.pid,
         key = entry.key.as_deref().map(tracing::field::debug),
@@ -69,6 +75,10 @@ pub(crate) async fn answer<S: Service>(
 struct Entry {
     operation: String,
     key: Option<String>,
+    /// The caller, where it is not the connection's own.
+    principal: Option<Arc<str>>,
+    /// The service that asked on behalf of that one.
+    via: Option<Arc<str>>,
 }
 
 /// An error, and whether the connection can go on after it.
@@ -88,7 +98,8 @@ impl From<ApiError> for Refusal {
 
 async fn process<S: Service>(
     shared: &Shared<S>,
-    identity: &Identity,
+    session: &Arc<Session>,
+    origin: &Origin,
     id: Uuid,
     request: HttpRequest<Incoming>,
     entry: &mut Entry,
@@ -103,12 +114,15 @@ async fn process<S: Service>(
         .get(LEASE_HEADER)
         .and_then(|value| value.to_str().ok())
         .map(Into::into);
+    let user = on_behalf_of(&request);
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
-    let mut caller = identity.admit(&entry.operation).map_err(|error| {
+    let refuse = |refusal: auth::Refusal, operation: &str| {
+        let identity = session.identity();
+        let error = refusal.error(&identity.arn, operation);
         shared.service.refused(&Refused {
             id,
-            operation: &entry.operation,
+            operation,
             principal: &identity.arn,
             uid: identity.uid,
             gid: identity.gid,
@@ -118,20 +132,51 @@ async fn process<S: Service>(
         Refusal {
             error,
             // Who may not call holds no connection.
-            close: true,
+            close: refusal.closes(),
         }
-    })?;
+    };
+    // Only now: everything that was sent for this request has been received.
+    if let Some((uid, pid)) = origin.foreign() {
+        return Err(refuse(
+            auth::Refusal::Foreign { uid, pid },
+            &entry.operation,
+        ));
+    }
+    let caller = match user {
+        Ok(user) => session.caller(shared.service.needs(), user).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut caller = caller.map_err(|refusal| refuse(refusal, &entry.operation))?;
+    if let Some(via) = &caller.via {
+        entry.principal = Some(Arc::clone(&caller.arn));
+        entry.via = Some(Arc::clone(&via.arn));
+    }
     let target = target?;
     let body = body?;
     let request = Request::decode(&target, &body)?;
     drop(body);
     entry.key = request.key().map(|key| key.chars().take(256).collect());
+    auth::check(&request, &caller).map_err(|refusal| refuse(refusal, &entry.operation))?;
     caller.lease = lease;
     let reply = call(shared, id, request, caller).await?;
     if entry.key.is_none() {
         entry.key = reply.response.key().map(str::to_owned);
     }
     Ok(reply)
+}
+
+/// The user that a service names.
+fn on_behalf_of<B>(request: &HttpRequest<B>) -> Result<Option<OnBehalfOf>, auth::Refusal> {
+    let mut values = request.headers().get_all(kms_api::ON_BEHALF_OF).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = match values.next() {
+        None => value.to_str().unwrap_or_default(),
+        // Two users are none.
+        Some(_) => "",
+    };
+    OnBehalfOf::parse(text).map(Some)
 }
 
 /// Calls the service so that a client that goes away does not stop an operation half way, and a panic is an error reply

@@ -1,59 +1,53 @@
-//! Who is asking: the kernel's word on the other end of a Unix socket, and who is let in.
+//! Who is asking: the kernel's word on the other end of a Unix socket.
 //!
 //! uid, gid and supplementary groups are those the peer had when it connected (`SO_PEERCRED`,
-//! `SO_PEERGROUPS`, unix(7)). The process id is only logged: it may have been re-used.
+//! `SO_PEERGROUPS`, unix(7)); its process is known by a pidfd (`SO_PEERPIDFD`) where the kernel has them. Every
+//! byte that comes over the connection must be sent by that process (`listen::vouched`).
 
-use std::collections::{HashMap, HashSet};
-use std::io;
-use std::os::fd::AsRawFd;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kms_api::{ApiError, Caller, CallerRole, ErrorCode};
-use nix::unistd::{Group, Uid, User};
-use parking_lot::Mutex;
-use tokio::net::UnixStream;
+use kms_api::{ApiError, Caller, CallerRole, ErrorCode, ProcessFacts};
+use nix::unistd::{Group, User};
 
-use crate::config::{ConfigError, NameOrId, OVERFLOW_UID, Server};
-use crate::sys;
+use crate::config::{
+    ConfigError, Identity as IdentityConfig, NameOrId, OVERFLOW_UID, Rule, Server,
+};
+use crate::service::Needs;
 
-/// How long the name of a user is remembered.
-const NAME_LIFETIME: Duration = Duration::from_secs(300);
+mod behalf;
+mod cgroup;
+mod exe;
+mod map;
+mod names;
+mod peer;
+mod process;
+mod session;
+#[cfg(test)]
+mod tests;
 
-/// What the kernel says about a peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) pid: u32,
-    pub(crate) groups: Vec<u32>,
-}
+pub(crate) use behalf::OnBehalfOf;
+use map::Subject;
+use names::{Names, NamesError};
+pub(crate) use peer::Peer;
+use process::Namespace;
+pub(crate) use session::{Session, check};
 
-impl Peer {
-    pub(crate) fn of(stream: &UnixStream) -> io::Result<Self> {
-        Self::of_fd(stream.peer_cred()?, stream)
-    }
-
-    fn of_fd(credentials: tokio::net::unix::UCred, stream: &impl AsRawFd) -> io::Result<Self> {
-        Ok(Self {
-            uid: credentials.uid(),
-            gid: credentials.gid(),
-            pid: credentials
-                .pid()
-                .and_then(|pid| u32::try_from(pid).ok())
-                .unwrap_or(0),
-            groups: sys::peer_groups(stream)?,
-        })
-    }
-}
-
-/// Decides who may call.
+/// Says who callers are.
 #[derive(Debug)]
 pub struct Auth {
     account: String,
+    region: String,
     admin_gid: Option<u32>,
-    service_uids: HashSet<u32>,
-    names: Mutex<HashMap<u32, (Arc<str>, Instant)>>,
+    /// Name of the service by user id.
+    services: HashMap<u32, Arc<str>>,
+    names: Names,
+    rules: Vec<Rule>,
+    trust_pid: bool,
+    namespaces: Vec<NameOrId>,
+    /// Use pidfds where the kernel has them.
+    pidfds: bool,
 }
 
 impl Auth {
@@ -61,114 +55,342 @@ impl Auth {
     ///
     /// # Errors
     /// One of them does not exist.
-    pub fn new(server: &Server) -> Result<Self, ConfigError> {
+    pub fn new(server: &Server, identity: &IdentityConfig) -> Result<Self, ConfigError> {
         let admin_gid = server
             .admin_group
             .as_ref()
             .map(|group| group_id(group, "server.admin_group"))
             .transpose()?;
-        let service_uids = server
-            .service_uids
-            .iter()
-            .map(user_id)
-            .collect::<Result<_, _>>()?;
+        let names = Names::new(Duration::from_secs(identity.names_lifetime));
         Ok(Self {
             account: server.account.clone(),
+            region: server.region.clone(),
             admin_gid,
-            service_uids,
-            names: Mutex::default(),
+            services: behalf::services(&server.service_uids, &names)?,
+            names,
+            rules: identity.map.clone(),
+            trust_pid: identity.trust_pid,
+            namespaces: identity.allow_user_namespaces.clone(),
+            // For tests of what an older kernel gives.
+            pidfds: std::env::var_os("KMSD_KERNEL").is_none_or(|kernel| kernel != "6.1"),
         })
     }
 
-    /// Why `peer` may call, or `None`.
-    fn role(&self, peer: &Peer) -> Option<CallerRole> {
-        let admin = self.admin_gid;
-        match peer.uid {
-            // Users of other user namespaces, all of them in one.
-            OVERFLOW_UID => None,
-            0 => Some(CallerRole::Root),
-            uid if self.service_uids.contains(&uid) => Some(CallerRole::Service),
-            _ if admin.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid)) => {
-                Some(CallerRole::Admin)
+    /// Checks that the users and groups that rules and exceptions name exist.
+    ///
+    /// # Errors
+    /// One of them does not.
+    pub fn check_names(&self) -> Result<(), ConfigError> {
+        for rule in &self.rules {
+            if let Some(user) = &rule.user {
+                user_id(user, "identity.map")?;
             }
-            _ => None,
+            if let Some(group) = &rule.group {
+                group_id(group, "identity.map")?;
+            }
+        }
+        for user in &self.namespaces {
+            user_id(user, "identity.allow_user_namespaces")?;
+        }
+        Ok(())
+    }
+
+    /// Whether to use pidfds where the kernel has them.
+    pub(crate) fn pidfds(&self) -> bool {
+        self.pidfds
+    }
+
+    /// Whether the names and groups of callers are others than before. To be asked about once a second; may
+    /// block.
+    pub fn refresh(&self) -> bool {
+        self.names.refresh()
+    }
+
+    /// What a peer is, before any policy is asked. Does not block.
+    pub(crate) fn role(&self, peer: &Peer) -> CallerRole {
+        let is_admin = |gid| peer.gid == gid || peer.groups.contains(&gid);
+        match peer.uid {
+            0 => CallerRole::Root,
+            uid if self.services.contains_key(&uid) => CallerRole::Service,
+            OVERFLOW_UID => CallerRole::User,
+            _ if self.admin_gid.is_some_and(is_admin) => CallerRole::Admin,
+            _ => CallerRole::User,
         }
     }
 
     /// Whether `peer` may call. Does not block.
     pub(crate) fn admits(&self, peer: &Peer) -> bool {
-        self.role(peer).is_some()
+        // Users of other user namespaces, all of them in one.
+        peer.uid != OVERFLOW_UID && self.role(peer) != CallerRole::User
     }
 
-    /// Names the peer, and lets it in or not. May block on the name service.
-    pub(crate) fn identify(&self, peer: &Peer) -> Identity {
-        let arn: Arc<str> =
-            format!("arn:aws:iam::{}:user/{}", self.account, self.name(peer.uid)).into();
-        let caller = self.role(peer).map(|role| Caller {
-            gid: peer.gid,
-            pid: peer.pid,
-            groups: peer.groups.clone().into(),
-            ..Caller::new(role, peer.uid, Arc::clone(&arn))
-        });
-        Identity {
+    /// What identities are to be made of: what the policies ask for, and what the rules do.
+    fn needs(&self, policies: Needs) -> Needs {
+        Needs {
+            exe: policies.exe || self.rules.iter().any(|rule| rule.exe.is_some()),
+            ..policies
+        }
+    }
+
+    /// Establishes who the peer is. May block on the name service, and on reading an executable.
+    pub(crate) fn identify(&self, peer: &Peer, policies: Needs) -> Identity {
+        let needs = self.needs(policies);
+        let generation = self.names.generation();
+        let arn = self.principal(peer.uid, &format!("uid-{}", peer.uid));
+        let mut identity = Identity {
             arn,
             uid: peer.uid,
             gid: peer.gid,
             pid: peer.pid,
-            caller,
+            generation,
+            needs,
+            callers: Err(Refusal::Overflow),
+        };
+        if peer.uid == OVERFLOW_UID {
+            identity.arn = self.principal(peer.uid, "nobody");
+            return identity;
+        }
+        identity.callers = self.names_of(peer).map_or_else(
+            |error| Err(Refusal::Names(error)),
+            |named| {
+                identity.arn = self.principal(peer.uid, &named.user);
+                self.callers(peer, &named, needs)
+            },
+        );
+        identity
+    }
+
+    fn names_of(&self, peer: &Peer) -> Result<Named, NamesError> {
+        let user = self.names.user(peer.uid)?.name;
+        let mut groups = peer.groups.clone();
+        groups.push(peer.gid);
+        groups.sort_unstable();
+        groups.dedup();
+        let group_names = self.group_names(peer.uid, &groups)?;
+        Ok(Named {
+            user,
+            groups,
+            group_names,
+        })
+    }
+
+    fn group_names(&self, uid: u32, groups: &[u32]) -> Result<Vec<Arc<str>>, NamesError> {
+        let mut names = Vec::with_capacity(groups.len());
+        for gid in groups {
+            match self.names.group(*gid) {
+                Ok(name) => names.extend(name),
+                // Root is root also while the name service is down.
+                Err(_) if uid == 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(names)
+    }
+
+    fn callers(&self, peer: &Peer, named: &Named, needs: Needs) -> Result<Callers, Refusal> {
+        match process::namespace(peer) {
+            Namespace::Same => {}
+            namespace if self.may_be_in_any_namespace(peer.uid, &named.user) => {
+                tracing::debug!(
+                    uid = peer.uid,
+                    ?namespace,
+                    "let in by allow_user_namespaces"
+                );
+            }
+            Namespace::Other => return Err(Refusal::Namespace),
+            Namespace::Ended => return Err(Refusal::Ended),
+            Namespace::Hidden => return Err(Refusal::Hidden),
+        }
+        let role = match self.role(peer) {
+            CallerRole::User => return Err(Refusal::NotAdmitted),
+            role => role,
+        };
+        let facts = process::facts(peer, needs, self.trust_pid);
+        let bare = self.caller(role, peer, named, None);
+        let full = facts.map(|facts| self.caller(role, peer, named, Some(facts)));
+        Ok(Callers { bare, full })
+    }
+
+    fn may_be_in_any_namespace(&self, uid: u32, name: &str) -> bool {
+        self.namespaces.iter().any(|user| match user {
+            NameOrId::Id(id) => *id == uid,
+            NameOrId::Name(known) => known == name,
+        })
+    }
+
+    fn caller(
+        &self,
+        role: CallerRole,
+        peer: &Peer,
+        named: &Named,
+        facts: Option<ProcessFacts>,
+    ) -> Caller {
+        let subject = Subject {
+            uid: peer.uid,
+            user_name: &named.user,
+            groups: &named.groups,
+            group_names: &named.group_names,
+            process: facts.as_ref(),
+        };
+        let roles = map::roles(&self.rules, &subject);
+        let unit = facts.as_ref().and_then(|facts| facts.unit.as_deref());
+        let principals = self.principals(peer.uid, &named.user, unit, &roles);
+        Caller {
+            gid: peer.gid,
+            pid: peer.pid,
+            groups: named.groups.as_slice().into(),
+            group_names: named.group_names.as_slice().into(),
+            principals: principals.into(),
+            user_name: Arc::clone(&named.user),
+            roles: roles.into(),
+            process: facts.map(Arc::new),
+            ..Caller::new(role, peer.uid, self.principal(peer.uid, &named.user))
         }
     }
 
-    fn name(&self, uid: u32) -> Arc<str> {
-        let now = Instant::now();
-        if let Some((name, at)) = self.names.lock().get(&uid)
-            && now.duration_since(*at) < NAME_LIFETIME
-        {
-            return Arc::clone(name);
+    /// Every ARN that a policy may name for a caller, the one of records and errors first.
+    fn principals(
+        &self,
+        uid: u32,
+        user: &str,
+        unit: Option<&str>,
+        roles: &[Arc<str>],
+    ) -> Vec<Arc<str>> {
+        let account = &self.account;
+        let mut principals = vec![self.principal(uid, user)];
+        if let Some(unit) = unit.filter(|unit| is_unit_name(unit)) {
+            principals.push(format!("arn:aws:sts::{account}:assumed-role/unit/{unit}").into());
+            principals.push(format!("arn:aws:iam::{account}:role/unit/{unit}").into());
         }
-        let found = User::from_uid(Uid::from_raw(uid))
-            .ok()
-            .flatten()
-            .map(|user| user.name);
-        // The characters IAM allows in user names; anything else could make one ARN look like another.
-        let valid = |name: &String| {
-            (1..=64).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b))
-        };
-        let name: Arc<str> = found
-            .filter(valid)
-            .unwrap_or_else(|| format!("uid-{uid}"))
-            .into();
-        self.names.lock().insert(uid, (Arc::clone(&name), now));
-        name
+        for role in roles {
+            principals.push(format!("arn:aws:sts::{account}:assumed-role/{role}/{user}").into());
+            principals.push(format!("arn:aws:iam::{account}:role/{role}").into());
+        }
+        principals
+    }
+
+    /// The first ARN of a user: uid 0 acts as the account's root principal.
+    fn principal(&self, uid: u32, user: &str) -> Arc<str> {
+        match uid {
+            0 => format!("arn:aws:iam::{}:root", self.account).into(),
+            _ => format!("arn:aws:iam::{}:user/{user}", self.account).into(),
+        }
     }
 }
 
-/// A named peer.
-#[derive(Clone, Debug)]
+/// The characters that systemd allows in names of units.
+fn is_unit_name(unit: &str) -> bool {
+    unit.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b))
+}
+
+/// What the name service says about a peer.
+struct Named {
+    user: Arc<str>,
+    groups: Vec<u32>,
+    group_names: Vec<Arc<str>>,
+}
+
+/// A peer whose identity is established, or for whom it was found that there is none.
+#[derive(Debug)]
 pub(crate) struct Identity {
+    /// The principal, also of one that is refused.
     pub(crate) arn: Arc<str>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) pid: u32,
-    caller: Option<Caller>,
+    /// Under which state of the name service.
+    generation: u64,
+    /// With which facts.
+    needs: Needs,
+    callers: Result<Callers, Refusal>,
 }
 
-impl Identity {
-    /// The caller, or the error for one that is not let in.
-    pub(crate) fn admit(&self, operation: &str) -> Result<Caller, ApiError> {
-        self.caller.clone().ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::AccessDenied,
-                format!(
-                    "User: {} is not authorized to perform: kms:{operation} because only root, the \
-                     members of admin_group and the users in service_uids may call kmsd",
-                    self.arn
-                ),
-            )
-        })
+/// The caller with and without its process: a process that has ended, or runs another program now, is
+/// nobody to whom facts belong.
+#[derive(Debug)]
+struct Callers {
+    bare: Caller,
+    full: Option<Caller>,
+}
+
+/// Why a request is refused before any policy is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    /// uid 65534.
+    Overflow,
+    /// Another user namespace.
+    Namespace,
+    /// The process had ended before its user namespace was known.
+    Ended,
+    /// The process is not visible in /proc.
+    Hidden,
+    /// The name service failed.
+    Names(NamesError),
+    /// Neither root, nor of the admin group, nor a service.
+    NotAdmitted,
+    /// The bytes came from another process than the one that connected.
+    Foreign {
+        /// Its user id.
+        uid: u32,
+        /// Its process id.
+        pid: i32,
+    },
+    /// Asked on behalf of a user without being a service.
+    NotAService,
+    /// An operation that services do not ask for on behalf of users.
+    NotOnBehalf,
+    /// The header that names the user is wrong.
+    Header(String),
+}
+
+impl Refusal {
+    /// The error to reply with.
+    pub(crate) fn error(&self, arn: &str, operation: &str) -> ApiError {
+        let reason: String = match self {
+            Self::Overflow => "uid 65534 stands for every user that a user namespace does not map".into(),
+            Self::Namespace => "it runs in another user namespace, and its user is not listed in \
+                 identity.allow_user_namespaces of kmsd's configuration"
+                .into(),
+            Self::Ended => "the process that connected ended before kmsd could tell in which user \
+                 namespace it is"
+                .into(),
+            Self::Hidden => "kmsd cannot see in /proc in which user namespace the process is: a mount \
+                 option hidepid= (put kmsd into its gid= group) or ProtectProc= in kmsd.service hides it"
+                .into(),
+            Self::NotAdmitted => "only root, the members of admin_group and the users in service_uids \
+                 may call kmsd"
+                .into(),
+            Self::Foreign { uid, pid } => format!(
+                "the request was sent by another process (uid {uid}, pid {pid}) than the one that \
+                 connected: each process needs a connection of its own"
+            ),
+            Self::NotAService => "only a user in service_uids of kmsd's configuration may ask on behalf \
+                 of others, and never uid 0"
+                .into(),
+            Self::NotOnBehalf => "services do not ask for it on behalf of users".into(),
+            Self::Names(error) => {
+                return ApiError::new(ErrorCode::DependencyTimeout, error.to_string());
+            }
+            Self::Header(text) => return ApiError::new(ErrorCode::Validation, text.clone()),
+        };
+        ApiError::new(
+            ErrorCode::AccessDenied,
+            format!("User: {arn} is not authorized to perform: kms:{operation} because {reason}"),
+        )
+    }
+
+    /// Whether the connection is of no use any more.
+    pub(crate) fn closes(&self) -> bool {
+        match self {
+            Self::Overflow
+            | Self::Namespace
+            | Self::Ended
+            | Self::Hidden
+            | Self::NotAdmitted
+            | Self::Foreign { .. } => true,
+            Self::NotAService | Self::NotOnBehalf | Self::Header(_) | Self::Names(_) => false,
+        }
     }
 }
 
@@ -190,8 +412,7 @@ pub(crate) fn group_id(group: &NameOrId, key: &'static str) -> Result<u32, Confi
     }
 }
 
-fn user_id(user: &NameOrId) -> Result<u32, ConfigError> {
-    let key = "server.service_uids";
+fn user_id(user: &NameOrId, key: &'static str) -> Result<u32, ConfigError> {
     match user {
         NameOrId::Id(uid) => Ok(*uid),
         NameOrId::Name(name) => match User::from_name(name) {
@@ -205,86 +426,5 @@ fn user_id(user: &NameOrId) -> Result<u32, ConfigError> {
                 reason: format!("user `{name}`: {error}"),
             }),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer(uid: u32, gid: u32, groups: &[u32]) -> Peer {
-        Peer {
-            uid,
-            gid,
-            pid: 1,
-            groups: groups.to_vec(),
-        }
-    }
-
-    fn auth() -> Auth {
-        Auth::new(&Server {
-            admin_group: Some(NameOrId::Id(500)),
-            service_uids: vec![NameOrId::Id(990)],
-            ..Server::default()
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn only_root_administrators_and_services_are_let_in() {
-        let auth = auth();
-        let role = |uid, gid, groups: &[u32]| auth.role(&peer(uid, gid, groups));
-        assert_eq!(role(0, 0, &[]), Some(CallerRole::Root));
-        assert_eq!(role(990, 990, &[]), Some(CallerRole::Service));
-        assert_eq!(role(1000, 500, &[]), Some(CallerRole::Admin));
-        assert_eq!(role(1000, 1000, &[27, 500]), Some(CallerRole::Admin));
-        assert_eq!(role(1000, 1000, &[27]), None);
-        assert_eq!(
-            role(1000, 990, &[990]),
-            None,
-            "service uids are not group ids"
-        );
-        assert_eq!(
-            role(OVERFLOW_UID, 500, &[500]),
-            None,
-            "other user namespaces"
-        );
-    }
-
-    #[test]
-    fn identities_have_arns() {
-        let auth = auth();
-        assert_eq!(
-            &*auth.identify(&peer(0, 0, &[])).arn,
-            "arn:aws:iam::000000000000:user/root"
-        );
-        let stranger = auth.identify(&peer(3_999_999, 1, &[]));
-        assert_eq!(&*stranger.arn, "arn:aws:iam::000000000000:user/uid-3999999");
-        let error = stranger.admit("Encrypt").unwrap_err();
-        assert_eq!(error.code, ErrorCode::AccessDenied);
-        let text = error.message.unwrap();
-        assert!(
-            text.contains("uid-3999999 is not authorized to perform: kms:Encrypt"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn unknown_names_are_configuration_errors() {
-        let name = NameOrId::Name("no-such-name-here".into());
-        let server = Server {
-            admin_group: Some(name.clone()),
-            ..Server::default()
-        };
-        let text = Auth::new(&server).unwrap_err().to_string();
-        assert!(
-            text.contains("server.admin_group") && text.contains("no-such-name-here"),
-            "{text}"
-        );
-        let server = Server {
-            service_uids: vec![name],
-            ..Server::default()
-        };
-        assert!(Auth::new(&server).is_err());
     }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 use kms_seal::{SealError, SealerConfig, SealerKind};
 use serde::Deserialize;
 
+pub(crate) mod identity;
 mod place;
 #[cfg(test)]
 mod tests;
+
+pub use identity::{Identity, Rule, ServiceUser};
 
 /// Where kmsd looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/kmsd/kmsd.toml";
@@ -23,6 +26,8 @@ pub(crate) const OVERFLOW_UID: u32 = 65_534;
 pub struct Config {
     /// The socket and who may use it.
     pub server: Server,
+    /// What callers are besides their user ids.
+    pub identity: Identity,
     /// The catalogue.
     pub store: Store,
     /// What the root key is sealed to.
@@ -52,7 +57,7 @@ pub struct Server {
     /// Members of this group (name or number) may call.
     pub admin_group: Option<NameOrId>,
     /// Users (names or numbers) that may call as services.
-    pub service_uids: Vec<NameOrId>,
+    pub service_uids: Vec<ServiceUser>,
     /// Most connections at a time.
     pub max_connections: usize,
     /// Most connections of one user at a time.
@@ -293,7 +298,7 @@ impl Config {
     /// # Errors
     /// One of them does not exist.
     pub fn check_names(&self) -> Result<(), ConfigError> {
-        crate::auth::Auth::new(&self.server)?;
+        crate::auth::Auth::new(&self.server, &self.identity)?.check_names()?;
         if let Some(group) = &self.server.socket_group {
             crate::auth::group_id(group, "server.socket_group")?;
         }
@@ -337,12 +342,8 @@ impl Config {
         require(length <= 90, "server.socket", || {
             format!("is {length} bytes long; the kernel has room for 90")
         })?;
-        let overflow = NameOrId::Id(OVERFLOW_UID);
-        require(
-            !server.service_uids.contains(&overflow),
-            "server.service_uids",
-            || "65534 stands for users of other user namespaces and can never be let in".into(),
-        )?;
+        identity::check_services(&server.service_uids)?;
+        self.identity.check()?;
         let none = NameOrId::Id(u32::MAX);
         let groups = [
             ("server.admin_group", &server.admin_group),
@@ -350,13 +351,7 @@ impl Config {
         ];
         let mut ids = groups
             .iter()
-            .flat_map(|(key, group)| group.iter().map(|group| (*key, group)))
-            .chain(
-                server
-                    .service_uids
-                    .iter()
-                    .map(|user| ("server.service_uids", user)),
-            );
+            .flat_map(|(key, group)| group.iter().map(|group| (*key, group)));
         if let Some((key, _)) = ids.find(|(_, id)| **id == none) {
             require(false, key, || "4294967295 is nobody's number".into())?;
         }

@@ -16,6 +16,7 @@ pub(crate) mod deadline;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vouched;
 
 /// Why there is no socket to serve.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,7 @@ impl Listener {
         listener
             .local_addr()
             .map_err(|e| refused(format!("not a Unix socket: {e}")))?;
+        vouched::ask_for_credentials(&listener).map_err(|e| refused(e.to_string()))?;
         Ok(Self {
             listener,
             path: None,
@@ -121,8 +123,8 @@ impl Listener {
         let temporary = PathBuf::from(name);
         let _ = fs::remove_file(&temporary);
         let listener = StdListener::bind(&temporary).map_err(failed)?;
-        let placed = group
-            .map_or(Ok(()), |gid| chown(&temporary, None, Some(gid)))
+        let placed = vouched::ask_for_credentials(&listener)
+            .and_then(|()| group.map_or(Ok(()), |gid| chown(&temporary, None, Some(gid))))
             .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)))
             .and_then(|()| fs::rename(&temporary, path));
         if let Err(source) = placed {

@@ -30,7 +30,7 @@ impl Service for Engine {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
-    let auth = Auth::new(&config.server)?;
+    let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
     notify::status("Opening the root key");
     let engine = open(config)?;
     let listener = Listener::open(&config.server)?;
@@ -63,7 +63,7 @@ fn open(config: &Config) -> Result<Engine, Failure> {
 
 async fn live(
     config: &Config,
-    auth: Auth,
+    auth: Arc<Auth>,
     engine: Engine,
     listener: Listener,
 ) -> Result<(), Failure> {
@@ -71,6 +71,7 @@ async fn live(
     let signals = tokio::spawn(signals(stop)?);
     let ticks = tokio::spawn(ticks(engine.clone(), stopping.clone()));
     let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
+    tokio::spawn(names(Arc::clone(&auth), engine.clone(), stopping.clone()));
     let place = match listener.is_passed() {
         true => "the socket passed by the service manager".to_owned(),
         false => config.server.socket.display().to_string(),
@@ -141,6 +142,28 @@ async fn ticks(engine: Engine, mut stopping: watch::Receiver<bool>) {
     }
     // One that is under way ends first: it may be half way through a deletion.
     let _ = last.await;
+}
+
+/// Looks every second whether users and groups are still what they were. Apart from the ticks: the name
+/// service may be slow.
+async fn names(auth: Arc<Auth>, engine: Engine, mut stopping: watch::Receiver<bool>) {
+    let mut timer = interval(TICK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = stopped(&mut stopping) => break,
+        }
+        let (auth, engine) = (Arc::clone(&auth), engine.clone());
+        let look = move || {
+            if auth.refresh() {
+                tracing::info!("users or groups have changed: decisions made before are void");
+                Service::identity_changed(&engine);
+            }
+        };
+        // A panic in there has been reported by the hook.
+        let _ = tokio::task::spawn_blocking(look).await;
+    }
 }
 
 fn system(what: &str, e: &io::Error) -> Failure {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::{ApiError, Operation, Request, Response};
+use crate::{ApiError, Operation, Reliance, Request, ResourceId, Response};
 
 mod connection;
 #[cfg(test)]
@@ -53,6 +53,35 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Protocol(_) => None,
         }
     }
+}
+
+/// A user on whose behalf a service asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id; the supplementary groups are those of the name service.
+    pub gid: u32,
+    /// Process id, for the record.
+    pub pid: u32,
+}
+
+/// As what a service asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asking {
+    /// For this user; for itself without one.
+    pub user: Option<User>,
+    /// Under this lease, if it wants to rely on the answer for a while.
+    pub lease: Option<ResourceId>,
+}
+
+/// An answer to a service, and how long it may be relied on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer<T> {
+    /// The answer.
+    pub output: T,
+    /// How long; `None`: not at all.
+    pub reliance: Option<Reliance>,
 }
 
 /// A client; cheap to share between threads.
@@ -101,32 +130,59 @@ impl Client {
         R::output(response).ok_or_else(|| ClientError::Protocol("another response".into()))
     }
 
+    /// Calls an operation as a service, for a user or under a lease.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. `AccessDeniedException` also when the caller is not a service.
+    pub fn send_as<R: Operation>(
+        &self,
+        request: R,
+        asking: Asking,
+    ) -> Result<Answer<R::Output>, ClientError> {
+        let (response, reliance) = self.request(&request.into(), asking)?;
+        let output =
+            R::output(response).ok_or_else(|| ClientError::Protocol("another response".into()))?;
+        Ok(Answer { output, reliance })
+    }
+
     /// Calls an operation.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn call(&self, request: &Request) -> Result<Response, ClientError> {
+        self.request(request, Asking::default())
+            .map(|(response, _)| response)
+    }
+
+    fn request(
+        &self,
+        request: &Request,
+        asking: Asking,
+    ) -> Result<(Response, Option<Reliance>), ClientError> {
         let body = request
             .to_json()
             .map_err(|e| ClientError::Protocol(e.to_string()))?;
-        let (status, body) = self.exchange(&request.target(), &body, request.is_repeatable())?;
-        if status == 200 {
-            return Response::from_json(request, &body)
+        let reply = self.exchange(&request.target(), asking, &body, request.is_repeatable())?;
+        if reply.status == 200 {
+            return Response::from_json(request, &reply.body)
+                .map(|response| (response, reply.reliance))
                 .map_err(|e| ClientError::Protocol(format!("{}: {e}", request.operation())));
         }
-        Err(match ApiError::from_json(&body) {
+        let status = reply.status;
+        Err(match ApiError::from_json(&reply.body) {
             Some(error) => ClientError::Api(error),
             None => ClientError::Protocol(format!("HTTP status {status} without a known error")),
         })
     }
 
-    /// Sends a raw request and returns HTTP status and body.
+    /// Sends a raw request.
     fn exchange(
         &self,
         target: &str,
+        asking: Asking,
         body: &[u8],
         repeatable: bool,
-    ) -> Result<connection::Answer, ClientError> {
+    ) -> Result<connection::Reply, ClientError> {
         let deadline = Instant::now() + self.timeout;
         loop {
             let reused = self.idle.lock().pop();
@@ -135,15 +191,15 @@ impl Client {
                 Some(connection) => connection,
                 None => Connection::open(&self.socket, deadline).map_err(|e| self.lost(e))?,
             };
-            match connection.exchange(target, body, deadline) {
-                Ok((answer, keep)) => {
+            match connection.exchange(target, asking, body, deadline) {
+                Ok((reply, keep)) => {
                     if keep {
                         let mut idle = self.idle.lock();
                         if idle.len() < MAX_IDLE {
                             idle.push(connection);
                         }
                     }
-                    return Ok(answer);
+                    return Ok(reply);
                 }
                 // The server had closed this idle connection; every other idle one may be as stale,
                 // so the loop ends at the latest with a fresh one.

@@ -6,6 +6,9 @@ use crate::caller::{Caller, CallerRole};
 use crate::request::requests;
 use crate::response::responses;
 
+/// Header with which a service names the user on whose behalf it asks: `uid=1000;gid=1000;pid=4711`.
+pub const ON_BEHALF_OF: &str = "x-kmsd-on-behalf-of";
+
 requests! {
     /// Asks who kmsd takes the caller for.
     #[derive(Default, Copy)]

@@ -112,10 +112,10 @@ fn serve(config: &Config, args: &OfflineArgs, store: Offline) -> Result<(), Fail
         socket_group: None,
         admin_group: None,
         // Who starts it.
-        service_uids: vec![NameOrId::Id(rustix::process::geteuid().as_raw())],
+        service_uids: vec![NameOrId::Id(rustix::process::geteuid().as_raw()).into()],
         ..config.server.clone()
     };
-    let auth = Auth::new(&server)?;
+    let auth = Arc::new(Auth::new(&server, &config.identity)?);
     let listener = Listener::bind(&server)?;
     let system = |error: io::Error| {
         Failure::local(

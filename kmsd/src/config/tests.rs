@@ -58,7 +58,10 @@ fn every_key_is_read() {
     assert_eq!(config.server.admin_group, Some(NameOrId::Id(4)));
     assert_eq!(
         config.server.service_uids,
-        [NameOrId::Id(990), NameOrId::Name("kmsfs".into())]
+        [
+            NameOrId::Id(990).into(),
+            ServiceUser::from(NameOrId::Name("kmsfs".into()))
+        ]
     );
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.sealer_config(None).wait, Duration::from_secs(5));

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use super::deadline::{Limits, Stage, Timed};
 use super::server::{Shared, stopped};
+use super::vouched::Vouched;
 use crate::api;
-use crate::auth::Identity;
+use crate::auth::Session;
 use crate::service::Service;
 
 /// Largest head of a request, in bytes.
@@ -24,7 +25,7 @@ const MAX_HEADERS: usize = 64;
 pub(super) async fn serve<S: Service>(
     shared: Arc<Shared<S>>,
     stream: UnixStream,
-    identity: Identity,
+    session: Session,
     idle: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -33,15 +34,22 @@ pub(super) async fn serve<S: Service>(
         idle,
         head: shared.limits.head,
     };
+    let (uid, pid) = session.peer_ids();
+    let (stream, origin) = match Vouched::new(stream, uid, pid) {
+        Ok(vouched) => vouched,
+        Err(error) => {
+            tracing::warn!(uid, pid, %error, "a connection was closed: the kernel does not vouch for it");
+            return;
+        }
+    };
     let stream = Timed::new(stream, Arc::clone(&stage), limits);
-    let identity = Arc::new(identity);
-    let pid = identity.pid;
+    let session = Arc::new(session);
     let service = service_fn(move |request| {
         stage.request_begins();
         let (stage, shared) = (Arc::clone(&stage), Arc::clone(&shared));
-        let identity = Arc::clone(&identity);
+        let (session, origin) = (Arc::clone(&session), Arc::clone(&origin));
         async move {
-            let response = api::answer(&shared, &identity, request).await;
+            let response = api::answer(&shared, &session, &origin, request).await;
             stage.request_ends();
             Ok::<_, std::convert::Infallible>(response)
         }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Listener, connection};
 use crate::api;
-use crate::auth::{Auth, Identity, Peer};
+use crate::auth::{Auth, Peer, Session};
 use crate::config::Server as ServerConfig;
 use crate::service::Service;
 
@@ -60,15 +60,15 @@ pub struct Server<S> {
 
 impl<S: Service> Server<S> {
     /// A server that answers with `service`.
-    pub fn new(config: &ServerConfig, auth: Auth, service: Arc<S>) -> Self {
+    pub fn new(config: &ServerConfig, auth: Arc<Auth>, service: Arc<S>) -> Self {
         Self::with_limits(config.into(), auth, service)
     }
 
-    pub(crate) fn with_limits(limits: Limits, auth: Auth, service: Arc<S>) -> Self {
+    pub(crate) fn with_limits(limits: Limits, auth: Arc<Auth>, service: Arc<S>) -> Self {
         let shared = Arc::new(Shared { service, limits });
         Self {
             shared,
-            auth: Arc::new(auth),
+            auth,
             open: Arc::default(),
             strangers: Arc::default(),
         }
@@ -109,7 +109,7 @@ impl<S: Service> Server<S> {
         stopping: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let (shared, auth) = (Arc::clone(&self.shared), Arc::clone(&self.auth));
-        let slot = Peer::of(&stream).map(|peer| {
+        let slot = Peer::of(&stream, auth.pidfds()).map(|peer| {
             let stranger = !auth.admits(&peer);
             let (open, limits) = (
                 if stranger {
@@ -133,12 +133,10 @@ impl<S: Service> Server<S> {
             let limits = shared.limits;
             let Some(_slot) = slot else {
                 if stranger {
-                    let denied = match identify(auth, peer).await {
-                        Some(identity) => identity.admit("*").err(),
-                        None => None,
-                    };
-                    if let Some(error) = denied {
-                        api::answer_and_close(stream, limits.head, &error).await;
+                    let uid = peer.uid;
+                    if let Some(session) = Session::open(auth, peer, shared.service.needs()).await {
+                        tracing::warn!(uid, "a stranger's connection over the limit was refused");
+                        api::answer_and_close(stream, limits.head, &session.over_the_limit()).await;
                     }
                     return;
                 }
@@ -150,7 +148,7 @@ impl<S: Service> Server<S> {
                 api::refuse_connection(stream, limits.head).await;
                 return;
             };
-            let Some(identity) = identify(auth, peer).await else {
+            let Some(session) = Session::open(auth, peer, shared.service.needs()).await else {
                 return;
             };
             // A stranger is given the time for one request, which is refused.
@@ -159,7 +157,7 @@ impl<S: Service> Server<S> {
             } else {
                 limits.idle
             };
-            connection::serve(shared, stream, identity, idle, stopping).await;
+            connection::serve(shared, stream, session, idle, stopping).await;
         }
     }
 }
@@ -167,13 +165,6 @@ impl<S: Service> Server<S> {
 /// Waits until the server is to stop (or nobody is left who could say so).
 pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-/// Asks for the name on a thread that may block: the name service can be a network away.
-async fn identify(auth: Arc<Auth>, peer: Peer) -> Option<Identity> {
-    tokio::task::spawn_blocking(move || auth.identify(&peer))
-        .await
-        .ok()
 }
 
 /// Accepts the next connection. Out of descriptors or memory, it waits instead of ending.

@@ -14,12 +14,29 @@ use tokio::sync::watch;
 use super::server::{Limits, Server};
 use super::*;
 use crate::auth::Auth;
-use crate::config::{NameOrId, Server as ServerConfig};
-use crate::service::{Reply, Service};
+use crate::config::{NameOrId, Server as ServerConfig, ServiceUser};
+use crate::service::{Needs, Refused, Reply, Service};
 
-struct Echo;
+mod forged;
+
+#[derive(Default)]
+struct Echo {
+    /// Reasons of requests that were refused before they came here.
+    refused: parking_lot::Mutex<Vec<String>>,
+}
 
 impl Service for Echo {
+    fn refused(&self, refused: &Refused<'_>) {
+        self.refused.lock().push(refused.error.to_string());
+    }
+
+    fn needs(&self) -> Needs {
+        Needs {
+            exe: true,
+            exe_sha256: false,
+        }
+    }
+
     async fn call(
         &self,
         _: uuid::Uuid,
@@ -34,6 +51,17 @@ impl Service for Echo {
             Request::Encrypt(r) if r.key_id == "panic" => panic!("asked to"),
             Request::Encrypt(r) => Ok(encrypted(r.plaintext, &caller).into()),
             Request::EnableKey(_) => Ok(Response::EnableKey(EmptyResponse {}).into()),
+            Request::GetCallerIdentity(_) => {
+                let identity = GetCallerIdentityResponse::of(&caller, "000000000000");
+                let reliance = caller.via.as_ref().map(|_| Reliance {
+                    epoch: 7,
+                    milliseconds: 2500,
+                });
+                Ok(Reply {
+                    reliance,
+                    ..Response::GetCallerIdentity(identity).into()
+                })
+            }
             Request::Decrypt(_) => Err(ApiError::bare(ErrorCode::InvalidCiphertext)),
             other => Err(ApiError::not_found(other.operation())),
         }
@@ -52,6 +80,7 @@ struct Running {
     _dir: tempfile::TempDir,
     path: PathBuf,
     stop: watch::Sender<bool>,
+    service: Arc<Echo>,
     served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
 }
@@ -62,15 +91,21 @@ fn own_uid() -> u32 {
 
 fn config(dir: &Path) -> ServerConfig {
     let uids = if own_uid() == 0 {
-        vec![]
+        let service = "kmsfs".into();
+        let user = NameOrId::Id(4320);
+        vec![ServiceUser::Named { user, service }]
     } else {
-        vec![NameOrId::Id(own_uid())]
+        vec![NameOrId::Id(own_uid()).into()]
     };
     ServerConfig {
         socket: dir.join("kmsd.sock"),
         service_uids: uids,
         ..ServerConfig::default()
     }
+}
+
+fn auth(config: &ServerConfig) -> Arc<Auth> {
+    Arc::new(Auth::new(config, &crate::config::Identity::default()).unwrap())
 }
 
 fn quick() -> Limits {
@@ -94,13 +129,15 @@ fn start_with(limits: Limits, change: impl FnOnce(&mut ServerConfig)) -> Running
         .build()
         .unwrap();
     let listener = Listener::bind(&config).unwrap();
-    let server = Server::with_limits(limits, Auth::new(&config).unwrap(), Arc::new(Echo));
+    let service = Arc::new(Echo::default());
+    let server = Server::with_limits(limits, auth(&config), Arc::clone(&service));
     let (stop, stopping) = watch::channel(false);
     let served = runtime.spawn(async move { server.run(listener, stopping).await });
     Running {
         path: config.socket,
         _dir: dir,
         stop,
+        service,
         served: Some(served),
         runtime,
     }
@@ -184,11 +221,7 @@ fn a_client_is_answered_and_named() {
     let client = Client::new(&running.path);
     let response = client.send(encrypt("k")).unwrap();
     assert_eq!(response.ciphertext_blob.as_slice(), b"hello");
-    assert!(
-        response
-            .key_id
-            .starts_with("arn:aws:iam::000000000000:user/")
-    );
+    assert!(response.key_id.starts_with("arn:aws:iam::000000000000:"));
     client
         .send(EnableKeyRequest { key_id: "k".into() })
         .unwrap();
@@ -646,7 +679,7 @@ fn a_client_reconnects_after_a_restart() {
     let _enter = running.runtime.enter();
     let config = config(&dir);
     let listener = Listener::bind(&config).unwrap();
-    let server = Server::with_limits(quick(), Auth::new(&config).unwrap(), Arc::new(Echo));
+    let server = Server::with_limits(quick(), auth(&config), Arc::new(Echo::default()));
     let (_stop, stopping) = watch::channel(false);
     running
         .runtime

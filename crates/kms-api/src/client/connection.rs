@@ -8,15 +8,23 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zeroize::Zeroizing;
 
-use crate::CONTENT_TYPE;
+use super::{Asking, User};
+use crate::{CONTENT_TYPE, LEASE_HEADER, ON_BEHALF_OF, RELIANCE_HEADER, Reliance};
 
 /// Largest response head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Largest response body, in bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// HTTP status and body.
-pub(super) type Answer = (u16, Zeroizing<Vec<u8>>);
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// HTTP status.
+    pub(super) status: u16,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// What the head says about how long to rely on it.
+    pub(super) reliance: Option<Reliance>,
+}
 
 /// Why an exchange failed.
 #[derive(Debug)]
@@ -56,22 +64,32 @@ impl Connection {
     pub(super) fn exchange(
         &mut self,
         target: &str,
+        asking: Asking,
         body: &[u8],
         deadline: Instant,
-    ) -> Result<(Answer, bool), Failure> {
+    ) -> Result<(Reply, bool), Failure> {
         let mut message = Zeroizing::new(Vec::with_capacity(body.len() + 256));
-        let head = format!(
+        let mut head = format!(
             "POST / HTTP/1.1\r\nHost: kmsd\r\nContent-Type: {CONTENT_TYPE}\r\n\
-             X-Amz-Target: {target}\r\nContent-Length: {}\r\n\r\n",
+             X-Amz-Target: {target}\r\nContent-Length: {}\r\n",
             body.len()
         );
+        if let Some(User { uid, gid, pid }) = asking.user {
+            head.push_str(&format!(
+                "{ON_BEHALF_OF}: uid={uid};gid={gid};pid={pid}\r\n"
+            ));
+        }
+        if let Some(lease) = asking.lease {
+            head.push_str(&format!("{LEASE_HEADER}: {lease}\r\n"));
+        }
+        head.push_str("\r\n");
         message.extend_from_slice(head.as_bytes());
         message.extend_from_slice(body);
         match self.send(&message, deadline) {
             Ok(()) => self.receive(deadline),
             // The server may have refused the request before its end (too large) and said why.
             Err(Failure::NotProcessed(e)) => match self.receive(deadline) {
-                Ok((answer, _)) => Ok((answer, false)),
+                Ok((reply, _)) => Ok((reply, false)),
                 Err(_) => Err(Failure::NotProcessed(e)),
             },
             Err(failure) => Err(failure),
@@ -94,7 +112,7 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<(Answer, bool), Failure> {
+    fn receive(&mut self, deadline: Instant) -> Result<(Reply, bool), Failure> {
         let mut buffer = Zeroizing::new(Vec::with_capacity(24 * 1024));
         loop {
             if let Some(head) = Head::parse(&buffer)? {
@@ -104,7 +122,12 @@ impl Connection {
                 }
                 let body = buffer.get(head.length..end).unwrap_or_default();
                 let keep = head.keep && buffer.len() == end;
-                return Ok(((head.status, Zeroizing::new(body.to_vec())), keep));
+                let reply = Reply {
+                    status: head.status,
+                    body: Zeroizing::new(body.to_vec()),
+                    reliance: head.reliance,
+                };
+                return Ok((reply, keep));
             }
             if buffer.len() > MAX_HEAD {
                 return Err(Failure::Protocol("response head too long".into()));
@@ -150,6 +173,7 @@ struct Head {
     length: usize,
     body: usize,
     keep: bool,
+    reliance: Option<Reliance>,
 }
 
 impl Head {
@@ -176,7 +200,9 @@ impl Head {
             Some(Err(_)) | None => return Err(protocol("response without Content-Length")),
         };
         let keep = !header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        let reliance = header(RELIANCE_HEADER).and_then(|text| Reliance::from_header(&text));
         Ok(Some(Self {
+            reliance,
             status: response.code.unwrap_or(0),
             length,
             body,

@@ -73,6 +73,54 @@ fn keeps_the_connection_and_speaks_the_protocol() {
 }
 
 #[test]
+fn a_service_names_its_user_and_learns_how_long_an_answer_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let first = read_request(&mut stream).unwrap();
+        let held = "X-Kmsd-Reliance: {\"Epoch\":12,\"Milliseconds\":2500}\r\n\r\n";
+        let reply = ok(EMPTY_LIST).replacen("\r\n\r\n", &format!("\r\n{held}"), 1);
+        stream.write_all(reply.as_bytes()).unwrap();
+        let second = read_request(&mut stream).unwrap();
+        stream.write_all(ok(EMPTY_LIST).as_bytes()).unwrap();
+        (first, second)
+    });
+    let client = Client::new(&path);
+    let user = User {
+        uid: 1000,
+        gid: 100,
+        pid: 4711,
+    };
+    let lease = ResourceId([7; 16]);
+    let asking = Asking {
+        user: Some(user),
+        lease: Some(lease),
+    };
+    let request = ListKeysRequest::default;
+    let answer = client.send_as(request(), asking).unwrap();
+    let reliance = Reliance {
+        epoch: 12,
+        milliseconds: 2500,
+    };
+    assert_eq!(answer.reliance, Some(reliance));
+    let answer = client.send_as(request(), Asking::default()).unwrap();
+    assert_eq!(
+        answer.reliance, None,
+        "what is not promised is not relied on"
+    );
+    let (first, second) = server.join().unwrap();
+    let header = "x-kmsd-on-behalf-of: uid=1000;gid=100;pid=4711\r\n";
+    assert!(first.contains(header), "{first}");
+    assert!(
+        first.contains(&format!("x-kmsd-lease: {}\r\n", "07".repeat(16))),
+        "{first}"
+    );
+    assert!(!second.contains("x-kmsd"), "{second}");
+}
+
+#[test]
 fn replaces_idle_connections_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
