@@ -49,6 +49,9 @@ pub(crate) struct Body {
     /// Key confirmation of the host KEK.
     pub(crate) kek_check: HexArray<32>,
     pub(crate) vault: Vault,
+    /// What vouches for checkpoints of the audit log; records made before there were any have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attestor: Option<Attestor>,
 }
 
 /// How the credential becomes a key: PBKDF2-HMAC-SHA-256 (RFC 8018) for a PIN, no iterations for a
@@ -113,6 +116,32 @@ impl TpmVault {
             Slot::B => &self.slot_b,
         }
     }
+}
+
+/// What vouches for checkpoints of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Attestor {
+    Tpm(Box<TpmAttestor>),
+    /// The Ed25519 key alone, with a counter beside the key file.
+    Software,
+}
+
+/// An attestation key under the endorsement key, and the checkpoint counter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TpmAttestor {
+    /// TPMT_PUBLIC of the attestation key.
+    pub(crate) public: Hex,
+    /// Contents of its TPM2B_PRIVATE.
+    pub(crate) private: Hex,
+    /// Name of the endorsement key.
+    pub(crate) endorsement_name: Hex,
+    pub(crate) counter: NvPin,
+    /// TPMS_NV_PUBLIC of the counter, whose hash is its name.
+    pub(crate) counter_public: Hex,
+    /// Whether the chip has TPM2_NV_Certify.
+    pub(crate) certifies: bool,
 }
 
 /// A signed statement: with these values the object may be opened.
@@ -205,6 +234,13 @@ impl Enrollment {
             Vault::Tpm(vault) => Some(hex(&vault.srk_name.0)),
             Vault::Software(_) => None,
         }
+    }
+
+    /// Whether checkpoints of the audit log can be vouched for, see
+    /// [`prepare_checkpoints`](crate::RootSealer::prepare_checkpoints).
+    #[must_use]
+    pub const fn has_checkpoints(&self) -> bool {
+        self.body.attestor.is_some()
     }
 
     /// Registers of the newest approved state; empty when nothing is measured.

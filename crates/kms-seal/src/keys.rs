@@ -3,7 +3,8 @@
 //! ```text
 //! root secret (sealed, 32 bytes)
 //!  ├─ mac       authenticates the enrolment record
-//!  ├─ nv        authorisation value of the counter and of the epoch slots
+//!  ├─ nv        authorisation value of the counters and of the epoch slots
+//!  ├─ log       Ed25519 key that signs checkpoints of the audit log
 //!  ├─ signer    P-256 key that approves PCR states
 //!  └─ host KEK  = HKDF(root ‖ epoch secret ‖ credential part)
 //! credential ─ stretched ─┬─ auth   what the TPM asks for
@@ -52,6 +53,7 @@ impl std::fmt::Debug for HostKek {
 pub(crate) struct RootKeys {
     pub(crate) mac: Key<32>,
     pub(crate) nv: Key<32>,
+    pub(crate) log: Key<32>,
 }
 
 impl RootKeys {
@@ -59,6 +61,7 @@ impl RootKeys {
         Ok(Self {
             mac: derive(root, b"record mac", id)?,
             nv: derive(root, b"nv auth", id)?,
+            log: derive(root, b"audit log signer", id)?,
         })
     }
 }

@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+mod attest;
 mod config;
 mod enrollment;
 mod error;
@@ -33,6 +34,7 @@ mod tpm;
 
 use std::collections::BTreeMap;
 
+pub use attest::{Checkpointer, LogKeys, Quoted, TpmAttestation, TpmLogKeys, Vouched};
 pub use config::{
     Credential, MACHINE_CREDENTIAL_LEN, MIN_PIN_LEN, Profile, SealerConfig, SealerKind,
 };
@@ -126,7 +128,22 @@ pub trait RootSealer: Send {
         state: &PcrState,
     ) -> Result<Enrollment, SealError>;
 
-    /// Removes the record's counter and epoch secrets from the device: the record is dead afterwards. Absent ones
+    /// The record with what vouches for checkpoints of the audit log: an attestation key and a counter, made now if it
+    /// has none. A record that has comes back as it is. Store the returned record; if it is lost, the counter is found
+    /// again by the next call.
+    ///
+    /// # Errors
+    /// [`SealError::NotUnsealed`], [`SealError::NvFull`], or the device's.
+    fn prepare_checkpoints(&mut self, enrollment: &Enrollment) -> Result<Enrollment, SealError>;
+
+    /// What signs the checkpoints of the record, for another thread.
+    ///
+    /// # Errors
+    /// [`SealError::NotUnsealed`]; [`SealError::DamagedRecord`] before
+    /// [`prepare_checkpoints`](Self::prepare_checkpoints).
+    fn checkpointer(&self, enrollment: &Enrollment) -> Result<Box<dyn Checkpointer>, SealError>;
+
+    /// Removes the record's counters and epoch secrets from the device: the record is dead afterwards. Absent ones
     /// are no error. The storage root key or key file stays, others may use it.
     ///
     /// # Errors

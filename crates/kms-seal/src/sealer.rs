@@ -1,21 +1,36 @@
 //! The order of things, the same for every keeper: derivations, record, caching, epochs.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use kms_crypto::{Key, hkdf_key};
 
 use crate::{
-    Credential, Enrollment, HostKek, PcrState, Profile, RootSealer, SealError, SealStatus,
-    enrollment::{Body, Slot, Vault},
+    Checkpointer, Credential, Enrollment, HostKek, PcrState, Profile, RootSealer, SealError,
+    SealStatus, TpmAttestation,
+    attest::Desk,
+    enrollment::{Attestor, Body, Slot, Vault},
     hex::HexArray,
     keys::{self, RootKeys, Secrets},
 };
 
 /// Something that keeps secrets: a TPM, a key file. Reached anew for every operation.
-pub(crate) trait Keeper: Send {
+pub(crate) trait Keeper: Clone + Send + 'static {
     type Link: Link;
 
     fn connect(&mut self) -> Result<Self::Link, SealError>;
+
+    /// An attestation key with its counter; one left over from an attempt whose record was lost is used again.
+    fn make_attestor(&mut self, body: &Body, keys: &RootKeys) -> Result<Attestor, SealError>;
+
+    /// What the device signs; none where there is none.
+    fn attest(
+        &mut self,
+        attestor: &Attestor,
+        qualifying: &[u8; 32],
+    ) -> Result<Option<TpmAttestation>, SealError>;
 }
 
 /// A connection to a keeper, for one operation.
@@ -78,13 +93,30 @@ pub(crate) trait Link {
     ) -> Result<Vault, SealError>;
 
     fn remove(&mut self, id: &[u8; 16], vault: &Vault) -> Result<(), SealError>;
+
+    fn checkpoint_counter(
+        &mut self,
+        body: &Body,
+        attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError>;
+
+    fn advance_checkpoint(
+        &mut self,
+        body: &Body,
+        attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError>;
+
+    /// Removes the checkpoint counter.
+    fn remove_attestor(&mut self, body: &Body, attestor: &Attestor) -> Result<(), SealError>;
 }
 
 /// A sealer over any keeper.
 pub(crate) struct Sealer<K> {
     keeper: K,
     /// Of the enrolment that was unsealed last.
-    unsealed: Option<([u8; 16], RootKeys)>,
+    unsealed: Option<([u8; 16], Arc<RootKeys>)>,
 }
 
 impl<K: Keeper> Sealer<K> {
@@ -117,7 +149,7 @@ impl<K: Keeper> Sealer<K> {
     }
 
     /// The cached keys of this record, which they authenticate.
-    fn keys(&self, enrollment: &Enrollment) -> Result<&RootKeys, SealError> {
+    fn keys(&self, enrollment: &Enrollment) -> Result<&Arc<RootKeys>, SealError> {
         enrollment.check_sum()?;
         let (_, keys) = self
             .unsealed
@@ -175,12 +207,13 @@ impl<K: Keeper> RootSealer for Sealer<K> {
                 retired: false,
                 kek_check,
                 vault: vault.clone(),
+                attestor: None,
             };
             Ok((Enrollment::new(body, &root_keys.mac)?, kek))
         };
         match complete(&mut link) {
             Ok(done) => {
-                self.unsealed = Some((id, root_keys));
+                self.unsealed = Some((id, Arc::new(root_keys)));
                 Ok(done)
             }
             Err(error) => {
@@ -213,7 +246,7 @@ impl<K: Keeper> RootSealer for Sealer<K> {
                 reason: "it gives another key than at enrolment",
             });
         }
-        self.unsealed = Some((body.id.0, keys));
+        self.unsealed = Some((body.id.0, Arc::new(keys)));
         Ok(kek)
     }
 
@@ -258,7 +291,7 @@ impl<K: Keeper> RootSealer for Sealer<K> {
         let (kek, kek_check) = keys::host_kek(&body.id.0, &root, &epoch, &secrets)?;
         body.kek_check = kek_check;
         let staged = Enrollment::new(body, &keys.mac)?;
-        self.unsealed = Some((staged.body.id.0, keys));
+        self.unsealed = Some((staged.body.id.0, Arc::new(keys)));
         Ok((staged, kek))
     }
 
@@ -294,10 +327,30 @@ impl<K: Keeper> RootSealer for Sealer<K> {
         Enrollment::new(body, &keys.mac)
     }
 
+    fn prepare_checkpoints(&mut self, enrollment: &Enrollment) -> Result<Enrollment, SealError> {
+        if enrollment.body.attestor.is_some() {
+            return Ok(enrollment.clone());
+        }
+        let keys = Arc::clone(self.keys(enrollment)?);
+        let mut body = enrollment.body.clone();
+        body.attestor = Some(self.keeper.make_attestor(&body, &keys)?);
+        Enrollment::new(body, &keys.mac)
+    }
+
+    fn checkpointer(&self, enrollment: &Enrollment) -> Result<Box<dyn Checkpointer>, SealError> {
+        let keys = Arc::clone(self.keys(enrollment)?);
+        let desk = Desk::new(self.keeper.clone(), enrollment.body.clone(), keys)?;
+        Ok(Box::new(desk))
+    }
+
     fn remove(&mut self, enrollment: &Enrollment) -> Result<(), SealError> {
         enrollment.check_sum()?;
         let body = &enrollment.body;
-        self.keeper.connect()?.remove(&body.id.0, &body.vault)?;
+        let mut link = self.keeper.connect()?;
+        if let Some(attestor) = &body.attestor {
+            link.remove_attestor(body, attestor)?;
+        }
+        link.remove(&body.id.0, &body.vault)?;
         self.unsealed = self.unsealed.take().filter(|(id, _)| *id != body.id.0);
         Ok(())
     }

@@ -6,14 +6,14 @@
 
 mod files;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kms_crypto::{Key, constant_time_eq, hkdf_key, hmac_sha256, unwrap_key, wrap_key};
 
 use self::files::HostKey;
 use crate::{
-    PcrState, Profile, SealError, SealStatus, SealerConfig,
-    enrollment::{Body, Slot, SoftwareVault, Vault},
+    PcrState, Profile, SealError, SealStatus, SealerConfig, TpmAttestation,
+    enrollment::{Attestor, Body, Slot, SoftwareVault, Vault},
     hex::{Hex, HexArray, hex},
     keys::RootKeys,
     sealer::{Keeper, Link},
@@ -23,6 +23,7 @@ const WARNING: &str = "The root key lies in a plain key file, not in a TPM: who 
                        reads everything, and neither rollback nor the revival of deleted keys is detected.";
 
 /// Where the key file is.
+#[derive(Clone)]
 pub(crate) struct KeyFile {
     path: PathBuf,
 }
@@ -49,6 +50,23 @@ impl Keeper for KeyFile {
             path: self.path.clone(),
             host,
         })
+    }
+
+    fn make_attestor(&mut self, body: &Body, keys: &RootKeys) -> Result<Attestor, SealError> {
+        let opened = self.connect()?;
+        let path = opened.checkpoint_path(&body.id.0);
+        if files::read(&path)?.is_none() {
+            write_counter(&path, &body.id.0, keys, 1)?;
+        }
+        Ok(Attestor::Software)
+    }
+
+    fn attest(
+        &mut self,
+        _attestor: &Attestor,
+        _qualifying: &[u8; 32],
+    ) -> Result<Option<TpmAttestation>, SealError> {
+        Ok(None)
     }
 }
 
@@ -85,6 +103,10 @@ impl Opened {
         self.beside(id, "counter")
     }
 
+    fn checkpoint_path(&self, id: &[u8; 16]) -> PathBuf {
+        self.beside(id, "checkpoints")
+    }
+
     fn slot_path(&self, id: &[u8; 16], slot: Slot) -> PathBuf {
         self.beside(
             id,
@@ -94,30 +116,29 @@ impl Opened {
             },
         )
     }
+}
 
-    fn read_counter(&self, id: &[u8; 16], keys: &RootKeys) -> Result<u64, SealError> {
-        let path = self.counter_path(id);
-        let replaced = |reason: &str| SealError::CounterReplaced {
-            counter: path.display().to_string(),
-            reason: reason.to_owned(),
-        };
-        let data = files::read(&path)?.ok_or_else(|| SealError::CounterMissing {
-            counter: path.display().to_string(),
-        })?;
-        let (value, tag) = data
-            .split_first_chunk::<8>()
-            .ok_or_else(|| replaced("it is too short"))?;
-        if !constant_time_eq(&counter_tag(keys, id, *value), tag) {
-            return Err(replaced("its authentication does not fit"));
-        }
-        Ok(u64::from_be_bytes(*value))
+fn read_counter(path: &Path, id: &[u8; 16], keys: &RootKeys) -> Result<u64, SealError> {
+    let replaced = |reason: &str| SealError::CounterReplaced {
+        counter: path.display().to_string(),
+        reason: reason.to_owned(),
+    };
+    let data = files::read(path)?.ok_or_else(|| SealError::CounterMissing {
+        counter: path.display().to_string(),
+    })?;
+    let (value, tag) = data
+        .split_first_chunk::<8>()
+        .ok_or_else(|| replaced("it is too short"))?;
+    if !constant_time_eq(&counter_tag(keys, id, path, *value), tag) {
+        return Err(replaced("its authentication does not fit"));
     }
+    Ok(u64::from_be_bytes(*value))
+}
 
-    fn write_counter(&self, id: &[u8; 16], keys: &RootKeys, value: u64) -> Result<(), SealError> {
-        let value = value.to_be_bytes();
-        let data = [value.as_slice(), &counter_tag(keys, id, value)].concat();
-        files::replace(&self.counter_path(id), &data)
-    }
+fn write_counter(path: &Path, id: &[u8; 16], keys: &RootKeys, value: u64) -> Result<(), SealError> {
+    let value = value.to_be_bytes();
+    let data = [value.as_slice(), &counter_tag(keys, id, path, value)].concat();
+    files::replace(path, &data)
 }
 
 impl Link for Opened {
@@ -176,7 +197,7 @@ impl Link for Opened {
             tag: HexArray(blob_tag(&host.key, id, &sealed)),
             sealed: Hex(sealed),
         };
-        self.write_counter(id, keys, 1)?;
+        write_counter(&self.counter_path(id), id, keys, 1)?;
         Ok((Vault::Software(vault), 1))
     }
 
@@ -234,13 +255,11 @@ impl Link for Opened {
     }
 
     fn counter(&mut self, body: &Body, keys: &RootKeys) -> Result<u64, SealError> {
-        self.read_counter(&body.id.0, keys)
+        read_counter(&self.counter_path(&body.id.0), &body.id.0, keys)
     }
 
     fn increment(&mut self, body: &Body, keys: &RootKeys) -> Result<u64, SealError> {
-        let value = self.read_counter(&body.id.0, keys)? + 1;
-        self.write_counter(&body.id.0, keys, value)?;
-        Ok(value)
+        advance(&self.counter_path(&body.id.0), &body.id.0, keys)
     }
 
     fn approve(
@@ -265,6 +284,28 @@ impl Link for Opened {
             files::destroy(&path)?;
         }
         Ok(())
+    }
+
+    fn checkpoint_counter(
+        &mut self,
+        body: &Body,
+        _attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError> {
+        read_counter(&self.checkpoint_path(&body.id.0), &body.id.0, keys)
+    }
+
+    fn advance_checkpoint(
+        &mut self,
+        body: &Body,
+        _attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError> {
+        advance(&self.checkpoint_path(&body.id.0), &body.id.0, keys)
+    }
+
+    fn remove_attestor(&mut self, body: &Body, _attestor: &Attestor) -> Result<(), SealError> {
+        files::destroy(&self.checkpoint_path(&body.id.0))
     }
 }
 
@@ -297,8 +338,19 @@ fn blob_tag(host: &Key<32>, id: &[u8; 16], sealed: &[u8]) -> [u8; 32] {
     hmac_sha256(host.expose(), &[b"kms-seal v0 blob", id, sealed])
 }
 
-fn counter_tag(keys: &RootKeys, id: &[u8; 16], value: [u8; 8]) -> [u8; 32] {
-    hmac_sha256(keys.nv.expose(), &[b"kms-seal v0 counter", id, &value])
+fn advance(path: &Path, id: &[u8; 16], keys: &RootKeys) -> Result<u64, SealError> {
+    let value = read_counter(path, id, keys)? + 1;
+    write_counter(path, id, keys, value)?;
+    Ok(value)
+}
+
+fn counter_tag(keys: &RootKeys, id: &[u8; 16], path: &Path, value: [u8; 8]) -> [u8; 32] {
+    // One counter's file is not taken for the other's.
+    let label: &[u8] = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("checkpoints") => b"kms-seal v0 checkpoint counter",
+        _ => b"kms-seal v0 counter",
+    };
+    hmac_sha256(keys.nv.expose(), &[label, id, &value])
 }
 
 fn slot_aad(id: &[u8; 16], slot: Slot) -> Vec<u8> {

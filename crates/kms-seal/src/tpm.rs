@@ -4,12 +4,14 @@
 //! are not in the way and a reset or suspend in between goes unnoticed. Dropping the connection also frees libtss2's
 //! buffers.
 
+mod attest;
 mod device;
 mod link;
 mod nv;
 mod pcr;
 mod policy;
 mod properties;
+mod raw;
 mod rc;
 mod session;
 mod srk;
@@ -34,9 +36,10 @@ use self::{
     srk::Srk,
 };
 use crate::{
-    PcrState, Profile, SealError, SealerConfig,
-    enrollment::{NvPin, Slot, TpmVault, Vault},
+    PcrState, Profile, SealError, SealerConfig, TpmAttestation,
+    enrollment::{Attestor, Body, NvPin, Slot, TpmAttestor, TpmVault, Vault},
     hex::{Hex, HexArray},
+    keys::RootKeys,
     sealer::Keeper,
 };
 
@@ -44,6 +47,7 @@ use crate::{
 const NO_POLICY: &[u8] = &[];
 
 /// How to reach a TPM and what new enrolments are bound to.
+#[derive(Clone)]
 pub(crate) struct Tpm {
     config: SealerConfig,
 }
@@ -75,6 +79,35 @@ impl Keeper for Tpm {
             srk: None,
             verified: None,
         })
+    }
+
+    fn make_attestor(&mut self, body: &Body, keys: &RootKeys) -> Result<Attestor, SealError> {
+        // Two conversations one after the other: a simulator has one client at a time.
+        let key = self.make_attestation_key()?;
+        let pin = self
+            .connect()?
+            .make_checkpoint_counter(vault_of(&body.vault)?, &keys.nv)?;
+        let public = nv::described(pin.index, Purpose::Checkpoint, &attest::certify_policy());
+        let mut attestor = attest::attestor(key, pin, public);
+        // What it cannot do now it is not asked for later.
+        attestor.certifies = false;
+        let tried = self.attest_with(&attestor, &[0; 32])?;
+        attestor.certifies = tried.certification.is_some();
+        if !attestor.certifies {
+            tracing::warn!(
+                "this TPM does not certify counters (TPM2_NV_Certify): checkpoints carry quotes only"
+            );
+        }
+        Ok(Attestor::Tpm(Box::new(attestor)))
+    }
+
+    fn attest(
+        &mut self,
+        attestor: &Attestor,
+        qualifying: &[u8; 32],
+    ) -> Result<Option<TpmAttestation>, SealError> {
+        self.attest_with(attestor_of(attestor)?, qualifying)
+            .map(Some)
     }
 }
 
@@ -168,6 +201,61 @@ impl Chip {
             Found::Foreign => Err(SealError::EpochReplaced {
                 slot: index(pin),
                 reason: "its name differs",
+            }),
+        }
+    }
+
+    /// A counter for checkpoints that has been incremented once, so that it can be read.
+    fn make_checkpoint_counter(
+        &mut self,
+        vault: &TpmVault,
+        auth: &Key<32>,
+    ) -> Result<NvPin, SealError> {
+        let srk = self.pinned_srk(vault)?;
+        let policy = attest::certify_policy();
+        let given = self.password_given();
+        for index in nv::checkpoint_places(vault.counter.index) {
+            let pin = nv::pin(index, Purpose::Checkpoint, &policy);
+            let context = &mut self.context;
+            let handle = match nv::find(context, &pin, Purpose::Checkpoint, &policy)? {
+                Found::Foreign => continue,
+                Found::Absent => {
+                    let purpose = Purpose::Checkpoint;
+                    nv::define(context, srk, index, purpose, &policy, auth, given)?
+                }
+                Found::Unwritten(handle) => handle,
+                // Left over from an attempt whose record was lost, or another enrolment's.
+                Found::Written(handle) => match nv::read_counter(context, srk, handle, auth) {
+                    Ok(_) => return Ok(pin),
+                    Err(Refused::WrongAuth) => continue,
+                    Err(refused) => return Err(unexpected(refused)),
+                },
+            };
+            match nv::increment(&mut self.context, srk, handle, auth) {
+                Ok(()) => return Ok(pin),
+                Err(Refused::WrongAuth) => {}
+                Err(refused) => return Err(unexpected(refused)),
+            }
+        }
+        Err(SealError::NvFull {
+            what: "the checkpoint counter",
+        })
+    }
+
+    fn find_checkpoint_counter(
+        &mut self,
+        attestor: &TpmAttestor,
+    ) -> Result<NvIndexHandle, SealError> {
+        let pin = &attestor.counter;
+        let policy = attest::certify_policy();
+        match nv::find(&mut self.context, pin, Purpose::Checkpoint, &policy)? {
+            Found::Written(handle) => Ok(handle),
+            Found::Absent => Err(SealError::CounterMissing {
+                counter: index(pin),
+            }),
+            Found::Unwritten(_) | Found::Foreign => Err(SealError::CounterReplaced {
+                counter: index(pin),
+                reason: "it was defined anew".to_owned(),
             }),
         }
     }
@@ -401,13 +489,22 @@ fn vault_of(vault: &Vault) -> Result<&TpmVault, SealError> {
     }
 }
 
+fn attestor_of(attestor: &Attestor) -> Result<&TpmAttestor, SealError> {
+    match attestor {
+        Attestor::Tpm(attestor) => Ok(attestor),
+        Attestor::Software => Err(SealError::DamagedRecord {
+            reason: "it has no attestation key of a TPM",
+        }),
+    }
+}
+
 fn index(pin: &NvPin) -> String {
     format!("{:#010x}", pin.index)
 }
 
-fn counter_refused(vault: &TpmVault, refused: Refused) -> SealError {
+fn counter_refused(pin: &NvPin, refused: Refused) -> SealError {
     let replaced = |reason: &str| SealError::CounterReplaced {
-        counter: index(&vault.counter),
+        counter: index(pin),
         reason: reason.to_owned(),
     };
     match refused {

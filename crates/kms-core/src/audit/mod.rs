@@ -4,6 +4,7 @@
 //! `{"prev":CHAIN,"record":{...},"seq":n}` and a newline, where `CHAIN` is the chain value of line `n - 1`. Both
 //! the chain and the leaf hashes of the Merkle tree are over the line without its newline.
 
+pub mod attest;
 mod chain;
 pub mod checkpoint;
 mod line;

@@ -22,6 +22,8 @@ on_both!(
     enrolments_stand_side_by_side,
     a_removed_enrolment_is_dead,
     check_says_what_unseal_would,
+    checkpoints_are_vouched_for_with_a_counter_of_their_own,
+    a_checkpoint_counter_whose_record_was_lost_is_found_again,
 );
 
 fn the_same_kek_every_time(host: &impl Host) {
@@ -253,4 +255,55 @@ fn check_says_what_unseal_would(host: &impl Host) {
     sealer.commit_epoch(&staged).unwrap();
     host.sealer().check(&staged).unwrap();
     assert_eq!(failure(host.sealer().check(&record)), "epoch-destroyed");
+}
+
+fn checkpoints_are_vouched_for_with_a_counter_of_their_own(host: &impl Host) {
+    let credential = random();
+    let mut sealer = host.sealer();
+    let (old, _) = sealer.enroll(Profile::Machine, &credential).unwrap();
+    assert!(!old.has_checkpoints());
+    assert_eq!(failure(sealer.checkpointer(&old)), "damaged-record");
+    let record = stored(&sealer.prepare_checkpoints(&old).unwrap());
+    assert!(record.has_checkpoints());
+    assert_eq!(sealer.prepare_checkpoints(&record).unwrap(), record);
+    let generation = sealer.counter(&record).unwrap();
+
+    let mut desk = sealer.checkpointer(&record).unwrap();
+    let keys = desk.keys().clone();
+    let first = desk.counter().unwrap();
+    for step in 0..3 {
+        assert_eq!(desk.counter().unwrap(), first + step);
+        let text = format!("checkpoint {step}\n");
+        let vouched = desk.vouch(text.as_bytes(), &[7; 32]).unwrap();
+        kms_crypto::ed25519_verify(&keys.ed25519, text.as_bytes(), &vouched.signature).unwrap();
+        assert_eq!(vouched.tpm.is_some(), keys.tpm.is_some());
+        assert_eq!(desk.advance().unwrap(), first + step + 1);
+    }
+    assert_eq!(sealer.counter(&record).unwrap(), generation);
+
+    // After a restart, and in another epoch, it is the same desk.
+    let mut again = host.sealer();
+    again.unseal(&record, &credential).unwrap();
+    let (staged, _) = again.stage_epoch(&record, &credential).unwrap();
+    let committed = again.commit_epoch(&staged).unwrap();
+    let mut desk = again.checkpointer(&committed).unwrap();
+    assert_eq!(desk.keys(), &keys);
+    assert_eq!(desk.counter().unwrap(), first + 3);
+
+    again.remove(&committed).unwrap();
+    assert_eq!(failure(desk.counter()), "counter-missing");
+}
+
+fn a_checkpoint_counter_whose_record_was_lost_is_found_again(host: &impl Host) {
+    let credential = random();
+    let mut sealer = host.sealer();
+    let (old, _) = sealer.enroll(Profile::Machine, &credential).unwrap();
+    let lost = sealer.prepare_checkpoints(&old).unwrap();
+    let counted = sealer.checkpointer(&lost).unwrap().advance().unwrap();
+    let mut again = host.sealer();
+    again.unseal(&old, &credential).unwrap();
+    let record = again.prepare_checkpoints(&old).unwrap();
+    let mut desk = again.checkpointer(&record).unwrap();
+    assert_eq!(desk.counter().unwrap(), counted);
+    desk.vouch(b"text", &[1; 32]).unwrap();
 }

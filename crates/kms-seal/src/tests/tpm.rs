@@ -1,5 +1,6 @@
 //! What only a TPM does.
 
+mod attest;
 mod device;
 mod foreign;
 mod measured;

@@ -3,7 +3,7 @@
 use kms_crypto::Key;
 
 use super::{
-    Chip, NO_POLICY, counter_refused, index,
+    Chip, NO_POLICY, attest, attestor_of, counter_refused, index,
     nv::{self, Found, Purpose, Refused},
     pcr,
     policy::{self, Signer},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     PcrState, PcrValue, Profile, SealError, SealStatus,
-    enrollment::{Body, Slot, TpmVault, Vault},
+    enrollment::{Attestor, Body, Slot, TpmVault, Vault},
     hex::{Hex, HexArray, hex},
     keys::RootKeys,
     sealer::Link,
@@ -233,7 +233,7 @@ impl Link for Chip {
         let srk = self.pinned_srk(vault)?;
         let handle = self.find_counter(vault)?;
         nv::read_counter(&mut self.context, srk, handle, &keys.nv)
-            .map_err(|refused| counter_refused(vault, refused))
+            .map_err(|refused| counter_refused(&vault.counter, refused))
     }
 
     fn increment(&mut self, body: &Body, keys: &RootKeys) -> Result<u64, SealError> {
@@ -242,7 +242,7 @@ impl Link for Chip {
         let handle = self.find_counter(vault)?;
         nv::increment(&mut self.context, srk, handle, &keys.nv)
             .and_then(|()| nv::read_counter(&mut self.context, srk, handle, &keys.nv))
-            .map_err(|refused| counter_refused(vault, refused))
+            .map_err(|refused| counter_refused(&vault.counter, refused))
     }
 
     fn approve(
@@ -285,5 +285,52 @@ impl Link for Chip {
             }
         }
         Ok(())
+    }
+
+    fn checkpoint_counter(
+        &mut self,
+        body: &Body,
+        attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError> {
+        let srk = self.pinned_srk(vault_of(&body.vault)?)?;
+        let attestor = attestor_of(attestor)?;
+        let handle = self.find_checkpoint_counter(attestor)?;
+        nv::read_counter(&mut self.context, srk, handle, &keys.nv)
+            .map_err(|refused| counter_refused(&attestor.counter, refused))
+    }
+
+    fn advance_checkpoint(
+        &mut self,
+        body: &Body,
+        attestor: &Attestor,
+        keys: &RootKeys,
+    ) -> Result<u64, SealError> {
+        let srk = self.pinned_srk(vault_of(&body.vault)?)?;
+        let attestor = attestor_of(attestor)?;
+        let handle = self.find_checkpoint_counter(attestor)?;
+        nv::increment(&mut self.context, srk, handle, &keys.nv)
+            .and_then(|()| nv::read_counter(&mut self.context, srk, handle, &keys.nv))
+            .map_err(|refused| counter_refused(&attestor.counter, refused))
+    }
+
+    fn remove_attestor(&mut self, body: &Body, attestor: &Attestor) -> Result<(), SealError> {
+        let srk = self.pinned_srk(vault_of(&body.vault)?)?;
+        let pin = &attestor_of(attestor)?.counter;
+        let given = self.password_given();
+        let policy = attest::certify_policy();
+        match nv::find(&mut self.context, pin, Purpose::Checkpoint, &policy)? {
+            Found::Written(handle) | Found::Unwritten(handle) => {
+                nv::undefine(&mut self.context, srk, handle, given)
+            }
+            Found::Absent => Ok(()),
+            Found::Foreign => {
+                tracing::warn!(
+                    index = index(pin),
+                    "this NV index belongs to another; left alone"
+                );
+                Ok(())
+            }
+        }
     }
 }

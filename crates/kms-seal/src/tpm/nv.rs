@@ -1,8 +1,10 @@
-//! NV indices: the counter and two slots for epoch secrets, each pinned by its name.
+//! NV indices: the counter, two slots for epoch secrets and the checkpoint counter, each pinned by its name.
 //!
-//! All three carry an authorisation value derived from the root secret and do not count failures, so they are no way
+//! All carry an authorisation value derived from the root secret and do not count failures, so they are no way
 //! around a PIN and a power cut cannot lock them. The counter is read and incremented under that
-//! value alone; a slot is written under it and read under the sealed object's policy with it.
+//! value alone; a slot is written under it and read under the sealed object's policy with it. The checkpoint counter is one
+//! of its own, because the other one's value is the store's generation and must not move by itself; it may be certified
+//! by anybody and incremented only under the authorisation value.
 
 use std::{thread, time::Duration};
 
@@ -25,8 +27,9 @@ use crate::{SealError, enrollment::NvPin, hex::Hex};
 /// TCG's registry gives 0x01800000 to 0x01bfffff to the owner.
 const FIRST_INDEX: u32 = 0x0180_4b00;
 const TRIPLES: u32 = 256;
+const SHA256: [u8; 2] = [0, 0x0b];
 const SECRET_LEN: u16 = 32;
-const COUNTER_LEN: u16 = 8;
+pub(super) const COUNTER_LEN: u16 = 8;
 /// Bit of TPMA_NV that the first write sets; it is part of the name.
 const WRITTEN: u32 = 1 << 29;
 const RATE_PAUSES: [u64; 5] = [20, 100, 500, 2000, 5000];
@@ -36,6 +39,8 @@ const RATE_PAUSES: [u64; 5] = [20, 100, 500, 2000, 5000];
 pub(super) enum Purpose {
     Counter,
     Secret,
+    /// Counts the checkpoints of the audit log.
+    Checkpoint,
 }
 
 impl Purpose {
@@ -49,12 +54,13 @@ impl Purpose {
         match self {
             Self::Counter => COUNTER | AUTH_READ | AUTH_WRITE | NO_DA,
             Self::Secret => POLICY_READ | AUTH_WRITE | NO_DA,
+            Self::Checkpoint => COUNTER | AUTH_READ | AUTH_WRITE | POLICY_READ | NO_DA,
         }
     }
 
     const fn len(self) -> u16 {
         match self {
-            Self::Counter => COUNTER_LEN,
+            Self::Counter | Self::Checkpoint => COUNTER_LEN,
             Self::Secret => SECRET_LEN,
         }
     }
@@ -87,6 +93,13 @@ pub(super) fn free_triple(context: &mut Context) -> Result<[u32; 3], SealError> 
     Err(SealError::NvFull {
         what: "another three NV indices",
     })
+}
+
+/// Places for the checkpoint counter of an enrolment, the likely one first: behind the triples, in the order of theirs.
+pub(super) fn checkpoint_places(counter: u32) -> impl Iterator<Item = u32> {
+    const FIRST: u32 = FIRST_INDEX + 3 * TRIPLES;
+    let start = counter.wrapping_sub(FIRST_INDEX) / 3;
+    (0..TRIPLES).map(move |step| FIRST + start.wrapping_add(step) % TRIPLES)
 }
 
 /// The pin of an index that has been written: its name follows from what we define.
@@ -337,6 +350,10 @@ fn public(index: u32, purpose: Purpose, policy: &[u8]) -> tss_esapi::Result<NvPu
             .with_nv_index_type(NvIndexType::Counter)
             .with_auth_read(true),
         Purpose::Secret => attributes.with_policy_read(true),
+        Purpose::Checkpoint => attributes
+            .with_nv_index_type(NvIndexType::Counter)
+            .with_auth_read(true)
+            .with_policy_read(true),
     };
     NvPublicBuilder::new()
         .with_nv_index(NvIndexTpmHandle::new(index)?)
@@ -349,15 +366,24 @@ fn public(index: u32, purpose: Purpose, policy: &[u8]) -> tss_esapi::Result<NvPu
 
 /// Name of an index: SHA-256 of its marshalled TPMS_NV_PUBLIC (TPM 2.0 part 1, 16).
 fn name(index: u32, purpose: Purpose, written: u32, policy: &[u8]) -> Vec<u8> {
-    const SHA256: [u8; 2] = [0, 0x0b];
+    let hash = sha256(&[&marshalled(index, purpose, written, policy)]);
+    [SHA256.as_slice(), &hash].concat()
+}
+
+/// TPMS_NV_PUBLIC of an index that has been written.
+pub(super) fn described(index: u32, purpose: Purpose, policy: &[u8]) -> Vec<u8> {
+    marshalled(index, purpose, WRITTEN, policy)
+}
+
+fn marshalled(index: u32, purpose: Purpose, written: u32, policy: &[u8]) -> Vec<u8> {
     let policy_len = u16::try_from(policy.len()).unwrap_or(u16::MAX);
-    let hash = sha256(&[
-        &index.to_be_bytes(),
+    [
+        index.to_be_bytes().as_slice(),
         &SHA256,
         &(purpose.attributes() | written).to_be_bytes(),
         &policy_len.to_be_bytes(),
         policy,
         &purpose.len().to_be_bytes(),
-    ]);
-    [SHA256.as_slice(), &hash].concat()
+    ]
+    .concat()
 }

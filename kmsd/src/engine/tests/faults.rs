@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use kms_core::rows::RawRow;
 use kms_core::storage::{RawChange, StorageError};
-use kms_seal::{Enrollment, HostKek, PcrState, SealError, SealStatus};
+use kms_seal::{Checkpointer, Enrollment, HostKek, PcrState, SealError, SealStatus};
 
 use super::*;
 
@@ -129,6 +129,12 @@ impl RootSealer for FailingSealer {
     }
     fn remove(&mut self, e: &Enrollment) -> Result<(), SealError> {
         self.0.remove(e)
+    }
+    fn prepare_checkpoints(&mut self, e: &Enrollment) -> Result<Enrollment, SealError> {
+        self.0.prepare_checkpoints(e)
+    }
+    fn checkpointer(&self, e: &Enrollment) -> Result<Box<dyn Checkpointer>, SealError> {
+        self.0.checkpointer(e)
     }
 }
 
