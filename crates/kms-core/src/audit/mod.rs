@@ -7,10 +7,12 @@
 pub mod attest;
 mod chain;
 pub mod checkpoint;
+pub mod keys;
 mod line;
 pub mod note;
 mod record;
 pub mod tree;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
