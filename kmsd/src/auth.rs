@@ -118,10 +118,16 @@ impl Auth {
         }
     }
 
-    /// Whether `peer` may call. Does not block.
-    pub(crate) fn admits(&self, peer: &Peer) -> bool {
-        // Users of other user namespaces, all of them in one.
-        peer.uid != OVERFLOW_UID && self.role(peer) != CallerRole::User
+    /// Whose places a peer's connection takes. Does not block.
+    pub(crate) fn kind(&self, peer: &Peer) -> Kind {
+        match self.role(peer) {
+            // Users of other user namespaces, all of them in one.
+            _ if peer.uid == OVERFLOW_UID => Kind::Stranger,
+            CallerRole::User => Kind::User,
+            CallerRole::Root | CallerRole::Admin | CallerRole::Service | CallerRole::Internal => {
+                Kind::Known
+            }
+        }
     }
 
     /// What identities are to be made of: what the policies ask for, and what the rules do.
@@ -201,10 +207,7 @@ impl Auth {
             Namespace::Ended => return Err(Refusal::Ended),
             Namespace::Hidden => return Err(Refusal::Hidden),
         }
-        let role = match self.role(peer) {
-            CallerRole::User => return Err(Refusal::NotAdmitted),
-            role => role,
-        };
+        let role = self.role(peer);
         let facts = process::facts(peer, needs, self.trust_pid);
         let bare = self.caller(role, peer, named, None);
         let full = facts.map(|facts| self.caller(role, peer, named, Some(facts)));
@@ -278,6 +281,17 @@ impl Auth {
     }
 }
 
+/// What a peer is to the limits of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// Root, administrators, services.
+    Known,
+    /// Everybody else: policies decide what they may do.
+    User,
+    /// Nobody who can be let in.
+    Stranger,
+}
+
 /// The characters that systemd allows in names of units.
 fn is_unit_name(unit: &str) -> bool {
     unit.bytes()
@@ -327,8 +341,6 @@ pub(crate) enum Refusal {
     Hidden,
     /// The name service failed.
     Names(NamesError),
-    /// Neither root, nor of the admin group, nor a service.
-    NotAdmitted,
     /// The bytes came from another process than the one that connected.
     Foreign {
         /// Its user id.
@@ -358,9 +370,6 @@ impl Refusal {
             Self::Hidden => "kmsd cannot see in /proc in which user namespace the process is: a mount \
                  option hidepid= (put kmsd into its gid= group) or ProtectProc= in kmsd.service hides it"
                 .into(),
-            Self::NotAdmitted => "only root, the members of admin_group and the users in service_uids \
-                 may call kmsd"
-                .into(),
             Self::Foreign { uid, pid } => format!(
                 "the request was sent by another process (uid {uid}, pid {pid}) than the one that \
                  connected: each process needs a connection of its own"
@@ -387,7 +396,6 @@ impl Refusal {
             | Self::Namespace
             | Self::Ended
             | Self::Hidden
-            | Self::NotAdmitted
             | Self::Foreign { .. } => true,
             Self::NotAService | Self::NotOnBehalf | Self::Header(_) | Self::Names(_) => false,
         }

@@ -26,6 +26,14 @@ impl Service for Engine {
     async fn call(&self, _id: Uuid, request: Request, caller: Caller) -> Result<Reply, ApiError> {
         Engine::call(self, request, caller).await
     }
+
+    fn identity_changed(&self) -> bool {
+        self.authorization_changed("users and groups")
+            .inspect_err(|error| {
+                tracing::error!(%error, "users or groups have changed, and that could not be noted");
+            })
+            .is_ok()
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -149,6 +157,8 @@ async fn ticks(engine: Engine, mut stopping: watch::Receiver<bool>) {
 async fn names(auth: Arc<Auth>, engine: Engine, mut stopping: watch::Receiver<bool>) {
     let mut timer = interval(TICK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Leases outlast a restart, and whether users and groups have changed meanwhile is not known.
+    let mut is_told = false;
     loop {
         tokio::select! {
             _ = timer.tick() => {}
@@ -158,11 +168,12 @@ async fn names(auth: Arc<Auth>, engine: Engine, mut stopping: watch::Receiver<bo
         let look = move || {
             if auth.refresh() {
                 tracing::info!("users or groups have changed: decisions made before are void");
-                Service::identity_changed(&engine);
+                is_told = false;
             }
+            is_told || Service::identity_changed(&engine)
         };
         // A panic in there has been reported by the hook.
-        let _ = tokio::task::spawn_blocking(look).await;
+        is_told = tokio::task::spawn_blocking(look).await.unwrap_or(false);
     }
 }
 

@@ -49,8 +49,10 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// What identities are made of has changed (users, groups, their names): every decision that was
-    /// made before is void. May block for a commit.
-    fn identity_changed(&self) {}
+    /// made before is void. Blocks until nobody relies on one. Returns whether that is done; else it is to be said again.
+    fn identity_changed(&self) -> bool {
+        true
+    }
 
     /// Which facts about a process the policies in force ask for.
     fn needs(&self) -> Needs {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kms_api::{ApiError, Caller, Request};
+use kms_api::{Caller, Request};
 use parking_lot::Mutex;
 
 use super::behalf::{self, OnBehalfOf};
@@ -43,15 +43,6 @@ impl Session {
     /// User and process id at connect.
     pub(crate) fn peer_ids(&self) -> (u32, u32) {
         (self.peer.uid, self.peer.pid)
-    }
-
-    /// What a peer is told for whose kind there is no more room.
-    pub(crate) fn over_the_limit(&self) -> ApiError {
-        let identity = self.identity();
-        match &identity.callers {
-            Err(refusal) => refusal.error(&identity.arn, "*"),
-            Ok(_) => Refusal::NotAdmitted.error(&identity.arn, "*"),
-        }
     }
 
     /// The identity as it was established last.

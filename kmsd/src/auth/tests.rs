@@ -68,7 +68,10 @@ fn roles_are_those_of_the_configuration() {
     );
     let strange = peer(OVERFLOW_UID, 500, &[500]);
     assert_eq!(auth.role(&strange), CallerRole::User);
-    assert!(!auth.admits(&strange), "other user namespaces");
+    assert_eq!(auth.kind(&strange), Kind::Stranger, "other user namespaces");
+    assert_eq!(auth.kind(&peer(1000, 1000, &[27])), Kind::User);
+    assert_eq!(auth.kind(&peer(1000, 500, &[])), Kind::Known);
+    assert_eq!(auth.kind(&peer(0, 0, &[])), Kind::Known);
 }
 
 #[test]
@@ -83,10 +86,12 @@ fn root_is_the_accounts_root_principal() {
 }
 
 #[test]
-fn a_stranger_is_named_and_refused() {
+fn users_are_named_and_the_overflow_user_is_refused() {
     let auth = auth();
-    let stranger = auth.identify(&peer(3_999_999, 1, &[]), Needs::default());
-    assert_eq!(&*stranger.arn, "arn:aws:iam::000000000000:user/uid-3999999");
+    let user = auth.identify(&peer(3_999_999, 1, &[]), Needs::default());
+    assert_eq!(&*user.arn, "arn:aws:iam::000000000000:user/uid-3999999");
+    let caller = &user.callers.as_ref().unwrap().bare;
+    assert_eq!(caller.role, CallerRole::User);
     let overflow = auth.identify(&peer(OVERFLOW_UID, 0, &[]), Needs::default());
     assert_eq!(&*overflow.arn, "arn:aws:iam::000000000000:user/nobody");
     let error = overflow

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Listener, connection};
 use crate::api;
-use crate::auth::{Auth, Peer, Session};
+use crate::auth::{Auth, Kind, Peer, Session};
 use crate::config::Server as ServerConfig;
 use crate::service::Service;
 
@@ -53,10 +53,12 @@ impl From<&ServerConfig> for Limits {
 pub struct Server<S> {
     shared: Arc<Shared<S>>,
     auth: Arc<Auth>,
-    open: Arc<Mutex<HashMap<u32, usize>>>,
-    /// Connections of those who may not call, apart: they take no place of those who may.
-    strangers: Arc<Mutex<HashMap<u32, usize>>>,
+    open: Arc<Pools>,
 }
+
+/// Connections by kind and user. Each kind has places of its own: users, however many there are, take none
+/// of those who administer kmsd or serve others.
+type Pools = Mutex<HashMap<Kind, HashMap<u32, usize>>>;
 
 impl<S: Service> Server<S> {
     /// A server that answers with `service`.
@@ -70,7 +72,6 @@ impl<S: Service> Server<S> {
             shared,
             auth,
             open: Arc::default(),
-            strangers: Arc::default(),
         }
     }
 
@@ -110,20 +111,12 @@ impl<S: Service> Server<S> {
     ) -> impl Future<Output = ()> + Send + use<S> {
         let (shared, auth) = (Arc::clone(&self.shared), Arc::clone(&self.auth));
         let slot = Peer::of(&stream, auth.pidfds()).map(|peer| {
-            let stranger = !auth.admits(&peer);
-            let (open, limits) = (
-                if stranger {
-                    &self.strangers
-                } else {
-                    &self.open
-                },
-                &shared.limits,
-            );
-            let slot = Slot::take(open, limits, peer.uid, stranger);
-            (peer, stranger, slot)
+            let kind = auth.kind(&peer);
+            let slot = Slot::take(&self.open, &shared.limits, kind, peer.uid);
+            (peer, kind, slot)
         });
         async move {
-            let (peer, stranger, slot) = match slot {
+            let (peer, kind, slot) = match slot {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(%error, "a connection without credentials was closed");
@@ -132,14 +125,6 @@ impl<S: Service> Server<S> {
             };
             let limits = shared.limits;
             let Some(_slot) = slot else {
-                if stranger {
-                    let uid = peer.uid;
-                    if let Some(session) = Session::open(auth, peer, shared.service.needs()).await {
-                        tracing::warn!(uid, "a stranger's connection over the limit was refused");
-                        api::answer_and_close(stream, limits.head, &session.over_the_limit()).await;
-                    }
-                    return;
-                }
                 tracing::warn!(
                     uid = peer.uid,
                     pid = peer.pid,
@@ -152,7 +137,7 @@ impl<S: Service> Server<S> {
                 return;
             };
             // A stranger is given the time for one request, which is refused.
-            let idle = if stranger {
+            let idle = if kind == Kind::Stranger {
                 limits.idle.min(limits.head)
             } else {
                 limits.idle
@@ -182,33 +167,35 @@ async fn accept(listener: &UnixListener) -> UnixStream {
 
 /// A place among the connections of a user.
 struct Slot {
-    open: Arc<Mutex<HashMap<u32, usize>>>,
+    open: Arc<Pools>,
+    kind: Kind,
     uid: u32,
 }
 
 impl Slot {
-    fn take(
-        open: &Arc<Mutex<HashMap<u32, usize>>>,
-        limits: &Limits,
-        uid: u32,
-        stranger: bool,
-    ) -> Option<Self> {
-        let mut users = open.lock();
+    fn take(open: &Arc<Pools>, limits: &Limits, kind: Kind, uid: u32) -> Option<Self> {
+        let mut pools = open.lock();
+        let users = pools.entry(kind).or_default();
         let total: usize = users.values().sum();
         let own = users.get(&uid).copied().unwrap_or(0);
-        let most = match (stranger, uid) {
-            // All strangers together: enough to tell each that it is refused.
-            (true, _) => (limits.connections / 16).max(1),
-            (false, 0) => limits.connections,
+        let (all, each) = match (kind, uid) {
+            (Kind::Known, 0) => (limits.connections, limits.per_user),
             // The last eighth is root's, so that an administrator gets in when a service runs wild.
-            (false, _) => limits.connections - limits.connections / 8,
+            (Kind::Known, _) => (limits.connections - limits.connections / 8, limits.per_user),
+            (Kind::User, _) => (
+                (limits.connections / 2).max(1),
+                (limits.per_user / 4).max(1),
+            ),
+            // Enough to tell each that it is refused.
+            (Kind::Stranger, _) => ((limits.connections / 16).max(1), limits.per_user),
         };
-        if total >= most || own >= limits.per_user {
+        if total >= all || own >= each {
             return None;
         }
         users.insert(uid, own + 1);
         Some(Self {
             open: Arc::clone(open),
+            kind,
             uid,
         })
     }
@@ -216,7 +203,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut users = self.open.lock();
+        let mut pools = self.open.lock();
+        let Some(users) = pools.get_mut(&self.kind) else {
+            return;
+        };
         if let Some(count) = users.get_mut(&self.uid) {
             *count -= 1;
             if *count == 0 {
