@@ -161,6 +161,30 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// Whom an identity policy is attached to.
+    IdentityType {
+        /// A user, by name.
+        User = "USER",
+        /// A group of the name service, by name.
+        Group = "GROUP",
+        /// A systemd unit, by its full name.
+        Unit = "UNIT",
+        /// A role that the mapping rules of the configuration give.
+        Role = "ROLE",
+    }
+}
+
+wire_enum! {
+    /// Where a policy is from.
+    PolicySource { Catalogue = "CATALOGUE", File = "FILE", }
+}
+
+wire_enum! {
+    /// What is decided about a request.
+    Decision { Allowed = "ALLOWED", ExplicitDeny = "EXPLICIT_DENY", ImplicitDeny = "IMPLICIT_DENY", }
+}
+
+wire_enum! {
     /// How kmsfs protects content under a policy.
     ContentMode { Xts = "XTS", Gcm = "GCM", }
 }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+pub mod access;
 pub mod blob;
 pub mod caller;
 #[cfg(feature = "client")]
@@ -28,11 +29,13 @@ pub mod lease;
 pub mod local;
 mod members;
 pub mod operation;
+pub mod policies;
 mod recorded;
 pub mod request;
 pub mod response;
 pub mod timestamp;
 
+pub use access::*;
 pub use blob::Blob;
 pub use caller::{Caller, CallerRole, ProcessFacts, Via};
 pub use enums::*;
@@ -43,6 +46,7 @@ pub use identity::*;
 pub use lease::*;
 pub use local::*;
 pub use operation::{Operation, Request, Response};
+pub use policies::*;
 pub use recorded::Members as RecordedMembers;
 pub use request::*;
 pub use response::*;

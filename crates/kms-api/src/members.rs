@@ -350,6 +350,47 @@ impl Members {
         map.into_iter().map(pair).collect()
     }
 
+    /// `Tags` where they are required.
+    pub(crate) fn required_tags(&mut self, name: &str) -> Result<Vec<Tag>, ApiError> {
+        if !self.has(name) {
+            self.missing(name);
+        }
+        self.tags(name)
+    }
+
+    /// `TagKeys`, which are required.
+    pub(crate) fn tag_keys(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        if !self.has(name) {
+            self.missing(name);
+        }
+        let keys = self.strings(name)?;
+        if keys
+            .iter()
+            .any(|key| !(1..=128).contains(&key.chars().count()))
+        {
+            let shown = format!("'[{}]'", echo(&keys.join(", ")));
+            self.violate(
+                &shown,
+                &lower_first(name),
+                "Member must satisfy constraint: [Member must have length less than or equal to \
+                 128, Member must have length greater than or equal to 1]",
+            );
+        }
+        Ok(keys)
+    }
+
+    /// A list of up to a thousand names of 1 to 255 characters, empty when absent.
+    pub(crate) fn names(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        let names = self.strings(name)?;
+        let fit = |name: &String| (1..=255).contains(&name.chars().count());
+        if names.len() > 1000 || !names.iter().all(fit) {
+            let shown = format!("'[{}]'", echo(&names.join(", ")));
+            let limit = "Member must have at most 1000 entries of 1 to 255 characters";
+            self.violate(&shown, &lower_first(name), limit);
+        }
+        Ok(names)
+    }
+
     /// `Tags`, empty when absent.
     pub(crate) fn tags(&mut self, name: &str) -> Result<Vec<Tag>, ApiError> {
         let items = match self.take(name) {

@@ -2,12 +2,14 @@
 
 use zeroize::Zeroizing;
 
+use crate::access::*;
 use crate::error::{ApiError, ErrorCode};
 use crate::grants::*;
 use crate::identity::*;
 use crate::lease::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
+use crate::policies::*;
 use crate::request::*;
 use crate::response::*;
 use crate::{AWS_PREFIX, LOCAL_PREFIX};
@@ -157,6 +159,12 @@ operations! {
         ListRetirableGrants(ListRetirableGrantsRequest) -> ListGrantsResponse;
         RetireGrant(RetireGrantRequest) -> EmptyResponse;
         RevokeGrant(RevokeGrantRequest) -> EmptyResponse;
+        PutKeyPolicy(PutKeyPolicyRequest) -> EmptyResponse;
+        GetKeyPolicy(GetKeyPolicyRequest) -> GetKeyPolicyResponse;
+        ListKeyPolicies(ListKeyPoliciesRequest) -> ListKeyPoliciesResponse;
+        TagResource(TagResourceRequest) -> EmptyResponse;
+        UntagResource(UntagResourceRequest) -> EmptyResponse;
+        ListResourceTags(ListResourceTagsRequest) -> ListResourceTagsResponse;
     }
     LOCAL_PREFIX {
         CreateVolume(CreateVolumeRequest) -> CreateVolumeResponse;
@@ -173,6 +181,16 @@ operations! {
         AcknowledgeEpoch(AcknowledgeEpochRequest) -> AcknowledgeEpochResponse;
         ReleaseLease(ReleaseLeaseRequest) -> EmptyResponse;
         ListLeases(ListLeasesRequest) -> ListLeasesResponse;
+        PutIdentityPolicy(PutIdentityPolicyRequest) -> PolicyWarningsResponse;
+        GetIdentityPolicy(GetIdentityPolicyRequest) -> GetIdentityPolicyResponse;
+        ListIdentityPolicies(ListIdentityPoliciesRequest) -> ListIdentityPoliciesResponse;
+        DeleteIdentityPolicy(DeleteIdentityPolicyRequest) -> EmptyResponse;
+        PutGuardRail(PutGuardRailRequest) -> PolicyWarningsResponse;
+        GetGuardRail(GetGuardRailRequest) -> GetGuardRailResponse;
+        ListGuardRails(ListGuardRailsRequest) -> ListGuardRailsResponse;
+        DeleteGuardRail(DeleteGuardRailRequest) -> EmptyResponse;
+        SimulatePrincipalPolicy(SimulatePrincipalPolicyRequest) -> SimulatePrincipalPolicyResponse;
+        WhoCan(WhoCanRequest) -> WhoCanResponse;
     }
 }
 
@@ -204,7 +222,23 @@ impl Request {
             | Self::WaitForEpoch(_)
             | Self::AcknowledgeEpoch(_)
             | Self::ReleaseLease(_)
-            | Self::ListLeases(_) => None,
+            | Self::ListLeases(_)
+            | Self::PutIdentityPolicy(_)
+            | Self::GetIdentityPolicy(_)
+            | Self::ListIdentityPolicies(_)
+            | Self::DeleteIdentityPolicy(_)
+            | Self::PutGuardRail(_)
+            | Self::GetGuardRail(_)
+            | Self::ListGuardRails(_)
+            | Self::DeleteGuardRail(_) => None,
+            Self::PutKeyPolicy(r) => Some(&r.key_id),
+            Self::GetKeyPolicy(r) => Some(&r.key_id),
+            Self::ListKeyPolicies(r) => Some(&r.key_id),
+            Self::TagResource(r) => Some(&r.key_id),
+            Self::UntagResource(r) => Some(&r.key_id),
+            Self::ListResourceTags(r) => Some(&r.key_id),
+            Self::SimulatePrincipalPolicy(r) => r.key_id.as_deref(),
+            Self::WhoCan(r) => Some(&r.key_id),
             Self::DescribeKey(r) => Some(&r.key_id),
             Self::CreateAlias(r) => Some(&r.target_key_id),
             Self::UpdateAlias(r) => Some(&r.target_key_id),

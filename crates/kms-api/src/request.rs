@@ -22,7 +22,7 @@ pub(crate) const MARKER: Text =
 const ALIAS: Text = Text::len(1, 256).matching("^[a-zA-Z0-9:/_-]+$", |c| {
     c.is_ascii_alphanumeric() || matches!(c, ':' | '/' | '_' | '-')
 });
-const POLICY: Text = Text::len(1, 131_072)
+pub(crate) const POLICY: Text = Text::len(1, 131_072)
     .matching("[\\u0009\\u000A\\u000D\\u0020-\\u00FF]+", |c| {
         matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{ff}')
     });
@@ -60,6 +60,7 @@ impl Absent for String {}
 impl Absent for Blob {}
 impl Absent for crate::ResourceId {}
 impl Absent for ContentMode {}
+impl Absent for IdentityType {}
 
 /// Declares request structures: each field with its wire name and the reader of `Members` that checks it.
 macro_rules! requests {

@@ -4,22 +4,25 @@
 //! [`Authorized`], which only this module can make: a handler that is reached without one does not compile. What was
 //! decided, and by which statement of which document, goes with the outcome ([`Handled`]) into the audit record.
 
-#![expect(
-    dead_code,
-    reason = "the conditions that ask for details come with the evaluator"
-)]
-
 mod basis;
+mod decide;
+mod documents;
+mod facts;
 mod table;
 
-use kms_api::{ApiError, Caller, CallerRole, ErrorCode, Request};
+use kms_api::{ApiError, Caller, ErrorCode, Request};
 
 use crate::clock::Now;
-use crate::grants;
 use crate::ids::KeyId;
-use crate::kms::{Kms, Outcome};
+use crate::kms::{Kms, Outcome, unknown_key};
 
-pub use basis::{Basis, DenyBasis, Document};
+pub use basis::{Basis, DenyBasis, Document as DocumentName};
+pub(crate) use decide::Question;
+pub(crate) use documents::{Attached, Interned, ask_for_exe_hash, built_ins};
+pub use documents::{Document, FilePolicies};
+pub(crate) use table::{
+    Details, Permission, Resource, guard_rail_resource, identity_kind, names_alias,
+};
 
 /// Keys that one request can be about: ReEncrypt and UpdateAlias have two.
 const MAX_KEYS: usize = 2;
@@ -73,15 +76,6 @@ pub struct Handled {
     pub outcome: Result<Outcome, ApiError>,
 }
 
-/// A request without permission.
-#[derive(Debug)]
-pub struct Denied {
-    /// The error to reply with.
-    pub error: ApiError,
-    /// What denied it.
-    pub basis: DenyBasis,
-}
-
 impl Kms {
     /// Asks for every permission of a request.
     pub(crate) fn authorize(
@@ -92,7 +86,10 @@ impl Kms {
     ) -> Result<Authorized, Box<Handled>> {
         let unasked = |error| {
             Box::new(Handled {
-                verdict: Verdict::Unasked,
+                verdict: match error == unknown_key() {
+                    true => Verdict::Denied(DenyBasis::UnknownKey),
+                    false => Verdict::Unasked,
+                },
                 keys: [None; MAX_KEYS],
                 outcome: Err(error),
             })
@@ -101,41 +98,81 @@ impl Kms {
         let keys = needs.keys();
         self.check_tokens(request.grant_tokens(), &keys, now)
             .map_err(unasked)?;
-        let basis = match caller.role {
-            CallerRole::Internal => Basis::Internal,
-            CallerRole::Root => Basis::Root,
-            CallerRole::Admin => Basis::built_in("AdministratorAccess"),
-            CallerRole::Service => Basis::built_in("ServiceAccess"),
-            CallerRole::User
-                if needs
-                    .permissions
-                    .iter()
-                    .all(|needed| match needed.resource {
-                        table::Resource::Own => true,
-                        table::Resource::Grant(_, row) => {
-                            grants::may_retire(row, &caller.principals, now)
-                        }
-                        _ => false,
-                    }) =>
-            {
-                Basis::Party
+        let mut basis = None;
+        for permission in &needs.permissions {
+            let question = Question {
+                caller,
+                permission,
+                key_policy: None,
+                now,
+            };
+            match self.decide(&question, None) {
+                Ok(given) => basis = basis.or(Some(given)),
+                Err(denied) => {
+                    return Err(Box::new(Handled {
+                        outcome: Err(self.refusal(caller, permission, &denied)),
+                        verdict: Verdict::Denied(denied),
+                        keys,
+                    }));
+                }
             }
-            CallerRole::User => {
-                let action = needs.permissions.first().map_or("", |first| first.action);
-                return Err(Box::new(Handled {
-                    verdict: Verdict::Denied(DenyBasis::NoIdentityPolicy),
-                    keys,
-                    outcome: Err(ApiError::new(
-                        ErrorCode::AccessDenied,
-                        format!(
-                            "User: {} is not authorized to perform: {action} because no \
-                             identity-based policy allows the {action} action",
-                            caller.arn
-                        ),
-                    )),
-                }));
+        }
+        match basis {
+            Some(basis) => Ok(Authorized { basis, keys }),
+            // An operation that needs no permission does not exist.
+            None => Err(Box::new(Handled {
+                verdict: Verdict::Unasked,
+                keys,
+                outcome: Err(ApiError::bare(ErrorCode::Internal)),
+            })),
+        }
+    }
+
+    /// The error for a permission that was not given, in AWS's words.
+    pub(crate) fn refusal(
+        &self,
+        caller: &Caller,
+        permission: &Permission<'_>,
+        denied: &DenyBasis,
+    ) -> ApiError {
+        if permission.details.from_ciphertext {
+            return unknown_key();
+        }
+        let action = permission.action;
+        let reason = match denied {
+            DenyBasis::Explicit { document, .. } => match document {
+                DocumentName::KeyPolicy => "with an explicit deny in a resource-based policy",
+                DocumentName::IdentityPolicy { .. } => {
+                    "with an explicit deny in an identity-based policy"
+                }
+                DocumentName::GuardRail { .. } => {
+                    "with an explicit deny in a service control policy"
+                }
             }
+            .to_owned(),
+            DenyBasis::OutsideGuardRail { .. } => {
+                format!("because no service control policy allows the {action} action")
+            }
+            DenyBasis::NoKeyPolicy => {
+                format!("because no resource-based policy allows the {action} action")
+            }
+            DenyBasis::NoIdentityPolicy => {
+                format!("because no identity-based policy allows the {action} action")
+            }
+            DenyBasis::Unreadable { document } => format!(
+                "because a stored policy ({document}) cannot be read; the account's root \
+                 principal can replace it"
+            ),
+            DenyBasis::UnknownKey => return unknown_key(),
+            DenyBasis::NotAParty => "because it is not a party of it".to_owned(),
         };
-        Ok(Authorized { basis, keys })
+        ApiError::new(
+            ErrorCode::AccessDenied,
+            format!(
+                "User: {} is not authorized to perform: {action} on resource: {} {reason}",
+                caller.arn,
+                self.resource_arn(&permission.resource),
+            ),
+        )
     }
 }

@@ -4,12 +4,18 @@ mod aliases;
 mod background;
 mod crypto;
 mod grants;
+mod guard_rails;
+mod identities;
 mod keys;
 mod leases;
 mod pages;
+mod policies;
 mod registry;
 mod rotation;
+mod simulate;
 mod status;
+mod tags;
+mod who_can;
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +24,7 @@ use std::sync::Arc;
 
 use kms_api::{ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, Request, Response};
 
-use crate::authz::{Authorized, Handled};
+use crate::authz::{Authorized, FilePolicies, Handled, ask_for_exe_hash};
 use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
@@ -30,6 +36,7 @@ use crate::states::{self, Action};
 pub(crate) use aliases::check_name as check_alias_name;
 pub use background::DueKeys;
 pub use crypto::Use;
+pub(crate) use crypto::unknown_key;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use status::{HostStatus, Settings};
@@ -84,12 +91,72 @@ pub enum Effect {
 /// The state machine over its snapshot.
 pub struct Kms {
     snapshot: Snapshot,
+    pub(crate) file_policies: Arc<FilePolicies>,
+    pub(crate) boot_id: Option<Arc<str>>,
+    pub(crate) roles: RoleNames,
+}
+
+/// Who has the policies that come with kmsd; for questions about callers that are not there.
+#[derive(Clone, Debug, Default)]
+pub struct RoleNames {
+    /// Name of the administrators' group.
+    pub admin_group: Option<String>,
+    /// Names of the users that are services.
+    pub services: Vec<String>,
+}
+
+impl RoleNames {
+    /// Whether one of these groups is the administrators'.
+    fn admits(&self, groups: &[String]) -> bool {
+        let admin = self.admin_group.as_ref();
+        admin.is_some_and(|admin| groups.contains(admin))
+    }
 }
 
 impl Kms {
     /// Starts from the rows of a store.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot }
+        Self {
+            snapshot,
+            file_policies: Arc::default(),
+            boot_id: None,
+            roles: RoleNames::default(),
+        }
+    }
+
+    /// Tells who has the policies that come with kmsd.
+    pub fn set_role_names(&mut self, roles: RoleNames) {
+        self.roles = roles;
+    }
+
+    /// Goes on with other rows of the same store; what did not come from them stays.
+    pub fn replace(&mut self, snapshot: Snapshot) {
+        self.snapshot = snapshot;
+    }
+
+    /// Puts the policies of files in force, in the place of those that were.
+    pub fn set_file_policies(&mut self, policies: Arc<FilePolicies>) {
+        self.file_policies = policies;
+    }
+
+    /// The policies of files that are in force.
+    pub fn file_policies(&self) -> &Arc<FilePolicies> {
+        &self.file_policies
+    }
+
+    /// Tells which boot of the host this is (`kmsd:BootId`).
+    pub fn set_boot_id(&mut self, id: Option<Arc<str>>) {
+        self.boot_id = id;
+    }
+
+    /// Whether any policy in force asks for the hash of the caller's executable. It takes time to compute, so callers
+    /// have it only then.
+    pub fn asks_for_exe_hash(&self) -> bool {
+        ask_for_exe_hash(
+            &self.snapshot.interned,
+            &self.snapshot.attached,
+            &self.file_policies,
+        )
     }
 
     /// The rows as they are now.
@@ -129,7 +196,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         match request {
-            Request::CreateKey(r) => self.create_key(auth, r, world),
+            Request::CreateKey(r) => self.create_key(auth, r, caller, world),
             Request::DescribeKey(r) => self.describe_key(auth, r),
             Request::ListKeys(r) => self.list_keys(auth, r),
             Request::EnableKey(r) => self.enable_key(auth, r),
@@ -166,6 +233,22 @@ impl Kms {
             Request::DescribeVolume(r) => self.describe_volume(auth, r),
             Request::ListVolumes(r) => self.list_volumes(auth, r),
             Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(auth, world)))),
+            Request::PutKeyPolicy(r) => self.put_key_policy(auth, r, caller, world),
+            Request::GetKeyPolicy(r) => self.get_key_policy(auth, r),
+            Request::ListKeyPolicies(r) => self.list_key_policies(auth, r),
+            Request::TagResource(r) => self.tag_resource(auth, r),
+            Request::UntagResource(r) => self.untag_resource(auth, r),
+            Request::ListResourceTags(r) => self.list_resource_tags(auth, r),
+            Request::PutIdentityPolicy(r) => self.put_identity_policy(auth, r, world),
+            Request::GetIdentityPolicy(r) => self.get_identity_policy(auth, r),
+            Request::ListIdentityPolicies(r) => self.list_identity_policies(auth, r),
+            Request::DeleteIdentityPolicy(r) => self.delete_identity_policy(auth, r),
+            Request::PutGuardRail(r) => self.put_guard_rail(auth, r, caller, world),
+            Request::GetGuardRail(r) => self.get_guard_rail(auth, r),
+            Request::ListGuardRails(r) => self.list_guard_rails(auth, r),
+            Request::DeleteGuardRail(r) => self.delete_guard_rail(auth, r),
+            Request::SimulatePrincipalPolicy(r) => self.simulate(auth, r, world),
+            Request::WhoCan(r) => self.who_can(auth, r, world),
             Request::GetCallerIdentity(_) => {
                 let account = &self.snapshot.meta.scope.account;
                 let identity = GetCallerIdentityResponse::of(caller, account);
@@ -211,7 +294,7 @@ impl Kms {
     }
 
     /// A key that is not a tombstone.
-    fn live_key(&self, id: KeyId) -> Option<&Arc<KeyRow>> {
+    pub(crate) fn live_key(&self, id: KeyId) -> Option<&Arc<KeyRow>> {
         self.snapshot
             .keys
             .get(&id)

@@ -237,6 +237,27 @@ impl Policy {
         account.map_or(Decision::NoMatch, Decision::AllowAccount)
     }
 
+    /// Every statement that applies to a request, in order, and whether it only delegates to the caller's account: for
+    /// explanations. A Deny is among them, too, if it applies only because something could not be established.
+    pub fn matching<'p>(&'p self, query: &Query<'_>) -> Vec<(&'p Statement, bool)> {
+        let found = self.names.find(query.principals);
+        let applies = |statement: &&Statement| match statement.holds(query) {
+            Truth::True => true,
+            Truth::Unknown => statement.effect() == Effect::Deny,
+            Truth::False => false,
+        };
+        self.statements
+            .iter()
+            .filter(|statement| statement.is_about(query.action))
+            .map(|statement| (statement, statement.name(&found, query.account)))
+            .filter(|(statement, named)| *named != Named::No && applies(statement))
+            .map(|(statement, named)| {
+                let allows = statement.effect() == Effect::Allow;
+                (statement, allows && named == Named::Account)
+            })
+            .collect()
+    }
+
     /// The statements that deny a known action, and those that allow it.
     fn rows(&self, action: &str) -> Option<(&[u64], &[u64])> {
         let start = action::place(action)? * self.words;

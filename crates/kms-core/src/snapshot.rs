@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::authz::{Attached, Document, Interned};
 use crate::grants::Grants;
 use crate::ids::{KeyId, MaterialId};
+use crate::policy::PolicyKind;
 use crate::rows::{
     AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
     LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table, VolumeRow,
@@ -30,6 +32,11 @@ pub struct Snapshot {
     pub(crate) leases: BTreeMap<String, Arc<LeaseRow>>,
     pub(crate) approvals: BTreeMap<String, Arc<ApprovalRow>>,
     pub(crate) outbox: BTreeMap<String, Arc<OutboxRow>>,
+    /// The policy of every key, compiled.
+    pub(crate) key_policies: BTreeMap<KeyId, Arc<Document>>,
+    pub(crate) interned: Interned,
+    /// Identity policies and guard rails, compiled.
+    pub(crate) attached: Attached,
 }
 
 /// Rows do not make a store.
@@ -66,6 +73,9 @@ impl Snapshot {
             leases: BTreeMap::new(),
             approvals: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            key_policies: BTreeMap::new(),
+            interned: Interned::default(),
+            attached: Attached::default(),
         }
     }
 
@@ -176,6 +186,14 @@ impl Snapshot {
                 self.domains.insert(row.id, row);
             }
             Row::Key(row) => {
+                let old = self.keys.get(&row.id).map(|old| old.policy.as_str());
+                if old != Some(row.policy.as_str()) {
+                    if let Some(old) = old {
+                        self.interned.release(old);
+                    }
+                    let document = self.interned.take(&row.policy);
+                    self.key_policies.insert(row.id, document);
+                }
                 self.keys.insert(row.id, Arc::from(row));
             }
             Row::Material(row) => {
@@ -202,9 +220,14 @@ impl Snapshot {
             Row::Grant(row) => self.grants.put(Arc::from(row)),
             Row::IdentityPolicy(row) => {
                 let id = identity_policy_id(row.kind, &row.identity, &row.name);
+                let document = Document::compile(&row.document, PolicyKind::Identity);
+                self.attached
+                    .put_identity(row.kind, &row.identity, &row.name, document);
                 self.identity_policies.insert(id, Arc::new(row));
             }
             Row::GuardRail(row) => {
+                let document = Document::compile(&row.document, PolicyKind::GuardRail);
+                self.attached.put_guard_rail(&row.name, document);
                 self.guard_rails.insert(row.name.clone(), Arc::new(row));
             }
             Row::Lease(row) => {
@@ -226,7 +249,10 @@ impl Snapshot {
             Table::Domain => self.domains.retain(|key, _| domain_id(*key) != id),
             Table::Key => {
                 if let Ok(key) = id.parse() {
-                    self.keys.remove(&key);
+                    if let Some(row) = self.keys.remove(&key) {
+                        self.interned.release(&row.policy);
+                    }
+                    self.key_policies.remove(&key);
                 }
             }
             Table::Material => {
@@ -269,10 +295,14 @@ impl Snapshot {
                 }
             }
             Table::IdentityPolicy => {
-                self.identity_policies.remove(id);
+                if let Some(row) = self.identity_policies.remove(id) {
+                    self.attached
+                        .remove_identity(row.kind, &row.identity, &row.name);
+                }
             }
             Table::GuardRail => {
                 self.guard_rails.remove(id);
+                self.attached.remove_guard_rail(id);
             }
             Table::Lease => {
                 self.leases.remove(id);

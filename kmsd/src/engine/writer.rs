@@ -254,7 +254,7 @@ impl Shared {
         }
         let mut kms = self.kms.write();
         self.hub.adopt(&snapshot);
-        kms.kms = Kms::new(snapshot);
+        kms.kms.replace(snapshot);
         let older = std::mem::replace(&mut kms.generation, self.hub.begin());
         drop(kms);
         drop(older);

@@ -62,6 +62,9 @@ pub enum DenyBasis {
         document: Document,
         /// Its Sid, or its index from 0 where it has none.
         statement: String,
+        /// The condition key that could not be established, if it applies only for that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        lacking: Option<String>,
     },
     /// A guard rail that has Allow statements, none of which covers the request.
     OutsideGuardRail {
@@ -83,16 +86,6 @@ pub enum DenyBasis {
     UnknownKey,
     /// The caller is not a party of the thing: neither retiring principal nor grantee of the grant.
     NotAParty,
-}
-
-impl Basis {
-    /// A policy that comes with kmsd.
-    pub(crate) fn built_in(name: &str) -> Self {
-        Self::IdentityPolicy {
-            policy: format!("built-in/{name}"),
-            statement: "0".to_owned(),
-        }
-    }
 }
 
 impl fmt::Display for Basis {
@@ -126,7 +119,14 @@ impl fmt::Display for DenyBasis {
             Self::Explicit {
                 document,
                 statement,
-            } => write!(f, "explicit-deny:{document}#{statement}"),
+                lacking,
+            } => {
+                write!(f, "explicit-deny:{document}#{statement}")?;
+                match lacking {
+                    Some(key) => write!(f, " (not established: {key})"),
+                    None => Ok(()),
+                }
+            }
             Self::OutsideGuardRail { name } => write!(f, "outside-guard-rail:{name}"),
             Self::NoKeyPolicy => f.write_str("implicit-deny:no-key-policy-allows"),
             Self::NoIdentityPolicy => f.write_str("implicit-deny:no-identity-policy-allows"),

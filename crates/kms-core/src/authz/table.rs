@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kms_api::{
-    ApiError, CreateGrantRequest, EncryptionAlgorithm, KeySpec, KeyUsage, Request, ResourceId, Tag,
+    ApiError, CreateGrantRequest, DEFAULT_POLICY_NAME, EncryptionAlgorithm, IdentityType, KeySpec,
+    KeyUsage, Request, ResourceId, Tag,
 };
 
 use super::MAX_KEYS;
@@ -13,7 +14,7 @@ use crate::blob::Header;
 use crate::clock::Now;
 use crate::ids::{KeyId, KeyReference};
 use crate::kms::Kms;
-use crate::rows::{GrantRow, KeyRow};
+use crate::rows::{GrantRow, IdentityKind, KeyRow};
 
 /// What a request needs.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Needs<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Permission<'a> {
     /// For example `kms:Decrypt`.
-    pub(crate) action: &'static str,
+    pub(crate) action: &'a str,
     /// On what.
     pub(crate) resource: Resource<'a>,
     /// What conditions can ask about the request.
@@ -42,6 +43,8 @@ pub(crate) enum Resource<'a> {
     Alias(Cow<'a, str>),
     /// A thing of kmsd's own, by the last part of its ARN; identity policies decide.
     Local(String),
+    /// The same, by its whole ARN.
+    Given(&'a str),
     /// Nothing in particular (`*`); identity policies decide.
     Any,
     /// A grant on a key: its parties may retire it, whatever the key's policy says, and otherwise identity policies
@@ -79,7 +82,9 @@ pub(crate) struct Details<'a> {
     /// The grant to be made: `kms:GrantOperations`, `kms:GranteePrincipal` and their siblings; and a grant that allows
     /// CreateGrant allows it only for what [`crate::grants::find_parent`] says.
     pub(crate) grant: Option<&'a CreateGrantRequest>,
-    /// The key was found by the ciphertext, not named.
+    /// `aws:SourceArn`: on whose behalf a service acts.
+    pub(crate) source_arn: Option<&'a str>,
+    /// The key is known from the ciphertext only: a refusal must not tell that it exists.
     pub(crate) from_ciphertext: bool,
 }
 
@@ -131,7 +136,7 @@ impl<'a> Needs<'a> {
     pub(crate) fn keys(&self) -> [Option<KeyId>; MAX_KEYS] {
         let mut keys = self.permissions.iter().filter_map(|p| match p.resource {
             Resource::Key(key) | Resource::Grant(key, _) => Some(key.id),
-            Resource::Alias(_) | Resource::Local(_) | Resource::Any | Resource::Own => None,
+            _ => None,
         });
         std::array::from_fn(|_| keys.next())
     }
@@ -320,6 +325,75 @@ impl Kms {
                     Details::default(),
                 )
             }
+            R::PutKeyPolicy(r) => {
+                let details = Details {
+                    policy_name: Some(r.policy_name.as_deref().unwrap_or(DEFAULT_POLICY_NAME)),
+                    bypass_lockout_check: Some(r.bypass_policy_lockout_safety_check),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:PutKeyPolicy", key, details)
+            }
+            R::GetKeyPolicy(r) => {
+                let details = Details {
+                    policy_name: Some(r.policy_name.as_deref().unwrap_or(DEFAULT_POLICY_NAME)),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:GetKeyPolicy", key, details)
+            }
+            R::ListKeyPolicies(r) => Needs::key("kms:ListKeyPolicies", self.key(&r.key_id)?),
+            R::TagResource(r) => {
+                let details = Details {
+                    request_tags: &r.tags,
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:TagResource", key, details)
+            }
+            R::UntagResource(r) => {
+                let details = Details {
+                    tag_keys: &r.tag_keys,
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(&r.key_id)?);
+                Needs::with("kms:UntagResource", key, details)
+            }
+            R::ListResourceTags(r) => Needs::key("kms:ListResourceTags", self.key(&r.key_id)?),
+            R::PutIdentityPolicy(r) => Needs::local(
+                "kmsd:PutIdentityPolicy",
+                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+            ),
+            R::GetIdentityPolicy(r) => Needs::local(
+                "kmsd:GetIdentityPolicy",
+                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+            ),
+            R::ListIdentityPolicies(_) => Needs::any("kmsd:ListIdentityPolicies"),
+            R::DeleteIdentityPolicy(r) => Needs::local(
+                "kmsd:DeleteIdentityPolicy",
+                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+            ),
+            R::PutGuardRail(r) => {
+                Needs::local("kmsd:PutGuardRail", guard_rail_resource(&r.guard_rail_name))
+            }
+            R::GetGuardRail(r) => {
+                Needs::local("kmsd:GetGuardRail", guard_rail_resource(&r.guard_rail_name))
+            }
+            R::ListGuardRails(_) => Needs::any("kmsd:ListGuardRails"),
+            R::DeleteGuardRail(r) => Needs::local(
+                "kmsd:DeleteGuardRail",
+                guard_rail_resource(&r.guard_rail_name),
+            ),
+            R::SimulatePrincipalPolicy(r) => {
+                if let Some(key) = &r.key_id {
+                    self.key_or_alias(key)?;
+                }
+                Needs::any("kmsd:SimulatePrincipalPolicy")
+            }
+            R::WhoCan(r) => {
+                self.key_or_alias(&r.key_id)?;
+                Needs::any("kmsd:WhoCan")
+            }
             R::DescribeVolume(r) => {
                 Needs::local("kmsd:DescribeVolume", format!("volume/{}", r.volume_id))
             }
@@ -329,17 +403,15 @@ impl Kms {
                 Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())
             }
             // The handlers let services only use leases, and each only its own.
-            R::AcquireLease(_) => {
-                Needs::with("kmsd:AcquireLease", Resource::Own, Details::default())
+            R::AcquireLease(_) => Needs::local("kmsd:AcquireLease", "lease/*".to_owned()),
+            R::WaitForEpoch(r) => {
+                Needs::local("kmsd:WaitForEpoch", format!("lease/{}", r.lease_id))
             }
-            R::WaitForEpoch(_) => {
-                Needs::with("kmsd:WaitForEpoch", Resource::Own, Details::default())
+            R::AcknowledgeEpoch(r) => {
+                Needs::local("kmsd:AcknowledgeEpoch", format!("lease/{}", r.lease_id))
             }
-            R::AcknowledgeEpoch(_) => {
-                Needs::with("kmsd:AcknowledgeEpoch", Resource::Own, Details::default())
-            }
-            R::ReleaseLease(_) => {
-                Needs::with("kmsd:ReleaseLease", Resource::Own, Details::default())
+            R::ReleaseLease(r) => {
+                Needs::local("kmsd:ReleaseLease", format!("lease/{}", r.lease_id))
             }
             R::ListLeases(_) => Needs::local("kmsd:ListLeases", "lease/*".to_owned()),
         })
@@ -367,17 +439,17 @@ impl Kms {
 
     /// Details of a request that names its key as `text`.
     fn named<'a>(&self, text: &str) -> Details<'a> {
-        let scope = &self.snapshot().meta().scope;
-        let alias = match text.starts_with("alias/") || text.contains(":alias/") {
-            true => match KeyReference::parse(text, scope) {
-                Ok(KeyReference::Alias(name)) => Some(Cow::Owned(name)),
-                Ok(KeyReference::Key(_)) | Err(_) => None,
-            },
-            false => None,
-        };
         Details {
-            request_alias: alias,
+            request_alias: names_alias(text).then(|| self.alias_named(text)).flatten(),
             ..Details::default()
+        }
+    }
+
+    /// The alias that `text` names.
+    pub(crate) fn alias_named<'a>(&self, text: &str) -> Option<Cow<'a, str>> {
+        match KeyReference::parse(text, &self.snapshot().meta().scope) {
+            Ok(KeyReference::Alias(name)) => Some(Cow::Owned(name)),
+            Ok(KeyReference::Key(_)) | Err(_) => None,
         }
     }
 
@@ -426,6 +498,25 @@ impl Kms {
     }
 }
 
+fn identity_resource(kind: IdentityType, identity: &str, name: &str) -> String {
+    let kind = identity_kind(kind);
+    format!("identity-policy/{}/{identity}/{name}", kind.as_str())
+}
+
+pub(crate) fn guard_rail_resource(name: &str) -> String {
+    format!("guard-rail/{name}")
+}
+
+/// The kind of identity that the wire names.
+pub(crate) fn identity_kind(kind: IdentityType) -> IdentityKind {
+    match kind {
+        IdentityType::User => IdentityKind::User,
+        IdentityType::Group => IdentityKind::Group,
+        IdentityType::Unit => IdentityKind::Unit,
+        IdentityType::Role => IdentityKind::Role,
+    }
+}
+
 fn volume_resource<'a>(volume: ResourceId) -> Resource<'a> {
     Resource::Local(format!("volume/{volume}"))
 }
@@ -444,6 +535,11 @@ fn registry_context(
         context.insert("kmsfs:policy".to_owned(), policy.to_string());
     }
     context
+}
+
+/// Whether a text is meant as an alias.
+pub(crate) fn names_alias(text: &str) -> bool {
+    text.starts_with("alias/") || text.contains(":alias/")
 }
 
 fn algorithm(chosen: Option<EncryptionAlgorithm>) -> &'static str {

@@ -3,42 +3,41 @@
 use std::ops::Bound;
 
 use kms_api::{
-    ApiError, CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest,
+    ApiError, Caller, CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest,
     CreateKeyResponse, DescribeKeyRequest, DescribeKeyResponse, DisableKeyRequest,
     EnableKeyRequest, EncryptionAlgorithm, ErrorCode, KeyListEntry, KeyManager, KeyMetadata,
     KeySpec, KeyState, KeyUsage, ListKeysRequest, ListKeysResponse, ResourceOwner, Response,
-    ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Tag, Timestamp,
+    ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Timestamp,
 };
 use kms_crypto::{Key, hmac_sha256};
 
+use super::policies::{compile, default_policy};
 use super::{EMPTY, Kms, Outcome, World, no_domain, no_entropy, no_memory, pages, reply};
 use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
 use crate::domain::Subject;
 use crate::entropy;
-use crate::ids::{KeyId, MaterialId, Scope};
+use crate::ids::{KeyId, MaterialId};
+use crate::policy::PolicyKind;
 use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, Row, State};
 use crate::states::Action;
 
 /// Keys per account and Region.
 const MAX_KEYS: usize = 100_000;
-/// Tags per key.
-const MAX_TAGS: usize = 50;
-/// Bytes of a key policy.
-const MAX_POLICY: usize = 32_768;
 
 impl Kms {
     pub(super) fn create_key(
         &self,
         _auth: &Authorized,
         request: &CreateKeyRequest,
+        caller: &Caller,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let origin = check_kind(request)?;
-        check_tags(&request.tags)?;
+        super::tags::check(&request.tags)?;
         let scope = &self.snapshot.meta.scope;
         let policy = match &request.policy {
-            Some(policy) => check_policy(policy)?.to_owned(),
+            Some(policy) => policy.clone(),
             None => default_policy(scope),
         };
         let live = self
@@ -69,6 +68,12 @@ impl Kms {
             deletion: None,
             destroyed_ms: None,
         };
+        if request.policy.is_some() {
+            let document = compile(&key.policy, PolicyKind::Key)?;
+            if !request.bypass_policy_lockout_safety_check {
+                self.check_lockout(&key, &document, caller, world)?;
+            }
+        }
         let mut changes = Vec::new();
         if origin == Origin::AwsKms {
             let material = self.new_material(key.id, 1, None, world)?;
@@ -367,58 +372,4 @@ fn usages(spec: KeySpec) -> &'static [KeyUsage] {
         S::MlKem512 | S::MlKem768 | S::MlKem1024 => &[U::EncapsulateDecapsulate],
         S::Sm2 => &[U::EncryptDecrypt, U::SignVerify, U::KeyAgreement],
     }
-}
-
-fn check_tags(tags: &[Tag]) -> Result<(), ApiError> {
-    let refuse = |text: &str| Err(ApiError::new(ErrorCode::Tag, text));
-    if tags.len() > MAX_TAGS {
-        return refuse("Too many tags");
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    for tag in tags {
-        if tag.tag_key.to_ascii_lowercase().starts_with("aws:") {
-            return refuse("Tags beginning with aws: are reserved");
-        }
-        if !seen.insert(&tag.tag_key) {
-            return refuse("Duplicate tag keys");
-        }
-    }
-    Ok(())
-}
-
-/// A policy document has the shape of one; what it says is not evaluated here.
-fn check_policy(policy: &str) -> Result<&str, ApiError> {
-    if policy.len() > MAX_POLICY {
-        let text = format!("The key policy is longer than {MAX_POLICY} bytes.");
-        return Err(ApiError::new(ErrorCode::LimitExceeded, text));
-    }
-    let malformed = |text: &str| Err(ApiError::new(ErrorCode::MalformedPolicyDocument, text));
-    let Ok(serde_json::Value::Object(document)) = serde_json::from_str(policy) else {
-        return malformed("The policy is not a JSON object.");
-    };
-    let statements = match document.get("Statement") {
-        Some(serde_json::Value::Array(list)) => list.as_slice(),
-        Some(one @ serde_json::Value::Object(_)) => std::slice::from_ref(one),
-        _ => return malformed("The policy has no Statement."),
-    };
-    for statement in statements {
-        let effect = statement.get("Effect").and_then(serde_json::Value::as_str);
-        if !matches!(effect, Some("Allow" | "Deny")) {
-            return malformed("A statement's Effect is neither Allow nor Deny.");
-        }
-    }
-    Ok(policy)
-}
-
-/// The policy of keys that are made without one: the account's identity policies decide.
-fn default_policy(scope: &Scope) -> String {
-    format!(
-        concat!(
-            r#"{{"Version":"2012-10-17","Id":"key-default-1","Statement":["#,
-            r#"{{"Sid":"Enable IAM User Permissions","Effect":"Allow","#,
-            r#""Principal":{{"AWS":"arn:aws:iam::{}:root"}},"#,
-            r#""Action":"kms:*","Resource":"*"}}]}}"#
-        ),
-        scope.account
-    )
 }

@@ -64,6 +64,13 @@ impl Kms {
                 waiting.len()
             ));
         }
+        let unreadable = self.unreadable_policies();
+        if unreadable > 0 {
+            warnings.push(format!(
+                "{unreadable} stored policy document(s) cannot be read, so whom they are about is denied everything; \
+                 as root, find and replace them: `kmsctl key policy put`, `kmsctl iam`, `kmsctl guard-rail`"
+            ));
+        }
         let meta = &self.snapshot.meta;
         GetStatusResponse {
             version: world.host.version.clone(),

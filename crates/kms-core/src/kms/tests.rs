@@ -1,5 +1,6 @@
 //! The state machine over memory, driven through the wire's JSON.
 
+mod access;
 mod aliases;
 mod crypto;
 mod epochs;
@@ -123,6 +124,21 @@ impl Bench {
 
     /// A request as JSON; the answer as JSON, or the error as `Code: text`.
     fn call(&mut self, operation: &str, body: Value) -> Result<Value, String> {
+        self.call_as(&Caller::internal("000000000000"), operation, body)
+    }
+
+    fn decode(operation: &str, body: &Value) -> Request {
+        let known = Request::OPERATIONS.iter();
+        let (prefix, _) = known.clone().find(|(_, name)| *name == operation).unwrap();
+        Request::decode(
+            &format!("{prefix}.{operation}"),
+            body.to_string().as_bytes(),
+        )
+        .unwrap()
+    }
+
+    /// The same for somebody.
+    fn call_as(&mut self, caller: &Caller, operation: &str, body: Value) -> Result<Value, String> {
         let prefix = Request::OPERATIONS
             .iter()
             .find(|(_, name)| *name == operation)
@@ -131,8 +147,7 @@ impl Bench {
         let target = format!("{prefix}.{operation}");
         let request =
             Request::decode(&target, body.to_string().as_bytes()).map_err(|e| e.to_string())?;
-        let caller = Caller::internal("000000000000");
-        let outcome = self.world_call(|kms, world| kms.handle(&request, &caller, world).outcome);
+        let outcome = self.world_call(|kms, world| kms.handle(&request, caller, world).outcome);
         let response = match outcome.map_err(|e| e.to_string())? {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,

@@ -11,6 +11,15 @@ use super::principal::{Found, Named, Names, Principals};
 use super::value::{Context, Values};
 use super::{PolicyKind, Query, Truth};
 
+/// Somebody of whom nothing is known.
+struct Nobody;
+
+impl Context for Nobody {
+    fn get(&self, _: ConditionKey<'_>) -> Values<'_> {
+        Values::Unknown
+    }
+}
+
 /// What a statement does to what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -136,6 +145,13 @@ impl Statement {
         self.resources
             .as_ref()
             .is_some_and(|r| r.patterns.is_none() && !r.inverted)
+    }
+
+    /// Whether it can be about a resource: policy variables in its patterns count as whatever fits.
+    pub fn may_cover(&self, resource: &str) -> bool {
+        self.resources
+            .as_ref()
+            .is_some_and(|resources| resources.contain(resource, &Nobody) != Truth::False)
     }
 
     /// How it names the caller.

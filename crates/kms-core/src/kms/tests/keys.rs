@@ -105,7 +105,7 @@ fn create_key_refuses_what_does_not_fit() {
             .unwrap()
             .is_empty()
     );
-    let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny"}}"#;
+    let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Principal":"*"}}"#;
     let id = bench.create(json!({"Policy": policy})).parse().unwrap();
     assert_eq!(bench.kms.snapshot().keys[&id].policy, policy);
     let id = bench.create_key().parse().unwrap();

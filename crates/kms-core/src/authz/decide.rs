@@ -1,0 +1,502 @@
+//! The decision about one permission.
+//!
+//! In this order: a Deny anywhere; a guard rail that permits only other things; the key policy naming the caller; the key
+//! policy handing the decision to the account, and an identity policy allowing it; a grant; otherwise denied. What is on no
+//! key has no key policy: identity policies decide, and the account's root principal needs none.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use kms_api::{Caller, CallerRole, GrantOperation, MatchedStatement};
+
+use super::basis::{Basis, DenyBasis, Document as Place};
+use super::documents::{Document, built_in};
+use super::facts::{Facts, NO_CONTEXT, account};
+use super::table::{Permission, Resource};
+use crate::clock::Now;
+use crate::grants;
+use crate::kms::Kms;
+use crate::policy::{Decision, Effect, Policy, Query};
+use crate::rows::{GrantRow, IdentityKind, KeyRow};
+
+/// A question to decide.
+pub(crate) struct Question<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) permission: &'a Permission<'a>,
+    /// In place of the key's policy: for the question whether a new policy locks its author out.
+    pub(crate) key_policy: Option<&'a Document>,
+    pub(crate) now: Now,
+}
+
+/// Where every statement that applies is noted, if somebody wants to know.
+pub(crate) type Trace<'t> = Option<&'t mut Vec<MatchedStatement>>;
+
+/// Actions with which the account's root principal puts a document in order that cannot be read.
+const REPAIRS: [&str; 10] = [
+    "kms:GetKeyPolicy",
+    "kms:PutKeyPolicy",
+    "kmsd:GetIdentityPolicy",
+    "kmsd:PutIdentityPolicy",
+    "kmsd:DeleteIdentityPolicy",
+    "kmsd:ListIdentityPolicies",
+    "kmsd:GetGuardRail",
+    "kmsd:PutGuardRail",
+    "kmsd:DeleteGuardRail",
+    "kmsd:ListGuardRails",
+];
+
+/// One document's word, and the name under which it is known.
+struct Said {
+    denied: Option<DenyBasis>,
+    allowed: Option<Basis>,
+}
+
+impl Kms {
+    /// Decides.
+    pub(crate) fn decide(
+        &self,
+        question: &Question<'_>,
+        mut trace: Trace<'_>,
+    ) -> Result<Basis, DenyBasis> {
+        let Question {
+            caller, permission, ..
+        } = question;
+        if caller.role == CallerRole::Internal {
+            return Ok(Basis::Internal);
+        }
+        let action = permission.action;
+        let repairs = caller.role == CallerRole::Root && REPAIRS.contains(&action);
+        let resource = self.resource_arn(&permission.resource);
+        let facts = self.facts(question, false);
+        let query = Query {
+            principals: &caller.principals,
+            account: account(&caller.arn),
+            action,
+            resource: &resource,
+            context: &facts,
+        };
+        // The first Deny is the answer, but whoever wants to know everything gets the rest as well.
+        let mut denied = None;
+
+        let outside = self.ask_guard_rails(&query, repairs, &mut denied, &mut trace);
+        if denied.is_some() && trace.is_none() {
+            return Err(denied.unwrap_or(DenyBasis::NoIdentityPolicy));
+        }
+        let key = match &permission.resource {
+            Resource::Key(key) => Some(*key),
+            _ => None,
+        };
+        let in_key_policy = self.facts(question, true);
+        let key_query = Query {
+            context: &in_key_policy,
+            ..query
+        };
+        let by_key_policy = key.map(|key| {
+            let document = question
+                .key_policy
+                .or_else(|| self.snapshot().key_policies.get(&key.id).map(AsRef::as_ref));
+            key_policy(
+                document,
+                caller,
+                &key_query,
+                repairs,
+                &mut denied,
+                &mut trace,
+            )
+        });
+        if denied.is_some() && trace.is_none() {
+            return Err(denied.unwrap_or(DenyBasis::NoKeyPolicy));
+        }
+        let by_identity = self.ask_identities(caller, &query, repairs, &mut denied, &mut trace);
+        let grant = key.and_then(|key| self.grant_for(question, key));
+        if let (Some(trace), Some(grant)) = (&mut trace, grant) {
+            trace.push(MatchedStatement {
+                document: format!("grant:{}", grant.id),
+                statement: String::new(),
+                effect: "Allow".to_owned(),
+            });
+        }
+        if let Some(denied) = denied.or(outside) {
+            return Err(denied);
+        }
+        match by_key_policy {
+            Some(KeyWord::Allows(basis)) => Ok(basis),
+            Some(word) => match (word, by_identity, grant) {
+                (KeyWord::Delegates, Some(basis), _) => Ok(basis),
+                (_, _, Some(grant)) => Ok(Basis::Grant {
+                    id: grant.id.clone(),
+                }),
+                (KeyWord::Delegates, None, None) => Err(DenyBasis::NoIdentityPolicy),
+                (_, _, None) => Err(DenyBasis::NoKeyPolicy),
+            },
+            None => match (by_identity, caller.role, &permission.resource) {
+                (Some(basis), ..) => Ok(basis),
+                (None, CallerRole::Root, _) => Ok(Basis::Root),
+                (None, _, Resource::Own) => Ok(Basis::Party),
+                (None, _, Resource::Grant(_, row)) => {
+                    match grants::may_retire(row, &caller.principals, question.now) {
+                        true => Ok(Basis::Party),
+                        false => Err(DenyBasis::NotAParty),
+                    }
+                }
+                (None, ..) => Err(DenyBasis::NoIdentityPolicy),
+            },
+        }
+    }
+
+    /// Whether one guard rail lets a question through.
+    pub(crate) fn passes(&self, question: &Question<'_>, document: &Document) -> bool {
+        let resource = self.resource_arn(&question.permission.resource);
+        let facts = self.facts(question, false);
+        let query = Query {
+            principals: &question.caller.principals,
+            account: account(&question.caller.arn),
+            action: question.permission.action,
+            resource: &resource,
+            context: &facts,
+        };
+        match document
+            .policy
+            .as_ref()
+            .map(|policy| policy.evaluate(&query))
+        {
+            Err(_) | Ok(Decision::Deny(_)) => false,
+            Ok(Decision::NoMatch) => !document.allows,
+            Ok(Decision::AllowPrincipal(_) | Decision::AllowAccount(_)) => true,
+        }
+    }
+
+    fn facts<'q>(&'q self, question: &'q Question<'_>, in_key_policy: bool) -> Facts<'q> {
+        Facts {
+            caller: question.caller,
+            action: question.permission.action,
+            key: match &question.permission.resource {
+                Resource::Key(key) | Resource::Grant(key, _) => Some(*key),
+                _ => None,
+            },
+            details: &question.permission.details,
+            snapshot: self.snapshot(),
+            boot_id: self.boot_id.as_deref(),
+            now: question.now,
+            in_key_policy,
+        }
+    }
+
+    /// The ARN that documents see.
+    pub(crate) fn resource_arn(&self, resource: &Resource<'_>) -> Cow<'static, str> {
+        let scope = &self.snapshot().meta().scope;
+        match resource {
+            Resource::Key(key) | Resource::Grant(key, _) => scope.key_arn(&key.id).into(),
+            Resource::Alias(name) => scope.alias_arn(name).into(),
+            Resource::Local(last) => {
+                format!("arn:aws:kmsd:{}:{}:{last}", scope.region, scope.account).into()
+            }
+            Resource::Given(arn) => Cow::Owned((*arn).to_owned()),
+            Resource::Any | Resource::Own => Cow::Borrowed("*"),
+        }
+    }
+
+    /// Every guard rail, those of files first.
+    pub(crate) fn guard_rails(&self) -> impl Iterator<Item = (&str, &Arc<Document>)> {
+        let files = self.file_policies.attached.guard_rails();
+        files.chain(self.snapshot().attached.guard_rails())
+    }
+
+    /// Asks the guard rails; returns the first that permits only other things.
+    fn ask_guard_rails(
+        &self,
+        query: &Query<'_>,
+        repairs: bool,
+        denied: &mut Option<DenyBasis>,
+        trace: &mut Trace<'_>,
+    ) -> Option<DenyBasis> {
+        let mut outside = None;
+        for (name, document) in self.guard_rails() {
+            let place = || Place::GuardRail {
+                name: name.to_owned(),
+            };
+            let said = ask(document, query, place, repairs, trace);
+            if said.denied.is_some() {
+                *denied = denied.take().or(said.denied);
+                if trace.is_none() {
+                    return None;
+                }
+            } else if document.allows && said.allowed.is_none() && outside.is_none() {
+                outside = Some(DenyBasis::OutsideGuardRail {
+                    name: name.to_owned(),
+                });
+            }
+        }
+        outside
+    }
+
+    /// Asks every policy of the caller's identities; returns the first that allows.
+    fn ask_identities(
+        &self,
+        caller: &Caller,
+        query: &Query<'_>,
+        repairs: bool,
+        denied: &mut Option<DenyBasis>,
+        trace: &mut Trace<'_>,
+    ) -> Option<Basis> {
+        let mut allowed = None;
+        let mut hear = |said: Said| {
+            if said.denied.is_some() {
+                *denied = denied.take().or(said.denied);
+            }
+            allowed = allowed.take().or(said.allowed);
+        };
+        if let Some((name, document)) = built_in(caller.role) {
+            let place = || Place::IdentityPolicy {
+                policy: name.to_owned(),
+            };
+            hear(ask(document, query, place, repairs, trace));
+        }
+        let unit = known_unit(caller);
+        let users = std::iter::once((IdentityKind::User, &*caller.user_name));
+        let groups = caller.group_names.iter();
+        let groups = groups.map(|name| (IdentityKind::Group, &**name));
+        let roles = caller.roles.iter();
+        let roles = roles.map(|name| (IdentityKind::Role, &**name));
+        let unit_identity = unit.flatten().map(|name| (IdentityKind::Unit, name));
+        for (kind, identity) in users.chain(groups).chain(unit_identity).chain(roles) {
+            for (name, document) in self.policies_of_identity(kind, identity) {
+                let place = || identity_place(kind, identity, name);
+                hear(ask(document, query, place, repairs, trace));
+            }
+        }
+        if unit.is_none() {
+            // It may be any unit: what would be denied to one of them is denied.
+            for (kind, identity, name, document) in self.identity_policies() {
+                if kind == IdentityKind::Unit {
+                    let place = || identity_place(kind, identity, name);
+                    let said = ask(document, query, place, repairs, trace);
+                    hear(Said {
+                        denied: said.denied.map(not_established),
+                        allowed: None,
+                    });
+                }
+            }
+        }
+        allowed
+    }
+
+    /// The policies of one identity, those of files first.
+    fn policies_of_identity(
+        &self,
+        kind: IdentityKind,
+        identity: &str,
+    ) -> impl Iterator<Item = (&str, &Arc<Document>)> {
+        let files = self.file_policies.attached.of(kind, identity);
+        files.chain(self.snapshot().attached.of(kind, identity))
+    }
+
+    /// Every identity policy: kind, identity, name, document.
+    pub(crate) fn identity_policies(
+        &self,
+    ) -> impl Iterator<Item = (IdentityKind, &str, &str, &Arc<Document>)> {
+        let files = self.file_policies.attached.identities();
+        files.chain(self.snapshot().attached.identities())
+    }
+
+    /// A grant that allows it.
+    fn grant_for<'q>(&'q self, question: &Question<'_>, key: &KeyRow) -> Option<&'q Arc<GrantRow>> {
+        let details = &question.permission.details;
+        let action = question.permission.action.strip_prefix("kms:")?;
+        let operation = GrantOperation::from_wire(action)?;
+        let principals = &question.caller.principals;
+        if operation == GrantOperation::CreateGrant {
+            let request = details.grant?;
+            let constraints = request.constraints.as_ref();
+            let child = grants::Child {
+                operations: &request.operations,
+                context_equals: constraints.and_then(|c| c.encryption_context_equals.as_ref()),
+                context_subset: constraints.and_then(|c| c.encryption_context_subset.as_ref()),
+                source_arn: constraints.and_then(|c| c.source_arn.as_deref()),
+            };
+            return grants::find_parent(self.snapshot(), key.id, principals, &child, question.now);
+        }
+        grants::find(
+            self.snapshot(),
+            key.id,
+            principals,
+            operation,
+            details.encryption_context.as_deref().unwrap_or(&NO_CONTEXT),
+            details.source_arn,
+            question.now,
+        )
+    }
+}
+
+/// What a key policy says about a caller.
+enum KeyWord {
+    Allows(Basis),
+    /// The account's identity policies are to decide.
+    Delegates,
+    Nothing,
+}
+
+fn key_policy(
+    document: Option<&Document>,
+    caller: &Caller,
+    query: &Query<'_>,
+    repairs: bool,
+    denied: &mut Option<DenyBasis>,
+    trace: &mut Trace<'_>,
+) -> KeyWord {
+    let place = || Place::KeyPolicy;
+    // A key without a document does not occur; it would allow nothing.
+    let Some(document) = document else {
+        return KeyWord::Nothing;
+    };
+    let policy = match &document.policy {
+        Ok(policy) => policy,
+        Err(_) if repairs => return KeyWord::Allows(Basis::Root),
+        Err(_) => {
+            let unreadable = DenyBasis::Unreadable { document: place() };
+            *denied = denied.take().or(Some(unreadable));
+            return KeyWord::Nothing;
+        }
+    };
+    note(policy, query, &place, trace);
+    let mut decision = policy.evaluate(query);
+    let mut lacking = None;
+    if !document.units.is_empty() && known_unit(caller).is_none() {
+        // The caller may be one of the units that are named here.
+        let mut principals = caller.principals.to_vec();
+        principals.extend(document.units.iter().cloned());
+        let as_unit = policy.evaluate(&Query {
+            principals: &principals,
+            ..*query
+        });
+        if matches!(as_unit, Decision::Deny(_)) && !matches!(decision, Decision::Deny(_)) {
+            lacking = Some("kmsd:Unit".to_owned());
+        }
+        decision = weaker(decision, as_unit);
+    }
+    match decision {
+        Decision::Deny(statement) => {
+            let explicit = DenyBasis::Explicit {
+                document: place(),
+                statement: Document::name_of(statement),
+                lacking: lacking.or(statement.lacking.map(|key| key.name().into_owned())),
+            };
+            *denied = denied.take().or(Some(explicit));
+            KeyWord::Nothing
+        }
+        Decision::AllowPrincipal(statement) => KeyWord::Allows(Basis::KeyPolicy {
+            statement: Document::name_of(statement),
+        }),
+        Decision::AllowAccount(_) => KeyWord::Delegates,
+        Decision::NoMatch => KeyWord::Nothing,
+    }
+}
+
+/// The one of two decisions that allows less.
+fn weaker<'p>(one: Decision<'p>, other: Decision<'p>) -> Decision<'p> {
+    let rank = |decision: &Decision<'_>| match decision {
+        Decision::Deny(_) => 0,
+        Decision::NoMatch => 1,
+        Decision::AllowAccount(_) => 2,
+        Decision::AllowPrincipal(_) => 3,
+    };
+    if rank(&other) < rank(&one) {
+        other
+    } else {
+        one
+    }
+}
+
+/// Asks an identity policy or a guard rail.
+fn ask(
+    document: &Document,
+    query: &Query<'_>,
+    place: impl Fn() -> Place,
+    repairs: bool,
+    trace: &mut Trace<'_>,
+) -> Said {
+    let nothing = Said {
+        denied: None,
+        allowed: None,
+    };
+    let policy = match &document.policy {
+        Ok(policy) => policy,
+        Err(_) if repairs => return nothing,
+        Err(_) => {
+            return Said {
+                denied: Some(DenyBasis::Unreadable { document: place() }),
+                ..nothing
+            };
+        }
+    };
+    note(policy, query, &place, trace);
+    match policy.evaluate(query) {
+        Decision::Deny(statement) => Said {
+            denied: Some(DenyBasis::Explicit {
+                document: place(),
+                statement: Document::name_of(statement),
+                lacking: statement.lacking.map(|key| key.name().into_owned()),
+            }),
+            ..nothing
+        },
+        Decision::AllowPrincipal(statement) | Decision::AllowAccount(statement) => Said {
+            allowed: Some(Basis::IdentityPolicy {
+                policy: match place() {
+                    Place::IdentityPolicy { policy } => policy,
+                    other => other.to_string(),
+                },
+                statement: Document::name_of(statement),
+            }),
+            ..nothing
+        },
+        Decision::NoMatch => nothing,
+    }
+}
+
+/// Notes the statements that apply.
+fn note(policy: &Policy, query: &Query<'_>, place: &impl Fn() -> Place, trace: &mut Trace<'_>) {
+    let Some(trace) = trace else { return };
+    for (statement, delegates) in policy.matching(query) {
+        trace.push(MatchedStatement {
+            document: place().to_string(),
+            statement: match statement.sid() {
+                Some(sid) if !sid.is_empty() => sid.to_owned(),
+                _ => statement.index().to_string(),
+            },
+            effect: match (statement.effect(), delegates) {
+                (Effect::Deny, _) => "Deny",
+                (Effect::Allow, true) => "Delegate",
+                (Effect::Allow, false) => "Allow",
+            }
+            .to_owned(),
+        });
+    }
+}
+
+fn identity_place(kind: IdentityKind, identity: &str, name: &str) -> Place {
+    Place::IdentityPolicy {
+        policy: format!("{}/{identity}/{name}", kind.as_str()),
+    }
+}
+
+/// The caller's unit, if it is known: none inside for a caller that is in no unit.
+fn known_unit(caller: &Caller) -> Option<Option<&str>> {
+    let facts = caller.process.as_deref().filter(|facts| facts.checked)?;
+    Some(facts.unit.as_deref())
+}
+
+/// A denial that holds only because the caller's unit is not known.
+fn not_established(denied: DenyBasis) -> DenyBasis {
+    match denied {
+        DenyBasis::Explicit {
+            document,
+            statement,
+            lacking,
+        } => DenyBasis::Explicit {
+            document,
+            statement,
+            lacking: lacking.or(Some("kmsd:Unit".to_owned())),
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,204 @@
+//! SimulatePrincipalPolicy: what would be decided, by the code that decides.
+
+use std::sync::Arc;
+
+use kms_api::{
+    ApiError, Caller, CallerRole, Decision, ProcessFacts, Response, SimulatePrincipalPolicyRequest,
+    SimulatePrincipalPolicyResponse, Via,
+};
+
+use super::{Kms, Outcome, World, reply};
+use crate::authz::{Authorized, DenyBasis, Details, Permission, Question, Resource, names_alias};
+use crate::policy::known_actions;
+use std::borrow::Cow;
+
+/// A user id for principals that have none.
+const NO_UID: u32 = u32::MAX;
+
+impl Kms {
+    pub(super) fn simulate(
+        &self,
+        _auth: &Authorized,
+        request: &SimulatePrincipalPolicyRequest,
+        world: &World<'_>,
+    ) -> Result<Outcome, ApiError> {
+        let action = known_action(&request.action)?;
+        let resource = match (&request.key_id, &request.resource_arn) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::validation(
+                    "KeyId and ResourceArn cannot be given together.",
+                ));
+            }
+            (Some(key), None) => Resource::Key(self.key_or_alias(key)?),
+            (None, Some(arn)) => Resource::Given(arn),
+            (None, None) => Resource::Any,
+        };
+        let alias = request.key_id.as_deref().filter(|text| names_alias(text));
+        let permission = Permission {
+            action: &action,
+            resource,
+            details: Details {
+                encryption_context: Some(Cow::Borrowed(&request.encryption_context)),
+                encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
+                request_alias: alias.and_then(|text| self.alias_named(text)),
+                ..Details::default()
+            },
+        };
+        let caller = self.described(request)?;
+        let mut matched_statements = Vec::new();
+        let question = Question {
+            caller: &caller,
+            permission: &permission,
+            key_policy: None,
+            now: world.now,
+        };
+        let decided = self.decide(&question, Some(&mut matched_statements));
+        let resource = self.resource_arn(&permission.resource).into_owned();
+        let (decision, decided_by, reason) = match &decided {
+            Ok(basis) => (
+                Decision::Allowed,
+                basis.to_string(),
+                format!(
+                    "User: {} is authorized to perform: {action} on resource: {resource}",
+                    caller.arn
+                ),
+            ),
+            Err(denied) => {
+                let error = self.refusal(&caller, &permission, denied);
+                let decision = match denied {
+                    DenyBasis::NoKeyPolicy
+                    | DenyBasis::NoIdentityPolicy
+                    | DenyBasis::OutsideGuardRail { .. } => Decision::ImplicitDeny,
+                    _ => Decision::ExplicitDeny,
+                };
+                let text = error.message.unwrap_or_default();
+                (decision, denied.to_string(), text)
+            }
+        };
+        Ok(reply(Response::SimulatePrincipalPolicy(
+            SimulatePrincipalPolicyResponse {
+                decision,
+                decided_by,
+                reason,
+                principals: caller.principals.iter().map(ToString::to_string).collect(),
+                action: action.into_owned(),
+                resource,
+                matched_statements,
+            },
+        )))
+    }
+
+    /// The caller that a simulation is about.
+    fn described(&self, request: &SimulatePrincipalPolicyRequest) -> Result<Caller, ApiError> {
+        let account = &self.snapshot.meta.scope.account;
+        let given = &request.principal;
+        let iam = format!("arn:aws:iam::{account}:");
+        let short = given
+            .strip_prefix(&iam)
+            .map_or_else(|| given.clone(), |resource| resource.replacen('/', ":", 1));
+        let role = |role: CallerRole| match self.roles.admits(&request.groups) {
+            true => CallerRole::Admin,
+            false => role,
+        };
+        let mut unit = request.unit.clone();
+        let mut caller = match short.split_once(':') {
+            _ if short == "root" => Caller::new(CallerRole::Root, 0, format!("{iam}root")),
+            Some(("user", name)) if !name.is_empty() => {
+                let service = self.roles.services.iter().any(|user| user == name);
+                let role = match service {
+                    true => CallerRole::Service,
+                    false => role(CallerRole::User),
+                };
+                Caller::new(role, NO_UID, format!("{iam}user/{name}"))
+            }
+            // The role of a unit is what a mapping rule would not give.
+            Some(("role", name)) if !name.is_empty() => match name.strip_prefix("unit/") {
+                Some(name) => {
+                    unit.get_or_insert_with(|| name.to_owned());
+                    nobody(format!("arn:aws:sts::{account}:assumed-role/unit/{name}"))
+                }
+                None => {
+                    let mut caller = nobody(format!("{iam}role/{name}"));
+                    caller.roles = Arc::new([Arc::from(name)]);
+                    caller
+                }
+            },
+            Some(("unit", name)) if !name.is_empty() => {
+                unit.get_or_insert_with(|| name.to_owned());
+                nobody(format!("arn:aws:sts::{account}:assumed-role/unit/{name}"))
+            }
+            Some(("group", name)) if !name.is_empty() => {
+                let mut caller = nobody(format!("{iam}group/{name}"));
+                caller.group_names = Arc::new([Arc::from(name)]);
+                if self.roles.admits(&[name.to_owned()]) {
+                    caller.role = CallerRole::Admin;
+                }
+                caller
+            }
+            Some(("arn", _)) => nobody(given.clone()),
+            _ => {
+                return Err(ApiError::validation(format!(
+                    "'{given}' is not a principal: give an ARN, root, user:NAME, group:NAME, unit:NAME or role:NAME."
+                )));
+            }
+        };
+        let mut principals = caller.principals.to_vec();
+        if let Some(unit) = &unit {
+            for arn in [
+                format!("arn:aws:sts::{account}:assumed-role/unit/{unit}"),
+                format!("{iam}role/unit/{unit}"),
+            ] {
+                if !principals.iter().any(|known| **known == *arn) {
+                    principals.push(arn.into());
+                }
+            }
+        }
+        caller.principals = principals.into();
+        let groups = caller.group_names.iter().cloned();
+        let more = request.groups.iter().map(|name| Arc::from(name.as_str()));
+        caller.group_names = groups.chain(more).collect();
+        caller.groups = Arc::new([]);
+        caller.process = Some(Arc::new(ProcessFacts {
+            unit,
+            exe: request.exe.clone(),
+            checked: true,
+            ..ProcessFacts::default()
+        }));
+        caller.via = request.via_service.as_deref().map(|service| {
+            Arc::new(Via {
+                service: service.into(),
+                arn: Arc::from(""),
+                uid: NO_UID,
+                pid: 0,
+            })
+        });
+        Ok(caller)
+    }
+}
+
+/// A caller that is no user.
+fn nobody(arn: String) -> Caller {
+    let mut caller = Caller::new(CallerRole::User, NO_UID, arn);
+    caller.user_name = Arc::from("");
+    caller
+}
+
+/// The action that somebody means: any case, with or without its prefix.
+pub(super) fn known_action(text: &str) -> Result<Cow<'static, str>, ApiError> {
+    let wanted = |name: &&str| {
+        let bare = name.split_once(':').map_or(*name, |(_, bare)| bare);
+        name.eq_ignore_ascii_case(text) || bare.eq_ignore_ascii_case(text)
+    };
+    let found = known_actions().find(wanted).map(str::to_owned);
+    found.map(Cow::Owned).ok_or_else(|| {
+        let both = text
+            .trim_start_matches("kms:")
+            .eq_ignore_ascii_case("ReEncrypt");
+        ApiError::validation(match both {
+            true => "ReEncrypt needs two permissions: ask for kms:ReEncryptFrom on the source key \
+                     and for kms:ReEncryptTo on the destination key."
+                .to_owned(),
+            false => format!("'{text}' is not an action, such as kms:Decrypt."),
+        })
+    })
+}
