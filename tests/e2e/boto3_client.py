@@ -7,6 +7,7 @@ credentials are dummies, because kmsd knows the caller from the socket.
 """
 
 import base64
+import datetime
 import socket
 import sys
 import unittest
@@ -287,10 +288,147 @@ class Operations(unittest.TestCase):
         key = self.key()
         self.fails("DryRunOperationException", KMS.encrypt, KeyId=key["KeyId"], Plaintext=b"x", DryRun=True)
 
+    def test_grants(self):
+        key = self.key()
+        alice = "arn:aws:iam::000000000000:user/alice"
+        backup = "arn:aws:iam::000000000000:role/backup"
+        arguments = {
+            "KeyId": key["KeyId"],
+            "GranteePrincipal": alice,
+            "RetiringPrincipal": backup,
+            "Operations": ["Decrypt", "DescribeKey"],
+            "Constraints": {"EncryptionContextSubset": {"Department": "IT"}},
+            "Name": "for-alice",
+        }
+        made = KMS.create_grant(**arguments)
+        again = KMS.create_grant(**arguments)
+        self.assertEqual(made["GrantId"], again["GrantId"])
+        self.assertNotEqual(made["GrantToken"], again["GrantToken"])
+        listed = KMS.list_grants(KeyId=key["Arn"])
+        self.assertFalse(listed["Truncated"])
+        (grant,) = listed["Grants"]
+        created = grant.pop("CreationDate")
+        self.assertEqual(created.year, datetime.datetime.now().year)
+        self.assertEqual(
+            grant,
+            {
+                "KeyId": key["Arn"],
+                "GrantId": made["GrantId"],
+                "Name": "for-alice",
+                "GranteePrincipal": alice,
+                "RetiringPrincipal": backup,
+                "IssuingAccount": "arn:aws:iam::000000000000:root",
+                "Operations": ["Decrypt", "DescribeKey"],
+                "Constraints": {"EncryptionContextSubset": {"Department": "IT"}},
+            },
+        )
+        retirable = KMS.list_retirable_grants(RetiringPrincipal=backup)["Grants"]
+        self.assertEqual([entry["GrantId"] for entry in retirable], [made["GrantId"]])
+        message = self.fails(
+            "DryRunOperationException",
+            KMS.revoke_grant,
+            KeyId=key["KeyId"],
+            GrantId=made["GrantId"],
+            DryRun=True,
+        )
+        self.assertIn("would have succeeded", message)
+        KMS.revoke_grant(KeyId=key["KeyId"], GrantId=made["GrantId"])
+        self.assertEqual(KMS.list_grants(KeyId=key["KeyId"])["Grants"], [])
+        self.fails(
+            "NotFoundException",
+            KMS.revoke_grant,
+            KeyId=key["KeyId"],
+            GrantId=made["GrantId"],
+        )
+
+    def test_grants_in_pages(self):
+        key = self.key()["KeyId"]
+        names = ["user/a", "user/b", "role/c", "user/d", "root"]
+        for name in names:
+            KMS.create_grant(
+                KeyId=key,
+                GranteePrincipal=f"arn:aws:iam::000000000000:{name}",
+                Operations=["Encrypt"],
+            )
+        pages = list(
+            KMS.get_paginator("list_grants").paginate(
+                KeyId=key, PaginationConfig={"PageSize": 2}
+            )
+        )
+        self.assertEqual([len(page["Grants"]) for page in pages], [2, 2, 1])
+        grantees = [
+            grant["GranteePrincipal"].rsplit(":", 1)[1]
+            for page in pages
+            for grant in page["Grants"]
+        ]
+        self.assertEqual(sorted(grantees), sorted(names))
+        one = KMS.list_grants(
+            KeyId=key, GranteePrincipal="arn:aws:iam::000000000000:role/c"
+        )["Grants"]
+        self.assertEqual(len(one), 1)
+        self.fails("InvalidMarkerException", KMS.list_grants, KeyId=key, Marker="x")
+
+    def test_grant_tokens(self):
+        key, other = self.key()["KeyId"], self.key()["KeyId"]
+        made = KMS.create_grant(
+            KeyId=key,
+            GranteePrincipal="arn:aws:iam::000000000000:user/alice",
+            Operations=["Encrypt", "RetireGrant"],
+        )
+        token = made["GrantToken"]
+        KMS.encrypt(KeyId=key, Plaintext=b"x", GrantTokens=[token])
+        for arguments in (
+            {"KeyId": other, "GrantTokens": [token]},
+            {"KeyId": key, "GrantTokens": ["A" + token[1:-1]]},
+        ):
+            self.fails(
+                "InvalidGrantTokenException", KMS.encrypt, Plaintext=b"x", **arguments
+            )
+        KMS.retire_grant(GrantToken=token)
+        self.assertEqual(KMS.list_grants(KeyId=key)["Grants"], [])
+        self.fails("InvalidGrantTokenException", KMS.retire_grant, GrantToken=token)
+        made = KMS.create_grant(
+            KeyId=key,
+            GranteePrincipal="arn:aws:iam::000000000000:user/alice",
+            Operations=["Encrypt"],
+        )
+        arn = KMS.describe_key(KeyId=key)["KeyMetadata"]["Arn"]
+        KMS.retire_grant(KeyId=arn, GrantId=made["GrantId"])
+
+    def test_grants_that_are_wrong(self):
+        key = self.key()["KeyId"]
+        alice = "arn:aws:iam::000000000000:user/alice"
+        make = KMS.create_grant
+        decrypt = ["Decrypt"]
+        cases = [
+            ("ValidationException", {"GranteePrincipal": alice}),
+            ("ValidationException", {"GranteePrincipal": alice, "Operations": ["Fly"]}),
+            ("ValidationException", {"GranteePrincipal": alice, "Operations": ["Sign"]}),
+            ("ValidationException", {"Operations": decrypt}),
+            ("InvalidArnException", {"GranteePrincipal": "alice", "Operations": decrypt}),
+            (
+                "ValidationException",
+                {"GranteePrincipal": alice, "Operations": decrypt, "Name": "a b"},
+            ),
+        ]
+        for code, arguments in cases:
+            self.fails(code, make, KeyId=key, **arguments)
+        self.fails(
+            "InvalidGrantIdException", KMS.revoke_grant, KeyId=key, GrantId="none"
+        )
+        KMS.disable_key(KeyId=key)
+        self.fails(
+            "DisabledException",
+            make,
+            KeyId=key,
+            GranteePrincipal=alice,
+            Operations=decrypt,
+        )
+
     def test_unsupported_operation(self):
         # Not built yet: an error, not a hang and not a success.
         with self.assertRaises(botocore.exceptions.ClientError):
-            KMS.list_grants(KeyId=self.key()["KeyId"])
+            KMS.describe_custom_key_stores()
 
     def test_blob_is_not_the_plaintext_in_another_coat(self):
         key = self.key()

@@ -10,6 +10,7 @@
 mod bad_input;
 mod boto3;
 mod deletion_rollback;
+mod grants;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
