@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::audit::AuditArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::exit;
@@ -63,6 +64,8 @@ pub enum Command {
     /// The TPM and the root key (runs the kmsd program).
     #[command(subcommand)]
     Tpm(TpmCommand),
+    /// The audit log.
+    Audit(AuditArgs),
     /// List the exit codes.
     ExitCodes,
 }

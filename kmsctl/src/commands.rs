@@ -7,6 +7,7 @@ use crate::args::Command;
 use crate::exit::{self, Exit, Failure};
 
 mod alias;
+pub(crate) mod audit;
 mod crypt;
 pub(crate) mod fs;
 pub(crate) mod grant;
@@ -27,6 +28,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Decrypt(args) => crypt::decrypt(args, context),
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
+        Command::Audit(args) => audit::run(args, context),
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
     };
     done.map(|()| Exit::Success)

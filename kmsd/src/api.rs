@@ -151,10 +151,12 @@ async fn process<S: Service>(
         entry.principal = Some(Arc::clone(&caller.arn));
         entry.via = Some(Arc::clone(&via.arn));
     }
-    let target = target?;
-    let body = body?;
-    let request = Request::decode(&target, &body)?;
-    drop(body);
+    let request = read(target, body).inspect_err(|refusal| {
+        let error = &refusal.error;
+        shared
+            .service
+            .unreadable(id, &entry.operation, &caller, error);
+    })?;
     entry.key = request.key().map(|key| key.chars().take(256).collect());
     auth::check(&request, &caller).map_err(|refusal| refuse(refusal, &entry.operation))?;
     caller.lease = lease;
@@ -177,6 +179,15 @@ fn on_behalf_of<B>(request: &HttpRequest<B>) -> Result<Option<OnBehalfOf>, auth:
         Some(_) => "",
     };
     OnBehalfOf::parse(text).map(Some)
+}
+
+/// The request that a target and a body make up.
+fn read(
+    target: Result<String, ApiError>,
+    body: Result<Zeroizing<Vec<u8>>, Refusal>,
+) -> Result<Request, Refusal> {
+    let target = target?;
+    Ok(Request::decode(&target, &body?)?)
 }
 
 /// Calls the service so that a client that goes away does not stop an operation half way, and a panic is an error reply

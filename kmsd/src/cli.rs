@@ -23,6 +23,9 @@ pub struct Cli {
     /// Only check the configuration.
     #[arg(long)]
     pub check_config: bool,
+    /// Start although the audit log lacks records that the store knows of, or is damaged. It is recorded.
+    #[arg(long)]
+    pub accept_audit_gap: bool,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,

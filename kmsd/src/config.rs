@@ -7,6 +7,9 @@ use std::time::Duration;
 use kms_seal::{SealError, SealerConfig, SealerKind};
 use serde::Deserialize;
 
+pub use audit::Audit;
+
+mod audit;
 pub(crate) mod identity;
 mod place;
 #[cfg(test)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub log: Log,
     /// For tests only.
     pub testing: Testing,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// `[server]`.
@@ -202,6 +207,8 @@ pub enum LogFormat {
 pub struct Testing {
     /// File with the time, instead of the system's clock. Refused with a real TPM.
     pub clock_file: Option<PathBuf>,
+    /// No audit log at all, to measure what it costs. Refused with a real TPM.
+    pub no_audit: bool,
 }
 
 /// A user or group by name or number.
@@ -398,6 +405,16 @@ impl Config {
                     .into()
             },
         )?;
+        require(
+            !self.testing.no_audit || self.is_for_tests(),
+            "testing.no_audit",
+            || {
+                "is refused with a real TPM: requests would leave no record. It needs \
+                 `seal.kind = \"software\"` or a `swtpm:` device"
+                    .into()
+            },
+        )?;
+        self.audit.check()?;
         self.sealer_config(None).validate().map_err(|error| {
             // Its text begins with the name of the option.
             let key = match &error {

@@ -11,6 +11,7 @@
 //! refused.
 
 mod approve;
+mod audit;
 mod block_on;
 mod enroll;
 mod error;
@@ -35,10 +36,12 @@ use std::time::{Duration, Instant};
 use kms_api::{
     ApiError, Caller, ErrorCode, GetStatusResponse, LeaseReport, Reliance, Request, Response,
 };
+use kms_core::audit::Record;
 use kms_core::kms::{HostStatus, Settings, World};
 use kms_core::relevance::takes_away;
-use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, SystemEntropy};
+use kms_core::{Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy};
 use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
 pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
@@ -49,7 +52,9 @@ pub use offline::{Offline, Opener};
 pub use unenroll::unenroll;
 use writer::Writer;
 
-use crate::service::Reply;
+use crate::audit::{AuditConfig, AuditLog, AuditStatus, service};
+use crate::service::{Refused, Reply};
+use audit::{Sink, Trace};
 
 /// Where the store is and what it is called.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ pub struct EngineConfig {
     pub anchor_interval: Duration,
     /// What requests depend on.
     pub settings: Settings,
+    /// How the audit log is kept; `None`: there is none. For measuring only.
+    pub audit: Option<AuditConfig>,
 }
 
 impl EngineConfig {
@@ -77,8 +84,10 @@ impl EngineConfig {
         account: impl Into<String>,
         region: impl Into<String>,
     ) -> Self {
+        let directory = directory.into();
         Self {
-            directory: directory.into(),
+            audit: Some(AuditConfig::new(directory.join("audit"))),
+            directory,
             account: account.into(),
             region: region.into(),
             anchor_interval: Self::ANCHOR_INTERVAL,
@@ -104,6 +113,7 @@ struct Shared {
     /// A tightening change is durable and the counter has not been advanced for it yet.
     unproved: AtomicBool,
     hub: Arc<Hub>,
+    audit: Sink,
     closed: AtomicBool,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
@@ -136,13 +146,40 @@ impl Engine {
     ///
     /// # Errors
     /// The error to reply with.
-    pub async fn call(&self, request: Request, caller: Caller) -> Result<Reply, ApiError> {
+    pub async fn call(
+        &self,
+        id: Uuid,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Reply, ApiError> {
+        let shared = &self.shared;
+        let trace = if shared.must_wait() {
+            let waiting = Arc::clone(shared);
+            let (request, caller) = (request.clone(), caller.clone());
+            tokio::task::spawn_blocking(move || waiting.trace(id, &request, &caller))
+                .await
+                .unwrap_or_else(|_| Err(ApiError::bare(ErrorCode::Internal)))?
+        } else {
+            shared.trace(id, &request, &caller)?
+        };
+        let result = self.answer(trace.clone(), request, caller).await;
+        let response = result.as_ref().map(|reply| &reply.response);
+        shared.recorded(trace.as_ref(), response).await?;
+        result
+    }
+
+    async fn answer(
+        &self,
+        trace: Option<Arc<Trace>>,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Reply, ApiError> {
         let shared = &self.shared;
         let Evaluated {
             outcome,
             in_flight,
             epoch,
-        } = shared.evaluate(&request, &caller)?;
+        } = shared.evaluate(trace.as_deref(), &request, &caller)?;
         let takes_away = takes_away(&request);
         match outcome {
             Ok(Outcome::Use(usage)) => {
@@ -157,6 +194,16 @@ impl Engine {
                 drop(in_flight);
                 Ok(shared.lease(*lease).await?.into())
             }
+            Ok(Outcome::Host) => {
+                drop(in_flight);
+                // Reads files.
+                let reading = Arc::clone(shared);
+                let task = tokio::task::spawn_blocking(move || reading.look_up(&request));
+                let response = task
+                    .await
+                    .unwrap_or_else(|_| Err(ApiError::bare(ErrorCode::Internal)))?;
+                Ok(response.into())
+            }
             Err(error) => {
                 drop(in_flight);
                 if takes_away && may_be_done(&error) {
@@ -168,8 +215,8 @@ impl Engine {
                 drop(in_flight);
                 let writing = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || {
-                    writing.change(change, &request, |kms, world| {
-                        kms.handle(&request, &caller, world).outcome
+                    writing.change(trace.as_deref(), change, &request, |kms, world| {
+                        kms.handle(&request, &caller, world)
                     })
                 });
                 // A panic in there has been reported by the hook; the caller learns that it failed.
@@ -193,18 +240,32 @@ impl Engine {
     /// # Errors
     /// The error to reply with.
     pub fn call_blocking(&self, request: &Request, caller: &Caller) -> Result<Response, ApiError> {
+        let trace = self.shared.trace(Uuid::new_v4(), request, caller)?;
+        let result = self.answer_blocking(trace.as_deref(), request, caller);
+        self.shared
+            .recorded_blocking(trace.as_ref(), result.as_ref())?;
+        result
+    }
+
+    fn answer_blocking(
+        &self,
+        trace: Option<&Trace>,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Response, ApiError> {
         let shared = &self.shared;
         let Evaluated {
             outcome, in_flight, ..
-        } = shared.evaluate(request, caller)?;
+        } = shared.evaluate(trace, request, caller)?;
         match outcome? {
             Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
+            Outcome::Host => shared.look_up(request),
             change => {
                 drop(in_flight);
-                let done = shared.change(change, request, |kms, world| {
-                    kms.handle(request, caller, world).outcome
+                let done = shared.change(trace, change, request, |kms, world| {
+                    kms.handle(request, caller, world)
                 })?;
                 let leases = match done.settling {
                     Some(settling) => Some(shared.hub.settle_blocking(settling)?),
@@ -213,6 +274,31 @@ impl Engine {
                 Ok(shared.done(done.response, leases).response)
             }
         }
+    }
+
+    /// Records a request that was refused before a policy could be asked.
+    pub fn refused(&self, refused: &Refused<'_>) {
+        self.shared.record_refused(refused);
+    }
+
+    /// Records a request of a known caller that could not be read as one.
+    pub fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
+        self.shared.record_unreadable(id, operation, caller, error);
+    }
+
+    /// The audit log, for those who want to see every record; `None` where there is none.
+    pub fn audit_log(&self) -> Option<&AuditLog> {
+        self.shared.audit.log()
+    }
+
+    /// Records something that happened without a request and without a change of the catalogue.
+    pub fn record_event(&self, event: Record) {
+        self.shared.record_event(event);
+    }
+
+    /// How the audit log stands; `None` where there is none.
+    pub fn audit_status(&self) -> Option<AuditStatus> {
+        self.shared.audit_status()
     }
 
     /// Ends every wait for services, so that kmsd can end: the calls that wait are told so.
@@ -284,9 +370,10 @@ impl Shared {
     /// told nothing at all, and tries again must not be told "done" any earlier.
     fn change(
         &self,
+        trace: Option<&Trace>,
         outcome: Outcome,
         request: &Request,
-        evaluate: impl Fn(&Kms, &World<'_>) -> Result<Outcome, ApiError>,
+        evaluate: impl Fn(&Kms, &World<'_>) -> Handled,
     ) -> Result<Done, ApiError> {
         let first = match outcome {
             Outcome::Write(write) => Some(*write),
@@ -296,9 +383,9 @@ impl Shared {
                     settling: Some(self.hub.settling()),
                 });
             }
-            Outcome::Reply(_) | Outcome::Use(_) | Outcome::Lease(_) => None,
+            Outcome::Reply(_) | Outcome::Use(_) | Outcome::Lease(_) | Outcome::Host => None,
         };
-        let mut done = self.write(first, evaluate)?;
+        let mut done = self.write(trace, first, evaluate)?;
         if done.settling.is_none() && takes_away(request) {
             done.settling = Some(self.hub.settling());
         }
@@ -343,6 +430,12 @@ impl Shared {
                 labels = ?report.labels,
                 "services did not acknowledge a change; their leases have run out"
             );
+            self.record_event(
+                service("LeaseRanOut")
+                    .detail("epoch", report.epoch)
+                    .detail("acknowledged", report.acknowledged)
+                    .detail("labels", report.labels.clone()),
+            );
         }
         let forgets = self.kms.read().snapshot().has_revoked(report.epoch);
         if forgets {
@@ -350,11 +443,16 @@ impl Shared {
         }
     }
 
-    fn evaluate(&self, request: &Request, caller: &Caller) -> Result<Evaluated, ApiError> {
+    fn evaluate(
+        &self,
+        trace: Option<&Trace>,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Evaluated, ApiError> {
         self.check_open()?;
         let live;
         let host = if matches!(request, Request::GetStatus(_)) {
-            live = status::live(&self.host);
+            live = status::live(&self.host, self.audit_status());
             &live
         } else {
             &self.host
@@ -369,8 +467,12 @@ impl Shared {
             domain: &domain,
             host,
         };
+        let handled = kms.handle(request, caller, &world);
+        if let Some(trace) = trace {
+            trace.judged(&kms, &handled);
+        }
         Ok(Evaluated {
-            outcome: kms.handle(request, caller, &world).outcome,
+            outcome: handled.outcome,
             in_flight,
             epoch: kms.snapshot().meta().authorization_epoch,
         })
@@ -398,9 +500,14 @@ impl Shared {
     fn shutdown(&self) -> Result<(), EngineError> {
         let mut writer = self.writer.lock();
         self.closed.store(true, Ordering::SeqCst);
+        self.record_event(service("ServiceStopped"));
+        if let Some(log) = self.audit.log() {
+            log.close();
+        }
         let anchored = self
             .anchor_all(&mut writer)
-            .and_then(|()| self.count_time(&mut writer));
+            .and_then(|()| self.count_time(&mut writer))
+            .and_then(|()| self.anchor_log(&mut writer));
         self.provider.forget_all();
         self.domain.write().forget_all();
         anchored

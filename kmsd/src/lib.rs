@@ -89,7 +89,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         tracing::warn!(%error, "memory of this process may end up in a core dump");
     }
     match &cli.command {
-        None => run::serve(&config),
+        None => run::serve(&config, cli.accept_audit_gap),
         Some(Command::Enroll(args)) => commands::enroll(&config, args, cli.json),
         Some(Command::Recover(args)) => commands::recover(&config, args, cli.json),
         Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),

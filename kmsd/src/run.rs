@@ -16,15 +16,23 @@ use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
-use crate::service::{Reply, Service};
+use crate::service::{Refused, Reply, Service};
 use crate::{notify, world};
 
 /// How often the engine does what time brings.
 const TICK: Duration = Duration::from_secs(1);
 
 impl Service for Engine {
-    async fn call(&self, _id: Uuid, request: Request, caller: Caller) -> Result<Reply, ApiError> {
-        Engine::call(self, request, caller).await
+    async fn call(&self, id: Uuid, request: Request, caller: Caller) -> Result<Reply, ApiError> {
+        Engine::call(self, id, request, caller).await
+    }
+
+    fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
+        Engine::unreadable(self, id, operation, caller, error);
+    }
+
+    fn refused(&self, refused: &Refused<'_>) {
+        Engine::refused(self, refused);
     }
 
     fn identity_changed(&self) -> bool {
@@ -37,10 +45,12 @@ impl Service for Engine {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
+///
+/// `accept_gap`: a log that lacks records is gone on with.
+pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
     notify::status("Opening the root key");
-    let engine = open(config)?;
+    let engine = open(config, accept_gap)?;
     let listener = Listener::open(&config.server)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -56,11 +66,15 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: &Config) -> Result<Engine, Failure> {
+fn open(config: &Config, accept_gap: bool) -> Result<Engine, Failure> {
     let sealer = world::sealer(config)?;
     let credential = world::credential(config)?;
     let clock = world::clock(config)?;
-    let engine = Engine::open(world::engine_config(config), sealer, &credential, clock)?;
+    let mut engine_config = world::engine_config(config);
+    if let Some(audit) = &mut engine_config.audit {
+        audit.accept_gap = accept_gap;
+    }
+    let engine = Engine::open(engine_config, sealer, &credential, clock)?;
     if let Ok(status) = engine.status() {
         for warning in status.sealer.warnings.iter().chain(&status.warnings) {
             tracing::warn!("{warning}");

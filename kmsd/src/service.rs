@@ -48,6 +48,11 @@ pub trait Service: Send + Sync + 'static {
         let _ = refused;
     }
 
+    /// Records a request of a known caller that could not be read as one: no operation, or a body that is not its JSON.
+    fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
+        let _ = (id, operation, caller, error);
+    }
+
     /// What identities are made of has changed (users, groups, their names): every decision that was
     /// made before is void. Blocks until nobody relies on one. Returns whether that is done; else it is to be said again.
     fn identity_changed(&self) -> bool {

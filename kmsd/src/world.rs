@@ -22,6 +22,7 @@ const MAX_SECRET_FILE: u64 = 4096;
 /// The engine's part of the configuration.
 pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
+        audit: config.audit(),
         anchor_interval: Duration::from_secs(config.store.anchor_interval),
         settings: Settings {
             lease_ms: config.lease.duration.saturating_mul(1000),

@@ -16,6 +16,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod access;
+pub mod audit;
 pub mod blob;
 pub mod caller;
 #[cfg(feature = "client")]
@@ -36,6 +37,7 @@ pub mod response;
 pub mod timestamp;
 
 pub use access::*;
+pub use audit::*;
 pub use blob::Blob;
 pub use caller::{Caller, CallerRole, ProcessFacts, Via};
 pub use enums::*;

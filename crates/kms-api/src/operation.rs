@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::access::*;
+use crate::audit::*;
 use crate::error::{ApiError, ErrorCode};
 use crate::grants::*;
 use crate::identity::*;
@@ -173,6 +174,8 @@ operations! {
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
+        GetAuditHead(GetAuditHeadRequest) -> GetAuditHeadResponse;
+        LookupEvents(LookupEventsRequest) -> LookupEventsResponse;
         CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
         DescribeGrants(DescribeGrantsRequest) -> DescribeGrantsResponse;
         GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
@@ -217,6 +220,8 @@ impl Request {
             | Self::ListVolumes(_)
             | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
+            | Self::GetAuditHead(_)
+            | Self::LookupEvents(_)
             | Self::GetCallerIdentity(_)
             | Self::AcquireLease(_)
             | Self::WaitForEpoch(_)

@@ -60,6 +60,10 @@ fn lowered(name: &str, value: Value) -> Value {
             .into_iter()
             .map(|value| lowered(name, value))
             .collect(),
+        // Records have no fractions: one number, one spelling.
+        Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
+            Value::String(number.to_string())
+        }
         other => other,
     }
 }

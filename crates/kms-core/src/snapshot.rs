@@ -177,6 +177,11 @@ impl Snapshot {
         self.leases.values()
     }
 
+    /// The audit records that are not known to be in the log.
+    pub fn outbox(&self) -> impl Iterator<Item = &Arc<OutboxRow>> {
+        self.outbox.values()
+    }
+
     fn put(&mut self, row: Row) {
         match row {
             Row::Meta(row) => self.meta = *row,

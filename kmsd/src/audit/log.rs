@@ -117,7 +117,33 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    thread: Arc<Thread>,
+}
+
+/// The thread, which ends with the last of those who can hand it something.
+struct Thread {
+    shared: Arc<Shared>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Thread {
+    fn end(&self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.wake.notify_one();
+        let handle = self.handle.lock().take();
+        if let Some(handle) = handle
+            && handle.thread().id() != std::thread::current().id()
+            && handle.join().is_err()
+        {
+            tracing::error!("the thread of the audit log ended with a panic");
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// What opening found.
@@ -196,8 +222,11 @@ impl AuditLog {
             .spawn(move || writer.run())
             .map_err(AuditError::io(&shared.config.directory))?;
         let log = Self {
+            thread: Arc::new(Thread {
+                shared: Arc::clone(&shared),
+                handle: Mutex::new(Some(thread)),
+            }),
             shared,
-            thread: Arc::new(Mutex::new(Some(thread))),
         };
         for note in notes {
             log.push(note, None, true);
@@ -266,6 +295,10 @@ impl AuditLog {
         let estimate = bytes.as_ref().map_or(1024, Vec::len) as u64;
         shared.pending_bytes.fetch_add(estimate, Ordering::Relaxed);
         let mut queue = shared.queue.lock();
+        if queue.closed {
+            // kmsd ends: what is asked now is refused.
+            return Ticket(0);
+        }
         queue.pushed = queue.pushed.saturating_add(1);
         let ticket = Ticket(queue.pushed);
         let first = queue.entries.is_empty();
@@ -374,13 +407,7 @@ impl AuditLog {
 
     /// Writes what waits and ends the thread.
     pub fn close(&self) {
-        self.shared.queue.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of the audit log ended with a panic");
-        }
+        self.thread.end();
     }
 
     /// The file that is being written.

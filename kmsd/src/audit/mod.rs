@@ -9,6 +9,7 @@ mod files;
 mod journald;
 mod log;
 mod open;
+pub mod search;
 mod space;
 mod writer;
 

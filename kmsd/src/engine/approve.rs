@@ -6,6 +6,7 @@ use kms_core::rows::Row;
 use kms_core::{Change, Clock};
 use kms_seal::{Credential, PcrState, RootSealer};
 
+use super::audit::store_event;
 use super::open::{Rollback, assemble, open_storage};
 use super::writer::{Anchor, Writer};
 use super::{EngineConfig, EngineError};
@@ -40,7 +41,9 @@ pub fn approve(
     let approved = sealer.approve(enrollment, credential, state)?;
     let row = Row::Enrollment(approved.to_json()?);
     // At once: an older store would not know the new state.
-    shared.commit(&mut writer, &[Change::Put(row)], Anchor::Now)?;
+    let event =
+        store_event("StateApproved", shared.clock.read().wall_ms).detail("pcrs", approved.pcrs());
+    shared.commit_recorded(&mut writer, &[Change::Put(row)], Anchor::Now, vec![event])?;
     shared.increment(&mut writer)?;
     Ok(approved.pcrs())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use kms_core::clock::Elapsed;
-use kms_core::rows::{DomainRow, FORMAT, MetaRow, Row};
+use kms_core::rows::{Bytes, DomainRow, FORMAT, MetaRow, OutboxRow, Row};
 use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage as _};
 use kms_core::{Change, Clock, DomainKeys, ids::Scope};
@@ -13,6 +13,7 @@ use kms_crypto::{RecoveryPrivateKey, RecoveryPublicKey};
 use kms_seal::{Credential, Enrollment, HostKek, Profile, RootSealer, SealError};
 use std::sync::Arc;
 
+use super::audit::store_event;
 use super::open::{Rollback, assemble, load, open_storage};
 use super::tick::recovery_public;
 use super::writer::{Anchor, encode, verified};
@@ -145,11 +146,12 @@ fn write_first(
     prove_recovery(&meta, &domain_row, recovery, directory)?;
 
     let mut mac = SetMac::new(domain.mac_key(meta.domain)?);
-    let rows = [
+    let mut rows = vec![
         Row::Meta(Box::new(meta)),
         Row::Enrollment(enrollment.to_json()?),
         Row::Domain(domain_row),
     ];
+    rows.extend(event_row(config, "Enrolled", clock));
     let mut changes = Vec::new();
     for row in rows {
         let change = encode(&Change::Put(row))?;
@@ -241,6 +243,7 @@ pub fn recover(
             Row::Meta(Box::new(meta)),
             Row::Enrollment(enrollment.to_json()?),
         ];
+        rows.extend(event_row(config, "Recovered", clock));
         for row in snapshot.domains() {
             rows.push(Row::Domain(domain.row(
                 row.id,
@@ -318,7 +321,10 @@ pub fn accept_rollback(
     if found == counter || found == counter.saturating_add(1) {
         return Err(EngineError::NotRolledBack(config.directory.clone()));
     }
-    shared.commit(&mut writer, &[], Anchor::Now)?;
+    let event = store_event("RollbackAccepted", shared.clock.read().wall_ms)
+        .detail("found", found)
+        .detail("counter", counter);
+    shared.commit_recorded(&mut writer, &[], Anchor::Now, vec![event])?;
     shared.increment(&mut writer)?;
     Ok(RollbackReport {
         found,
@@ -370,4 +376,14 @@ fn remove_leftovers(new: &Path) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// The row that lets the first start record what was done to the store.
+fn event_row(config: &EngineConfig, event: &str, clock: &dyn Clock) -> Option<Row> {
+    config.audit.as_ref()?;
+    let record = store_event(event, clock.read().wall_ms);
+    Some(Row::Outbox(OutboxRow {
+        id: record.event_id.clone(),
+        record: Bytes(record.to_bytes()),
+    }))
 }

@@ -7,6 +7,7 @@ use kms_core::snapshot::SnapshotError;
 use kms_core::storage::StorageError;
 use kms_seal::SealError;
 
+use crate::audit::AuditError;
 use crate::storage::LockError;
 
 /// A failure of the engine.
@@ -19,6 +20,9 @@ pub enum EngineError {
     /// Another process has the store, or the lock cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The audit log cannot be used, or is not the one that belongs to the store.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -112,6 +116,7 @@ impl EngineError {
             Self::WrongRecoveryKey(_) => 71,
             Self::NotRolledBack(_) => 72,
             Self::Crypto(_) | Self::Refused(_) | Self::Closed => 73,
+            Self::Audit(_) => 74,
         }
     }
 
@@ -119,6 +124,7 @@ impl EngineError {
     pub fn next_step(&self) -> String {
         let text = match self {
             Self::Seal(error) => return error.next_step(),
+            Self::Audit(error) => error.next_step(),
             Self::Lock(LockError::Held { .. }) => "stop the other kmsd, then start this one",
             Self::Lock(LockError::Io { .. })
             | Self::Storage(StorageError::Io(_))

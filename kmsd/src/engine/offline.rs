@@ -143,7 +143,9 @@ impl Service for Offline {
         match outcome {
             Outcome::Reply(response) => Ok((*response).into()),
             Outcome::Use(usage) => Ok(usage.run(&self.provider).await?.into()),
-            Outcome::Write(_) | Outcome::Lease(_) => Err(ApiError::bare(ErrorCode::Internal)),
+            Outcome::Write(_) | Outcome::Lease(_) | Outcome::Host => {
+                Err(ApiError::bare(ErrorCode::Internal))
+            }
         }
     }
 }

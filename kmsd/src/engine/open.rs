@@ -1,5 +1,6 @@
 //! Opening a store: unseal, verify, compare with the counter, finish what a crash interrupted.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,9 +13,11 @@ use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Snapshot};
 use kms_seal::{Credential, Enrollment, GenerationCheck, RootSealer, SealError, check_generation};
 use parking_lot::{Mutex, RwLock};
 
+use super::audit::Sink;
 use super::hub::Hub;
 use super::writer::{Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
+use crate::audit::{AuditLog, service};
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
 
 /// What is done about a store that the counter does not vouch for.
@@ -52,9 +55,20 @@ impl Engine {
         credential: &Credential,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
-        let shared = assemble(config, storage, sealer, credential, clock, Rollback::Refuse)?;
+        let mut shared = assemble(config, storage, sealer, credential, clock, Rollback::Refuse)?;
+        let mut known = HashSet::new();
+        if let Some(audit) = shared.config.audit.clone() {
+            let head = shared.kms.read().snapshot().meta().audit_head;
+            let start = AuditLog::open(audit, head)?;
+            known = start.events;
+            shared.audit = Sink::Log(start.log);
+        }
         {
             let mut writer = shared.writer.lock();
+            shared.drain_outbox(&mut writer, &known)?;
+            shared.record_event(
+                service("ServiceStarted").detail("version", env!("CARGO_PKG_VERSION")),
+            );
             shared.increment(&mut writer)?;
             shared.finish_epoch(&mut writer)?;
         }
@@ -114,6 +128,10 @@ pub(super) fn assemble(
     let hub = Hub::new(&snapshot);
     let domain = Arc::new(RwLock::new(domain));
     let now = Instant::now();
+    let audit = match config.audit {
+        Some(_) => Sink::Outbox,
+        None => Sink::Off,
+    };
     Ok(Shared {
         config,
         kms: RwLock::new(Current {
@@ -135,9 +153,12 @@ pub(super) fn assemble(
             anchored: now,
             counted: now,
             alerted: None,
+            outbox: Vec::new(),
+            logged: now,
             stale: false,
             _lock: None,
         }),
+        audit,
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         last_failure: Mutex::new(None),

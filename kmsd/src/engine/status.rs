@@ -4,6 +4,8 @@ use kms_api::{MemoryInfo, SealerInfo};
 use kms_core::kms::{HostStatus, Settings};
 use kms_seal::RootSealer;
 
+use crate::audit::AuditStatus;
+
 /// Asks the sealer once, at start: `GetStatus` never waits for a TPM.
 pub(super) fn at_start(sealer: &mut dyn RootSealer, started_ms: i64) -> HostStatus {
     let sealer = match sealer.status() {
@@ -31,9 +33,10 @@ pub(super) fn at_start(sealer: &mut dyn RootSealer, started_ms: i64) -> HostStat
 }
 
 /// The same with what changes while the daemon runs.
-pub(super) fn live(host: &HostStatus) -> HostStatus {
+pub(super) fn live(host: &HostStatus, audit: Option<AuditStatus>) -> HostStatus {
     let memory = memory();
     let mut warnings = host.warnings.clone();
+    warnings.extend(audit.into_iter().flat_map(|audit| audit.warnings));
     if memory.unlocked_bytes > 0 {
         warnings.push(format!(
             "{} bytes of keys are not locked in memory and may be swapped out; raise RLIMIT_MEMLOCK \

@@ -7,14 +7,17 @@ use kms_core::kms::World;
 use kms_core::provider::KeyProvider as _;
 use kms_core::rows::EpochPhase;
 use kms_core::setmac::SetMac;
-use kms_core::{KeyId, Outcome, epoch};
+use kms_core::{KeyId, Kms, Outcome, epoch};
 use kms_crypto::RecoveryPublicKey;
 
+use super::audit::internal;
 use super::writer::{Anchor, Writer};
 use super::{EngineError, Shared};
 
 /// Elapsed time is made durable at least this often.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The end of the audit log is in the catalogue at the latest after this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A failure that stays is reported at most this often.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
 /// Clocks that disagree are reported at most this often.
@@ -28,6 +31,7 @@ impl Shared {
             self.tick_rotations(),
             self.tick_grants(),
             self.tick_leases(),
+            self.tick_audit(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
@@ -66,6 +70,16 @@ impl Shared {
         }
         if writer.counted.elapsed() >= COUNT_INTERVAL {
             self.count_time(&mut writer)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the log's end into the catalogue from time to time: a change does it at once.
+    fn tick_audit(&self) -> Result<(), EngineError> {
+        let mut writer = self.writer()?;
+        if writer.logged.elapsed() >= LOG_INTERVAL && !writer.stale {
+            writer.logged = Instant::now();
+            self.anchor_log(&mut writer)?;
         }
         Ok(())
     }
@@ -115,8 +129,8 @@ impl Shared {
             self.alert("rotation", &found.clocks_disagree)?;
         }
         for key in found.due {
-            let rotated = self.write(None, |kms, world: &World<'_>| {
-                kms.rotate_automatically(key, world).map(Outcome::from)
+            let rotated = self.write(None, None, |kms, world: &World<'_>| {
+                internal(kms.rotate_automatically(key, world).map(Outcome::from))
             });
             rotated.map_err(EngineError::Refused)?;
             tracing::info!(%key, "rotated automatically");
@@ -134,8 +148,10 @@ impl Shared {
             if ended.is_empty() {
                 return Ok(());
             }
-            self.write(None, |kms, _| Ok(kms.retire_ended(&ended).into()))
-                .map_err(EngineError::Refused)?;
+            self.write(None, None, |kms: &Kms, _| {
+                internal(Ok(kms.retire_ended(&ended).into()))
+            })
+            .map_err(EngineError::Refused)?;
             for grant in &ended {
                 tracing::info!(
                     key = %grant.key,
@@ -208,7 +224,7 @@ impl Shared {
                 let kms = self.kms.read();
                 epoch::begin(kms.snapshot(), doomed, row, now)
             };
-            self.commit(writer, &changes, Anchor::Soon)
+            self.commit_recorded(writer, &changes, Anchor::Soon, self.deletions(doomed))
         });
         match begun {
             Ok(_) => {

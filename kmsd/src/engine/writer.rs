@@ -1,5 +1,6 @@
 //! The one writer: makes transactions durable under the set-MAC, and anchors them.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,10 +11,12 @@ use kms_core::relevance::{Relevance, relevant};
 use kms_core::rows::{MetaRow, RawRow, RevokedGrant, Row, RowError, Table};
 use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage, StorageError};
-use kms_core::{Change, Effect, Kms, Outcome, Snapshot, SystemEntropy, Write};
+use kms_core::{Change, Effect, Handled, Kms, Outcome, Snapshot, SystemEntropy, Write};
 use kms_seal::{Credential, Enrollment, RootSealer};
 
+use super::audit::Trace;
 use super::{Done, EngineError, Shared};
+use crate::audit::Ticket;
 
 /// What only the thread that writes may touch.
 pub(super) struct Writer {
@@ -30,6 +33,10 @@ pub(super) struct Writer {
     pub(super) counted: Instant,
     /// When clocks that disagree were last reported.
     pub(super) alerted: Option<Instant>,
+    /// Records of the outbox, and when the log has them.
+    pub(super) outbox: Vec<(String, Ticket)>,
+    /// When the log's end was last put into the catalogue.
+    pub(super) logged: Instant,
     /// Storage may differ from the snapshot: load it before the next write.
     pub(super) stale: bool,
     /// Held for its lifetime.
@@ -55,8 +62,9 @@ impl Shared {
     /// otherwise what `evaluate` makes of the present one.
     pub(super) fn write(
         &self,
+        trace: Option<&Trace>,
         first: Option<Write>,
-        evaluate: impl Fn(&Kms, &World<'_>) -> Result<Outcome, ApiError>,
+        evaluate: impl Fn(&Kms, &World<'_>) -> Handled,
     ) -> Result<Done, ApiError> {
         let mut writer = self.writer.lock();
         self.check_open()?;
@@ -78,7 +86,11 @@ impl Shared {
                         domain: &domain,
                         host: &self.host,
                     };
-                    match evaluate(&kms, &world)? {
+                    let handled = evaluate(&kms, &world);
+                    if let Some(trace) = trace {
+                        trace.judged(&kms, &handled);
+                    }
+                    match handled.outcome? {
                         Outcome::Write(write) => *write,
                         // Done already, at most the counter is missing.
                         Outcome::Reply(response) => {
@@ -88,7 +100,7 @@ impl Shared {
                                 settling: None,
                             });
                         }
-                        Outcome::Use(_) | Outcome::Lease(_) => {
+                        Outcome::Use(_) | Outcome::Lease(_) | Outcome::Host => {
                             return Err(ApiError::bare(ErrorCode::Internal));
                         }
                     }
@@ -103,7 +115,9 @@ impl Shared {
                 // Before anyone can see the change: who finds it done waits for the counter too.
                 self.unproved.store(true, Ordering::SeqCst);
             }
-            let relevance = match self.commit(&mut writer, &write.changes, anchor) {
+            let records = self.records_of(trace, &write);
+            let committed = self.commit_traced(&mut writer, &write.changes, anchor, records, trace);
+            let relevance = match committed {
                 Ok(relevance) => relevance,
                 Err(EngineError::Storage(StorageError::Conflict { .. })) => continue,
                 Err(error) => return Err(self.report(&error)),
@@ -175,6 +189,7 @@ impl Shared {
             .filter(|change| !is_meta(change))
             .cloned()
             .collect();
+        let settled = self.settle_outbox(writer, &mut meta, &mut all);
         all.push(Change::Put(Row::Meta(Box::new(meta))));
         let mut raw = all.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         // From here on the running MAC is ahead of the store until the commit is through.
@@ -190,6 +205,7 @@ impl Shared {
         all.push(mac);
         writer.storage.commit(expected, &raw)?;
         writer.stale = false;
+        writer.outbox.retain(|(id, _)| !settled.contains(id));
         let mut kms = self.kms.write();
         kms.apply(&all);
         self.hub.committed(epoch, relevance.scope(), changes);
@@ -259,7 +275,7 @@ impl Shared {
         drop(kms);
         drop(older);
         writer.stale = false;
-        Ok(())
+        self.drain_outbox(writer, &HashSet::new())
     }
 
     fn next_meta(&self, writer: &Writer, changes: &[Change], anchor: Anchor) -> MetaRow {

@@ -56,8 +56,3 @@ impl From<AuditHead> for Chain {
         Self::at(head.size, head.chain)
     }
 }
-
-/// The RFC 6962 leaf hash of a line, given without its newline.
-pub fn leaf_hash(line: &[u8]) -> Hash {
-    Hash(sha256(&[&[0], line]))
-}

@@ -7,17 +7,21 @@
 pub mod attest;
 mod chain;
 pub mod checkpoint;
+pub mod cloudtrail;
+mod filter;
 pub mod keys;
 mod line;
 pub mod note;
 mod record;
+mod request;
 pub mod tree;
 pub mod verify;
 
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, leaf_hash};
+pub use chain::Chain;
+pub use filter::Filter;
 pub use line::{Line, LineError, MAX_LINE, compose, split};
 pub use record::{
     Actor, ActorVia, Authorization, Effect, Failure, KMS_SOURCE, Kind, LOCAL_SOURCE, Record,

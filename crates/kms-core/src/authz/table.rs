@@ -398,6 +398,8 @@ impl Kms {
                 Needs::local("kmsd:DescribeVolume", format!("volume/{}", r.volume_id))
             }
             R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
+            R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
+            R::LookupEvents(_) => Needs::local("kmsd:LookupEvents", "audit".to_owned()),
             R::GetStatus(_) => Needs::any("kmsd:GetStatus"),
             R::GetCallerIdentity(_) => {
                 Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())

@@ -152,7 +152,7 @@ impl Bench {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,
             Outcome::Write(write) => self.commit(*write),
-            Outcome::Lease(_) => panic!("only the engine has leases"),
+            Outcome::Lease(_) | Outcome::Host => panic!("only the engine has leases and a log"),
         };
         assert_eq!(response.operation(), operation);
         let body = response.to_json().unwrap();

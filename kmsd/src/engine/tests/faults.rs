@@ -265,22 +265,32 @@ async fn many_at_once_get_their_own_answers() {
         let (engine, caller) = (engine.clone(), caller.clone());
         tasks.spawn(async move {
             let create = Request::decode("TrentService.CreateKey", b"{}").unwrap();
-            let Response::CreateKey(made) =
-                engine.call(create, caller.clone()).await.unwrap().response
+            let Response::CreateKey(made) = engine
+                .call(Uuid::new_v4(), create, caller.clone())
+                .await
+                .unwrap()
+                .response
             else {
                 panic!("CreateKey answers CreateKey");
             };
             let key = made.key_metadata.key_id;
             let body = json!({"KeyId": key, "Plaintext": BASE64.encode(&[n])}).to_string();
             let encrypt = Request::decode("TrentService.Encrypt", body.as_bytes()).unwrap();
-            let Response::Encrypt(made) =
-                engine.call(encrypt, caller.clone()).await.unwrap().response
+            let Response::Encrypt(made) = engine
+                .call(Uuid::new_v4(), encrypt, caller.clone())
+                .await
+                .unwrap()
+                .response
             else {
                 panic!("Encrypt answers Encrypt");
             };
             let body = json!({"CiphertextBlob": made.ciphertext_blob}).to_string();
             let decrypt = Request::decode("TrentService.Decrypt", body.as_bytes()).unwrap();
-            let Response::Decrypt(opened) = engine.call(decrypt, caller).await.unwrap().response
+            let Response::Decrypt(opened) = engine
+                .call(Uuid::new_v4(), decrypt, caller)
+                .await
+                .unwrap()
+                .response
             else {
                 panic!("Decrypt answers Decrypt");
             };

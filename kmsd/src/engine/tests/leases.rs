@@ -41,7 +41,7 @@ async fn ask(
     body: Value,
 ) -> Result<Reply, String> {
     engine
-        .call(request(operation, &body), caller.clone())
+        .call(Uuid::new_v4(), request(operation, &body), caller.clone())
         .await
         .map_err(|error| error.to_string())
 }
@@ -308,7 +308,11 @@ async fn an_answer_may_be_relied_on_for_what_is_left_of_the_named_lease() {
         let engine = engine.clone();
         async move {
             let request = Request::GetStatus(GetStatusRequest {});
-            engine.call(request, caller).await.unwrap().reliance
+            engine
+                .call(Uuid::new_v4(), request, caller)
+                .await
+                .unwrap()
+                .reliance
         }
     };
     assert_eq!(ask(990, None).await, None);

@@ -1,0 +1,79 @@
+//! kmsd's operations on its audit log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::members::Text;
+use crate::request::requests;
+use crate::response::responses;
+
+requests! {
+    /// Asks how the audit log stands.
+    #[derive(Default, Copy)]
+    GetAuditHeadRequest {}
+
+    /// Searches the audit log. Every member that is given must hold.
+    #[derive(Default)]
+    LookupEventsRequest {
+        /// The event's id.
+        event_id: Option<String> = "EventId" opt_text(Text::len(1, 64));
+        /// A key: its id, its ARN or what the request named it by.
+        key_id: Option<String> = "KeyId" opt_text(Text::len(1, 2048));
+        /// The principal's ARN or the user's name.
+        principal: Option<String> = "Principal" opt_text(Text::len(1, 2048));
+        /// Name of the operation or event.
+        operation: Option<String> = "Operation" opt_text(Text::len(1, 128));
+        /// `ok`, `error` (any), `denied` or an error code.
+        outcome: Option<String> = "Outcome" opt_text(Text::len(1, 128));
+        /// Not before this, seconds since 1970-01-01 UTC.
+        start_time: Option<u32> = "StartTime" opt_int(0, u32::MAX);
+        /// Before this, seconds since 1970-01-01 UTC.
+        end_time: Option<u32> = "EndTime" opt_int(0, u32::MAX);
+        /// Oldest first; otherwise newest first.
+        oldest_first: bool = "OldestFirst" flag();
+        /// Most events of a page, 1 to 1000; 50 when absent. A page may have fewer, and none, and not be the last.
+        limit: Option<u32> = "Limit" opt_int(1, 1000);
+        /// From the page before.
+        marker: Option<String> = "Marker" opt_text(Text::len(1, 64));
+    }
+}
+
+responses! {
+    /// How the audit log stands.
+    GetAuditHeadResponse {
+        /// Number of records on disk.
+        size: u64,
+        /// Chain value of the last one, 64 hexadecimal digits.
+        chain: String,
+        /// Root of the Merkle tree over them, 64 hexadecimal digits.
+        root: String,
+        /// Records that wait for the disk.
+        pending: u64,
+        /// `good`, `full`, or why the log cannot be written.
+        health: String,
+        /// Requests that were answered without a record since the start, because it could not be written.
+        lost: u64,
+        /// Requests that were refused since the start, because they could not be recorded.
+        refused: u64,
+        /// Directory of the log.
+        directory: String,
+    }
+
+    /// An event of the log.
+    AuditEvent {
+        /// The record's number.
+        sequence: u64,
+        /// Its line in the log, without the newline: what hashes and proofs are over.
+        line: String,
+    }
+
+    /// A page of events.
+    LookupEventsResponse {
+        /// The events.
+        events: Vec<AuditEvent>,
+        /// For the next page.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        next_marker: Option<String>,
+        /// Whether there may be more.
+        truncated: bool,
+    }
+}

@@ -1,0 +1,274 @@
+//! `kmsctl audit tail`, `search` and `export`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kms_api::{GetStatusRequest, Timestamp};
+use kms_core::Scope;
+use kms_core::audit::{Filter, Record, cloudtrail};
+use serde_json::Value;
+
+use super::source::{Event, Source};
+use super::when;
+use crate::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::time;
+
+/// How often `tail -f` looks for more.
+const FOLLOW: Duration = Duration::from_secs(1);
+
+/// Where events come from.
+#[derive(Debug, Args)]
+pub(super) struct From {
+    /// Read the files in this directory instead of asking kmsd.
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Args)]
+pub(super) struct Wanted {
+    /// Only about this key (id, ARN, or the name that requests gave).
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only by this principal (ARN, or name of a user).
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Only this operation or event, for example Decrypt.
+    #[arg(long, value_name = "NAME")]
+    operation: Option<String>,
+    /// Only with this outcome: ok, error, denied or an error code.
+    #[arg(long, value_name = "OUTCOME")]
+    outcome: Option<String>,
+    /// Not before this: 2026-11-25, 2026-11-25T14:30:00Z, or 2h for two hours ago.
+    #[arg(long, value_name = "TIME", value_parser = when::seconds)]
+    from: Option<u32>,
+    /// Before this.
+    #[arg(long, value_name = "TIME", value_parser = when::seconds)]
+    to: Option<u32>,
+}
+
+/// `kmsctl audit tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// How many.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    lines: usize,
+    /// Go on with the events that come, until interrupted.
+    #[arg(short, long)]
+    follow: bool,
+    /// Which.
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Where from.
+    #[command(flatten)]
+    source: From,
+}
+
+/// `kmsctl audit search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// The event with this id.
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+    /// Most events to show.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Which.
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Where from.
+    #[command(flatten)]
+    source: From,
+}
+
+/// `kmsctl audit export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// As a CloudTrail log file: `{"Records": [...]}`.
+    #[arg(long, required = true)]
+    cloudtrail: bool,
+    /// Which.
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Where from.
+    #[command(flatten)]
+    source: From,
+}
+
+impl Wanted {
+    fn filter(&self) -> Filter {
+        let ms = |seconds: Option<u32>| seconds.map(|seconds| i64::from(seconds) * 1000);
+        Filter {
+            event_id: None,
+            key: self.key.clone(),
+            principal: self.principal.clone(),
+            operation: self.operation.clone(),
+            outcome: self.outcome.clone(),
+            from_ms: ms(self.from),
+            until_ms: ms(self.to),
+        }
+    }
+}
+
+impl From {
+    fn source<'a>(&'a self, context: &'a Context) -> Source<'a> {
+        match &self.directory {
+            Some(directory) => Source::Files(directory),
+            None => Source::Daemon(&context.client),
+        }
+    }
+}
+
+pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
+    let source = args.source.source(context);
+    let filter = args.wanted.filter();
+    let mut newest = newest(&source, &filter, args.lines)?;
+    // Where to go on: after the last event there is, wanted or not.
+    let mut next = match newest.first() {
+        Some(event) => event.line.seq.saturating_add(1),
+        None => 0,
+    };
+    newest.reverse();
+    for event in &newest {
+        show(event, context)?;
+    }
+    while args.follow {
+        std::thread::sleep(FOLLOW);
+        let last = last(&source)?;
+        if last.is_none_or(|last| last < next) {
+            continue;
+        }
+        source.each(&filter, true, Some(next), |event| {
+            next = event.line.seq.saturating_add(1);
+            show(&event, context).map(|()| true)
+        })?;
+        next = next.max(last.map_or(0, |last| last.saturating_add(1)));
+    }
+    Ok(())
+}
+
+fn newest(source: &Source<'_>, filter: &Filter, count: usize) -> Result<Vec<Event>, Failure> {
+    let mut found = Vec::new();
+    if count > 0 {
+        source.each(filter, false, None, |event| {
+            found.push(event);
+            Ok(found.len() < count)
+        })?;
+    }
+    Ok(found)
+}
+
+/// Number of the last record.
+fn last(source: &Source<'_>) -> Result<Option<u64>, Failure> {
+    let newest = newest(source, &Filter::default(), 1)?;
+    Ok(newest.first().map(|event| event.line.seq))
+}
+
+pub(super) fn search(args: &SearchArgs, context: &Context) -> Result<(), Failure> {
+    let filter = Filter {
+        event_id: args.event.clone(),
+        ..args.wanted.filter()
+    };
+    let found = newest(&args.source.source(context), &filter, args.limit)?;
+    if found.is_empty() && args.event.is_some() {
+        return Err(Failure::new(
+            Exit::NotFound,
+            "there is no such event in the audit log",
+        ));
+    }
+    for event in &found {
+        show(event, context)?;
+    }
+    Ok(())
+}
+
+/// One line for people; the record as it stands in the log for programs.
+fn show(event: &Event, context: &Context) -> Result<(), Failure> {
+    let text = if context.output.is_json() {
+        event.text.clone()
+    } else {
+        human(event)
+    };
+    context.output.write(format!("{text}\n").as_bytes())
+}
+
+fn human(event: &Event) -> String {
+    let record = &event.line.record;
+    let at = time(Timestamp::from_millis(record.time));
+    let who = record.caller.as_ref().map_or("kmsd", |caller| &caller.arn);
+    let who = who.split_once(":user/").map_or(who, |(_, name)| name);
+    let via = record
+        .caller
+        .as_ref()
+        .and_then(|caller| caller.via.as_ref());
+    let via = via
+        .map(|via| format!(" via {}", via.service))
+        .unwrap_or_default();
+    let keys: Vec<&str> = record
+        .keys
+        .iter()
+        .map(|arn| arn.rsplit('/').next().unwrap_or(arn))
+        .collect();
+    let about = if keys.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", keys.join(" "))
+    };
+    let outcome = record.error.as_ref().map_or("ok", |error| &error.code);
+    let details = match &record.details {
+        details if record.caller.is_none() && !details.is_empty() => {
+            format!(" {}", serde_json::to_string(details).unwrap_or_default())
+        }
+        _ => String::new(),
+    };
+    format!(
+        "{at} {} {} {}{about} by {who}{via}: {outcome}{details}",
+        event.line.seq, record.event_id, record.operation
+    )
+}
+
+pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {
+    let source = args.source.source(context);
+    let filter = args.wanted.filter();
+    let mut scope = match &source {
+        Source::Daemon(client) => {
+            let status = client.send(GetStatusRequest {})?;
+            Scope::new(&status.account_id, &status.region)
+        }
+        Source::Files(_) => None,
+    };
+    if scope.is_none() {
+        source.each(&Filter::default(), true, None, |event| {
+            scope = named_scope(&event.line.record);
+            Ok(scope.is_none())
+        })?;
+    }
+    let scope = scope.unwrap_or_else(|| Scope {
+        account: "000000000000".to_owned(),
+        region: "local-host-1".to_owned(),
+    });
+    let output = context.output;
+    output.write(b"{\"Records\":[")?;
+    let mut first = true;
+    source.each(&filter, true, None, |event| {
+        let record: Value = cloudtrail::event(&event.line, &scope);
+        let comma = if std::mem::take(&mut first) {
+            "\n"
+        } else {
+            ",\n"
+        };
+        output
+            .write(format!("{comma}{record}").as_bytes())
+            .map(|()| true)
+    })?;
+    output.write(b"\n]}\n")
+}
+
+/// The account and Region that a record names by the ARN of a key.
+fn named_scope(record: &Record) -> Option<Scope> {
+    let mut parts = record.keys.first()?.split(':').skip(3);
+    let (region, account) = (parts.next()?, parts.next()?);
+    Scope::new(account, region)
+}

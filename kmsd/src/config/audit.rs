@@ -1,0 +1,104 @@
+//! `[audit]`: how the audit log is kept.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Config, ConfigError, require};
+use crate::audit::{AuditConfig, OnFull};
+
+/// `[audit]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// Directory of the log; `audit` in the store's directory when absent.
+    pub directory: Option<PathBuf>,
+    /// Milliseconds that the record of a use of a key may wait for the disk; 0: the reply waits for it.
+    pub data_delay_ms: u64,
+    /// A file is not continued beyond this size, in MiB.
+    pub rotate_mib: u64,
+    /// Nor beyond this age, in days; 0: whatever its age.
+    pub rotate_days: u64,
+    /// How many files are kept; 0: all.
+    pub keep_files: usize,
+    /// `refuse` or `read-only`: what happens to requests when the disk is full.
+    pub on_full: OnFull,
+    /// MiB that are set aside for the last records.
+    pub reserve_mib: u64,
+    /// A warning is recorded when fewer MiB are free.
+    pub min_free_mib: u64,
+    /// Whether records go to the journal of systemd too.
+    pub journald: bool,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            data_delay_ms: 20,
+            rotate_mib: 64,
+            rotate_days: 0,
+            keep_files: 0,
+            on_full: OnFull::Refuse,
+            reserve_mib: 4,
+            min_free_mib: 64,
+            journald: false,
+        }
+    }
+}
+
+impl Audit {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(directory) = &self.directory {
+            require(directory.is_absolute(), "audit.directory", || {
+                "must be an absolute path".into()
+            })?;
+        }
+        require(self.data_delay_ms <= 10_000, "audit.data_delay_ms", || {
+            "must be 0 to 10000 milliseconds".into()
+        })?;
+        require(
+            (1..=4096).contains(&self.rotate_mib),
+            "audit.rotate_mib",
+            || "must be 1 to 4096".into(),
+        )?;
+        require(self.rotate_days <= 3650, "audit.rotate_days", || {
+            "must be 0 to 3650".into()
+        })?;
+        require(self.reserve_mib <= 1024, "audit.reserve_mib", || {
+            "must be 0 to 1024".into()
+        })?;
+        require(self.min_free_mib <= 1 << 20, "audit.min_free_mib", || {
+            "must be 0 to 1048576".into()
+        })
+    }
+}
+
+impl Config {
+    /// How the audit log is kept; `None` where it is switched off for measuring.
+    pub fn audit(&self) -> Option<AuditConfig> {
+        if self.testing.no_audit {
+            return None;
+        }
+        let audit = &self.audit;
+        Some(AuditConfig {
+            data_delay: Duration::from_millis(audit.data_delay_ms),
+            rotate_bytes: audit.rotate_mib << 20,
+            rotate_age: (audit.rotate_days > 0)
+                .then(|| Duration::from_secs(audit.rotate_days.saturating_mul(86_400))),
+            keep_files: (audit.keep_files > 0).then_some(audit.keep_files),
+            on_full: audit.on_full,
+            reserve_bytes: audit.reserve_mib << 20,
+            min_free_bytes: audit.min_free_mib << 20,
+            journald: audit.journald.then(|| AuditConfig::JOURNAL.into()),
+            ..AuditConfig::new(self.audit_directory())
+        })
+    }
+
+    /// Directory of the audit log.
+    pub fn audit_directory(&self) -> PathBuf {
+        let default = || self.store.directory.join("audit");
+        self.audit.directory.clone().unwrap_or_else(default)
+    }
+}

@@ -1,0 +1,513 @@
+//! One record for each request, and for each thing that happens without one.
+//!
+//! The record of a change is written into the same transaction, into the outbox, and then into the log: whatever
+//! happens in between, the next start finds it in the outbox and appends it. So no change is in force without a record.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use kms_api::{ApiError, Caller, CallerRole, ErrorCode, GetAuditHeadResponse, Request, Response};
+use kms_core::audit::{Actor, KMS_SOURCE, Kind, Record};
+use kms_core::rows::{Bytes, OutboxRow, RotationKind, Row, Table};
+use kms_core::{Change, Handled, KeyId, Kms, Verdict, Write};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::writer::{Anchor, Writer};
+use super::{EngineError, Shared};
+use crate::audit::{self, AuditLog, AuditStatus, Health, Ticket};
+use crate::service::Refused;
+
+/// Where records go.
+pub(super) enum Sink {
+    /// Into the log.
+    Log(AuditLog),
+    /// Into the outbox only: the program that serves requests will append them.
+    Outbox,
+    /// Nowhere. For measuring.
+    Off,
+}
+
+impl Sink {
+    /// The log, if records go into one.
+    pub(super) fn log(&self) -> Option<&AuditLog> {
+        match self {
+            Self::Log(log) => Some(log),
+            Self::Outbox | Self::Off => None,
+        }
+    }
+}
+
+/// A request on its way, and what its record will say.
+pub(super) struct Trace {
+    log: AuditLog,
+    /// Whether the answer waits for the record.
+    urgent: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` once it has been handed over.
+    record: Option<Record>,
+    ticket: Ticket,
+}
+
+impl Trace {
+    /// What authorisation said.
+    pub(super) fn judged(&self, kms: &Kms, handled: &Handled) {
+        let meta = kms.snapshot().meta();
+        let keys = handled
+            .keys
+            .iter()
+            .flatten()
+            .map(|key| meta.scope.key_arn(key))
+            .collect();
+        if let Some(record) = &mut self.state.lock().record {
+            record.decided(&handled.verdict, keys, meta.authorization_epoch);
+        }
+    }
+
+    /// The record of a change that is about to be committed.
+    fn committing(&self, response: &Response) -> Option<Record> {
+        let mut record = self.state.lock().record.clone()?;
+        record.answered(Ok(response));
+        Some(record)
+    }
+
+    /// The record has been handed over with a transaction.
+    fn committed(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        state.record = None;
+        state.ticket = ticket;
+    }
+
+    /// Hands the record over, if that has not been done. What the answer has to wait for, if anything.
+    fn finish(&self, result: Result<&Response, &ApiError>) -> Option<Ticket> {
+        let mut state = self.state.lock();
+        if let Some(mut record) = state.record.take() {
+            record.answered(result);
+            state.ticket = self.log.push(record, None, self.urgent);
+        }
+        self.urgent.then_some(state.ticket)
+    }
+}
+
+impl Drop for Trace {
+    /// A request that ended in a panic has a record too.
+    fn drop(&mut self) {
+        let error = ApiError::new(ErrorCode::Internal, "The request ended without a result.");
+        self.finish(Err(&error));
+    }
+}
+
+impl Shared {
+    /// Begins the record of a request, if it has one: what kmsd asks itself changes nothing and has none.
+    ///
+    /// # Errors
+    /// It cannot be recorded, and is refused for that.
+    pub(super) fn trace(
+        &self,
+        id: Uuid,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<Option<Arc<Trace>>, ApiError> {
+        let read_only = request.is_read_only();
+        let Some(log) = self.audit.log() else {
+            return Ok(None);
+        };
+        if caller.role == CallerRole::Internal && read_only {
+            return Ok(None);
+        }
+        log.admit(request.operation(), read_only)?;
+        let record = Record::request(
+            Uuid::new_v4().to_string(),
+            id.to_string(),
+            self.clock.read().wall_ms,
+            request,
+            caller,
+        );
+        Ok(Some(Arc::new(Trace {
+            urgent: !read_only || log.config().data_delay.is_zero(),
+            log: log.clone(),
+            state: Mutex::new(State {
+                record: Some(record),
+                ticket: Ticket::default(),
+            }),
+        })))
+    }
+
+    /// Whether [`Self::trace`] would block.
+    pub(super) fn must_wait(&self) -> bool {
+        self.audit.log().is_some_and(AuditLog::must_wait)
+    }
+
+    /// Records what was answered, and waits for the disk where the answer has to.
+    ///
+    /// # Errors
+    /// The record did not get onto the disk.
+    pub(super) async fn recorded(
+        &self,
+        trace: Option<&Arc<Trace>>,
+        result: Result<&Response, &ApiError>,
+    ) -> Result<(), ApiError> {
+        let Some(trace) = trace else {
+            return Ok(());
+        };
+        match trace.finish(result) {
+            Some(ticket) => trace.log.wait(ticket).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same, on the calling thread.
+    ///
+    /// # Errors
+    /// The record did not get onto the disk.
+    pub(super) fn recorded_blocking(
+        &self,
+        trace: Option<&Arc<Trace>>,
+        result: Result<&Response, &ApiError>,
+    ) -> Result<(), ApiError> {
+        let Some(trace) = trace else {
+            return Ok(());
+        };
+        match trace.finish(result) {
+            Some(ticket) => trace.log.wait_blocking(ticket),
+            None => Ok(()),
+        }
+    }
+
+    /// Records a request that did not get as far as a caller or an operation.
+    pub(super) fn record_refused(&self, refused: &Refused<'_>) {
+        let actor = Actor {
+            arn: refused.principal.to_owned(),
+            gid: refused.gid,
+            pid: refused.pid,
+            role: "stranger".to_owned(),
+            uid: refused.uid,
+            ..Actor::default()
+        };
+        self.record_early(refused.id, refused.operation, actor, refused.error);
+    }
+
+    /// Records a request of a known caller that could not be read.
+    pub(super) fn record_unreadable(
+        &self,
+        id: Uuid,
+        operation: &str,
+        caller: &Caller,
+        error: &ApiError,
+    ) {
+        self.record_early(id, operation, Actor::from(caller), error);
+    }
+
+    fn record_early(&self, id: Uuid, operation: &str, actor: Actor, error: &ApiError) {
+        let Some(log) = self.audit.log() else {
+            return;
+        };
+        let mut record = audit::service(operation);
+        record.kind = Kind::Api;
+        record.time = self.clock.read().wall_ms;
+        let ours = Request::OPERATIONS
+            .iter()
+            .any(|(prefix, name)| *name == operation && *prefix == kms_api::LOCAL_PREFIX);
+        if !ours {
+            record.source = KMS_SOURCE.to_owned();
+        }
+        record.request_id = Some(id.to_string());
+        record.caller = Some(actor);
+        record.answered(Err(error));
+        log.push(record, None, false);
+    }
+
+    /// Records something that happened by itself, outside the catalogue.
+    pub(super) fn record_event(&self, mut event: Record) {
+        if let Some(log) = self.audit.log() {
+            event.time = self.clock.read().wall_ms;
+            event.epoch = self.kms.read().snapshot().meta().authorization_epoch;
+            log.push(event, None, true);
+        }
+    }
+
+    /// How the log stands.
+    pub(super) fn audit_status(&self) -> Option<AuditStatus> {
+        self.audit.log().map(AuditLog::status)
+    }
+
+    /// Answers what the log is asked.
+    ///
+    /// # Errors
+    /// There is no log, or it cannot be read.
+    pub(super) fn look_up(&self, request: &Request) -> Result<Response, ApiError> {
+        let Some(log) = self.audit.log() else {
+            let text = "This kmsd keeps no audit log.";
+            return Err(ApiError::new(ErrorCode::UnsupportedOperation, text));
+        };
+        match request {
+            Request::GetAuditHead(_) => {
+                let durable = log.durable();
+                let status = log.status();
+                Ok(Response::GetAuditHead(GetAuditHeadResponse {
+                    size: durable.head.size,
+                    chain: HEXLOWER.encode(&durable.head.chain.0),
+                    root: HEXLOWER.encode(&durable.edge().root()),
+                    pending: status.pending,
+                    health: match status.health {
+                        Health::Good => "good".to_owned(),
+                        Health::Full => "full".to_owned(),
+                        Health::Failed(why) => why,
+                    },
+                    lost: status.lost,
+                    refused: status.refused,
+                    directory: log.directory().display().to_string(),
+                }))
+            }
+            Request::LookupEvents(request) => {
+                let (_, head) = log.head();
+                audit::search::search(log.directory(), head.size, request)
+                    .map(Response::LookupEvents)
+            }
+            _ => Err(ApiError::bare(ErrorCode::Internal)),
+        }
+    }
+
+    /// The records that belong to a transaction: its request's, and those of the rotations in it.
+    pub(super) fn records_of(&self, trace: Option<&Trace>, write: &Write) -> Vec<Record> {
+        if matches!(self.audit, Sink::Off) {
+            return Vec::new();
+        }
+        let asked = trace.and_then(|trace| trace.committing(&write.response));
+        let ended = match trace {
+            Some(_) => Vec::new(),
+            None => self.ended_grants(&write.changes),
+        };
+        asked
+            .into_iter()
+            .chain(self.rotations(&write.changes))
+            .chain(ended)
+            .collect()
+    }
+
+    /// AWS KMS records a rotation by itself, whatever caused it.
+    fn rotations(&self, changes: &[Change]) -> Vec<Record> {
+        let kms = self.kms.read();
+        let snapshot = kms.snapshot();
+        let time = self.clock.read().wall_ms;
+        changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(Row::Material(row)) => Some((row, row.rotated?)),
+                _ => None,
+            })
+            .map(|(row, kind)| {
+                let key = snapshot.keys().find(|key| key.id == row.key);
+                let before = key.and_then(|key| key.current).map(|id| id.to_string());
+                let mut event = audit::kms_service("RotateKey")
+                    .key(snapshot.meta().scope.key_arn(&row.key))
+                    .detail("keyId", row.key.to_string())
+                    .detail("keyOrigin", "AWS_KMS")
+                    .detail(
+                        "rotationType",
+                        match kind {
+                            RotationKind::Automatic => "AUTOMATIC",
+                            RotationKind::OnDemand => "ON_DEMAND",
+                        },
+                    )
+                    .detail("currentKeyMaterialId", row.id.to_string());
+                if let Some(before) = before {
+                    event = event.detail("previousKeyMaterialId", before);
+                }
+                event.time = time;
+                event
+            })
+            .collect()
+    }
+
+    /// Grants that are removed without a request have come to their end.
+    fn ended_grants(&self, changes: &[Change]) -> Vec<Record> {
+        let kms = self.kms.read();
+        let scope = &kms.snapshot().meta().scope;
+        let time = self.clock.read().wall_ms;
+        changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Remove(Table::Grant, id) => id.split_once('/'),
+                _ => None,
+            })
+            .map(|(key, grant)| {
+                let mut event = audit::service("GrantEnded").detail("grantId", grant);
+                if let Ok(key) = key.parse() {
+                    event = event.key(scope.key_arn(&key));
+                }
+                event.time = time;
+                event
+            })
+            .collect()
+    }
+
+    /// AWS KMS's record of a key that is destroyed.
+    pub(super) fn deletions(&self, keys: &[KeyId]) -> Vec<Record> {
+        let kms = self.kms.read();
+        let scope = &kms.snapshot().meta().scope;
+        let time = self.clock.read().wall_ms;
+        keys.iter()
+            .map(|key| {
+                let mut event = audit::kms_service("DeleteKey")
+                    .key(scope.key_arn(key))
+                    .detail("keyId", key.to_string());
+                event.time = time;
+                event
+            })
+            .collect()
+    }
+
+    /// Commits with records: they are durable with the changes, and handed to the log.
+    pub(super) fn commit_recorded(
+        &self,
+        writer: &mut Writer,
+        changes: &[Change],
+        anchor: Anchor,
+        records: Vec<Record>,
+    ) -> Result<kms_core::relevance::Relevance, EngineError> {
+        self.commit_traced(writer, changes, anchor, records, None)
+    }
+
+    /// The same; the first record is the request's.
+    pub(super) fn commit_traced(
+        &self,
+        writer: &mut Writer,
+        changes: &[Change],
+        anchor: Anchor,
+        records: Vec<Record>,
+        trace: Option<&Trace>,
+    ) -> Result<kms_core::relevance::Relevance, EngineError> {
+        if matches!(self.audit, Sink::Off) || records.is_empty() {
+            return self.commit(writer, changes, anchor);
+        }
+        let records: Vec<(Record, Vec<u8>)> = records
+            .into_iter()
+            .map(|record| {
+                let bytes = record.to_bytes();
+                (record, bytes)
+            })
+            .collect();
+        let mut all = changes.to_vec();
+        all.extend(records.iter().map(|(record, bytes)| outbox(record, bytes)));
+        let relevance = self.commit(writer, &all, anchor)?;
+        if let Some(log) = self.audit.log() {
+            for (n, (record, bytes)) in records.into_iter().enumerate() {
+                let id = record.event_id.clone();
+                let ticket = log.push(record, Some(bytes), true);
+                writer.outbox.push((id, ticket));
+                if n == 0
+                    && let Some(trace) = trace
+                {
+                    trace.committed(ticket);
+                }
+            }
+        }
+        Ok(relevance)
+    }
+
+    /// What every transaction carries for the log: where it ends on disk, and the records of the outbox that it has.
+    /// Returns how many of the writer's tickets are done with it.
+    pub(super) fn settle_outbox(
+        &self,
+        writer: &Writer,
+        meta: &mut kms_core::rows::MetaRow,
+        changes: &mut Vec<Change>,
+    ) -> Vec<String> {
+        let Some(log) = self.audit.log() else {
+            return Vec::new();
+        };
+        let (done, head) = log.head();
+        meta.audit_head = Some(head);
+        let settled: Vec<String> = writer
+            .outbox
+            .iter()
+            .filter(|(_, ticket)| *ticket <= done)
+            .map(|(id, _)| id.clone())
+            .collect();
+        changes.extend(
+            settled
+                .iter()
+                .map(|id| Change::Remove(Table::Outbox, id.clone())),
+        );
+        settled
+    }
+
+    /// Appends what is in the outbox and has not been handed over: after a start, and after a commit with an unknown end.
+    /// `known`: ids of events that the log has.
+    pub(super) fn drain_outbox(
+        &self,
+        writer: &mut Writer,
+        known: &std::collections::HashSet<String>,
+    ) -> Result<(), EngineError> {
+        let Some(log) = self.audit.log() else {
+            return Ok(());
+        };
+        let kms = self.kms.read();
+        writer
+            .outbox
+            .retain(|(id, _)| kms.snapshot().outbox().any(|row| row.id == *id));
+        let mut waiting = Vec::new();
+        for row in kms.snapshot().outbox() {
+            if writer.outbox.iter().any(|(id, _)| *id == row.id) {
+                continue;
+            }
+            if known.contains(&row.id) {
+                writer.outbox.push((row.id.clone(), Ticket::default()));
+                continue;
+            }
+            let record = Record::from_bytes(&row.record.0)
+                .map_err(|error| EngineError::Tampered(format!("an audit record: {error}")))?;
+            waiting.push((record, row.record.0.clone()));
+        }
+        waiting.sort_by(|(a, _), (b, _)| (a.time, &a.event_id).cmp(&(b.time, &b.event_id)));
+        for (record, bytes) in waiting {
+            let id = record.event_id.clone();
+            let ticket = log.push(record, Some(bytes), true);
+            writer.outbox.push((id, ticket));
+        }
+        Ok(())
+    }
+
+    /// Puts the log's end under the catalogue's MAC, so that records up to here cannot be cut off.
+    pub(super) fn anchor_log(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let Some(log) = self.audit.log() else {
+            return Ok(());
+        };
+        let durable = log.durable();
+        let known = self.kms.read().snapshot().meta().audit_head;
+        if known == Some(durable.head) && writer.outbox.is_empty() {
+            return Ok(());
+        }
+        self.commit(writer, &[], Anchor::Never)?;
+        log.save(&durable);
+        Ok(())
+    }
+}
+
+/// The row of the outbox that carries a record.
+pub(super) fn outbox(record: &Record, bytes: &[u8]) -> Change {
+    Change::Put(Row::Outbox(OutboxRow {
+        id: record.event_id.clone(),
+        record: Bytes(bytes.to_vec()),
+    }))
+}
+
+/// A record about the store itself, for a command that has no log open.
+pub(super) fn store_event(event: &str, time_ms: i64) -> Record {
+    let mut record = audit::service(event).detail("uid", rustix::process::getuid().as_raw());
+    record.time = time_ms;
+    record
+}
+
+/// What authorisation says of background work.
+pub(super) fn internal(outcome: Result<kms_core::Outcome, ApiError>) -> Handled {
+    Handled {
+        verdict: Verdict::Allowed(kms_core::Basis::Internal),
+        keys: [None; 2],
+        outcome,
+    }
+}

@@ -1,0 +1,347 @@
+//! What the engine records, and that no change is in force without its record.
+
+use std::path::Path;
+
+use kms_api::{CallerRole, ErrorCode};
+use kms_core::audit::{Effect as Decision, Kind, Line, Record};
+
+use super::*;
+use crate::audit::{AuditError, list};
+
+fn lines(store: &Path) -> Vec<Line> {
+    let mut all = Vec::new();
+    for file in list(&store.join("audit")).unwrap() {
+        let text = std::fs::read_to_string(file.path).unwrap();
+        all.extend(
+            text.lines()
+                .map(|line| Line::parse(line.as_bytes()).unwrap()),
+        );
+    }
+    all
+}
+
+fn records(store: &Path) -> Vec<Record> {
+    lines(store).into_iter().map(|line| line.record).collect()
+}
+
+fn named<'a>(records: &'a [Record], operation: &str) -> Vec<&'a Record> {
+    records
+        .iter()
+        .filter(|record| record.operation == operation)
+        .collect()
+}
+
+fn as_user(role: CallerRole, uid: u32) -> Caller {
+    Caller::new(role, uid, format!("arn:aws:iam::000000000000:user/u{uid}"))
+}
+
+fn key_arn(key: &str) -> String {
+    format!("arn:aws:kms:local-host-1:000000000000:key/{key}")
+}
+
+/// Cuts the log of a store to its first `records` records.
+fn cut(store: &Path, records: u64) {
+    let files = list(&store.join("audit")).unwrap();
+    let path = &files[0].path;
+    let text = std::fs::read_to_string(path).unwrap();
+    let kept: String = text
+        .split_inclusive('\n')
+        .take(usize::try_from(records).unwrap())
+        .collect();
+    std::fs::write(path, kept).unwrap();
+}
+
+#[test]
+fn a_change_is_answered_with_its_record_on_disk() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    // No waiting: it is there.
+    let all = records(&host.store());
+    assert_eq!(all[0].operation, "Enrolled");
+    assert_eq!(all[1].operation, "ServiceStarted");
+    let made = named(&all, "CreateKey");
+    let [made] = made[..] else { panic!("{all:?}") };
+    assert_eq!(made.kind, Kind::Api);
+    assert_eq!(made.keys, [key_arn(&key)]);
+    assert_eq!(made.response["keyMetadata"]["keyId"], key);
+    assert_eq!(made.parameters["keySpec"], "SYMMETRIC_DEFAULT");
+    assert!(!made.read_only && made.error.is_none());
+    // The record is in the catalogue until a later change finds it in the log.
+    let waiting = |engine: &Engine| engine.shared.kms.read().snapshot().outbox().count();
+    assert!(waiting(&engine) >= 1);
+    create_key(&engine);
+    assert_eq!(waiting(&engine), 1);
+    let size = lines(&host.store()).len() as u64;
+    engine.shutdown().unwrap();
+    assert_eq!(waiting(&engine), 0);
+    // A clean end puts all of the log under the catalogue.
+    let head = meta(&engine).audit_head.unwrap();
+    assert_eq!(head.size, size + 1);
+    assert_eq!(
+        records(&host.store()).last().unwrap().operation,
+        "ServiceStopped"
+    );
+}
+
+#[test]
+fn every_request_has_one_record_allowed_or_denied_and_secrets_have_none() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    let admin = as_user(CallerRole::Root, 0);
+    let send = |caller: &Caller, operation: &str, body: Value| {
+        let prefix = Request::OPERATIONS
+            .iter()
+            .find(|(_, name)| *name == operation)
+            .unwrap()
+            .0;
+        let request = Request::decode(
+            &format!("{prefix}.{operation}"),
+            body.to_string().as_bytes(),
+        )
+        .unwrap();
+        engine.call_blocking(&request, caller)
+    };
+    let plaintext = BASE64.encode(b"a marked plaintext");
+    let context = json!({"Department": "HR"});
+    let Ok(Response::Encrypt(sealed)) = send(
+        &admin,
+        "Encrypt",
+        json!({"KeyId": key, "Plaintext": plaintext, "EncryptionContext": context}),
+    ) else {
+        panic!()
+    };
+    let token = json!({"KeyId": key, "GrantTokens": ["MarkedToken"]});
+    assert!(send(&admin, "DescribeKey", token).is_err());
+    let blob = BASE64.encode(sealed.ciphertext_blob.as_slice());
+    send(
+        &admin,
+        "Decrypt",
+        json!({"CiphertextBlob": blob, "EncryptionContext": context}),
+    )
+    .unwrap();
+    let wrong = send(&admin, "Decrypt", json!({"CiphertextBlob": blob})).unwrap_err();
+    assert_eq!(wrong.code, ErrorCode::InvalidCiphertext);
+    let Ok(Response::GenerateDataKey(data_key)) = send(
+        &admin,
+        "GenerateDataKey",
+        json!({"KeyId": key, "KeySpec": "AES_256"}),
+    ) else {
+        panic!()
+    };
+    let denied = send(
+        &as_user(CallerRole::User, 4711),
+        "DisableKey",
+        json!({"KeyId": key}),
+    )
+    .unwrap_err();
+    assert_eq!(denied.code, ErrorCode::AccessDenied);
+    engine.shutdown().unwrap();
+
+    let all = records(&host.store());
+    let decrypts = named(&all, "Decrypt");
+    let [good, bad] = decrypts[..] else {
+        panic!("{decrypts:?}")
+    };
+    assert_eq!(good.parameters["keyId"], key_arn(&key));
+    assert_eq!(good.parameters["encryptionContext"], context);
+    assert_eq!(good.parameters["encryptionAlgorithm"], "SYMMETRIC_DEFAULT");
+    assert!(good.details["keyMaterialId"].as_str().unwrap().len() == 64);
+    assert!(good.read_only && good.response.is_empty());
+    assert_eq!(good.caller.as_ref().unwrap().role, "root");
+    assert_eq!(good.authorization.as_ref().unwrap().effect, Decision::Allow);
+    assert_eq!(
+        bad.error.as_ref().unwrap().code,
+        "InvalidCiphertextException"
+    );
+    let refused = named(&all, "DisableKey");
+    let [refused] = refused[..] else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(refused.caller.as_ref().unwrap().uid, 4711);
+    assert_eq!(
+        refused.error.as_ref().unwrap().code,
+        "AccessDeniedException"
+    );
+    assert_eq!(
+        refused.authorization.as_ref().unwrap().effect,
+        Decision::Deny
+    );
+    assert_eq!(refused.keys, [key_arn(&key)]);
+    for (operation, count) in [("Encrypt", 1), ("GenerateDataKey", 1), ("CreateKey", 1)] {
+        assert_eq!(named(&all, operation).len(), count, "{operation}");
+    }
+    let ids: std::collections::HashSet<_> = all.iter().map(|record| &record.event_id).collect();
+    assert_eq!(ids.len(), all.len());
+
+    let text: String = list(&host.store().join("audit"))
+        .unwrap()
+        .iter()
+        .map(|file| std::fs::read_to_string(&file.path).unwrap())
+        .collect();
+    let secret = [
+        plaintext,
+        blob,
+        BASE64.encode(data_key.plaintext.as_slice()),
+        BASE64.encode(data_key.ciphertext_blob.as_slice()),
+        "a marked plaintext".into(),
+        "MarkedToken".into(),
+    ];
+    for secret in &secret {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn a_record_that_a_crash_kept_from_the_log_is_appended_once() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    let created = lines(&host.store()).len() as u64;
+    call(&engine, "DisableKey", json!({"KeyId": key})).unwrap();
+    // As if the power had gone after the commit: before the record was appended, and after it.
+    let head = meta(&engine).audit_head.unwrap().size;
+    assert!(head <= created);
+    for (name, kept) in [("before", head), ("after", created + 1)] {
+        let copy = host.copy_store(name);
+        cut(&copy, kept);
+        let config = EngineConfig {
+            anchor_interval: Duration::ZERO,
+            ..EngineConfig::new(&copy, "000000000000", "local-host-1")
+        };
+        let again = Engine::open(
+            config,
+            host.sealer(),
+            &host.credential,
+            Arc::new(host.clock.clone()),
+        )
+        .unwrap();
+        create_key(&again);
+        let all = records(&copy);
+        assert_eq!(named(&all, "DisableKey").len(), 1, "{name}: {all:?}");
+        assert_eq!(named(&all, "CreateKey").len(), 2, "{name}: {all:?}");
+    }
+}
+
+#[test]
+fn a_store_whose_log_lacks_records_is_not_opened() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    create_key(&engine);
+    create_key(&engine);
+    engine.shutdown().unwrap();
+    let size = meta(&engine).audit_head.unwrap().size;
+    drop(engine);
+    cut(&host.store(), size - 1);
+    let error = host.open().err().unwrap();
+    assert!(
+        matches!(error, EngineError::Audit(AuditError::Missing { expected, .. }) if expected == size),
+        "{error:?}"
+    );
+    assert_eq!(error.exit_code(), 74);
+    let mut config = host.config();
+    config.audit.as_mut().unwrap().accept_gap = true;
+    let engine = Engine::open(
+        config,
+        host.sealer(),
+        &host.credential,
+        Arc::new(host.clock.clone()),
+    )
+    .unwrap();
+    create_key(&engine);
+    engine.shutdown().unwrap();
+    drop(engine);
+    assert_eq!(named(&records(&host.store()), "AuditGapAccepted").len(), 1);
+    // It is the catalogue's log from now on.
+    host.open().unwrap().shutdown().unwrap();
+}
+
+#[test]
+fn what_happens_by_itself_is_recorded() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let (doomed, kept) = (create_key(&engine), create_key(&engine));
+    call(&engine, "RotateKeyOnDemand", json!({"KeyId": kept})).unwrap();
+    call(
+        &engine,
+        "EnableKeyRotation",
+        json!({"KeyId": kept, "RotationPeriodInDays": 90}),
+    )
+    .unwrap();
+    schedule(&engine, &doomed);
+    host.clock.pass_days(91);
+    engine.tick().unwrap();
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let rotations = named(&all, "RotateKey");
+    let kinds: Vec<_> = rotations
+        .iter()
+        .map(|record| record.details["rotationType"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["ON_DEMAND", "AUTOMATIC"]);
+    for rotation in &rotations {
+        assert_eq!(rotation.kind, Kind::Service);
+        assert_eq!(rotation.keys, [key_arn(&kept)]);
+    }
+    assert_eq!(
+        rotations[0].details["currentKeyMaterialId"],
+        rotations[1].details["previousKeyMaterialId"]
+    );
+    let deleted = named(&all, "DeleteKey");
+    let [deleted] = deleted[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(deleted.details["keyId"], doomed);
+    assert_eq!(deleted.source, "kms.amazonaws.com");
+}
+
+#[test]
+fn what_never_reached_an_operation_is_recorded() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let error = ApiError::new(ErrorCode::AccessDenied, "no");
+    engine.refused(&Refused {
+        id: Uuid::new_v4(),
+        operation: "Decrypt",
+        principal: "arn:aws:iam::000000000000:user/uid-65534",
+        uid: 65534,
+        gid: 65534,
+        pid: 7,
+        error: &error,
+    });
+    let user = as_user(CallerRole::User, 1000);
+    let error = ApiError::bare(ErrorCode::Serialization);
+    engine.unreadable(Uuid::new_v4(), "GetStatus", &user, &error);
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let stranger = named(&all, "Decrypt")[0].caller.clone().unwrap();
+    assert_eq!((stranger.uid, stranger.role.as_str()), (65534, "stranger"));
+    let unread = named(&all, "GetStatus")[0];
+    assert_eq!(unread.source, "kmsd.local");
+    assert_eq!(
+        unread.error.as_ref().unwrap().code,
+        "SerializationException"
+    );
+}
+
+#[test]
+fn without_a_log_nothing_is_kept() {
+    let host = Host::software();
+    let config = EngineConfig {
+        audit: None,
+        ..host.config()
+    };
+    let engine = Engine::open(
+        config,
+        host.sealer(),
+        &host.credential,
+        Arc::new(host.clock.clone()),
+    )
+    .unwrap();
+    create_key(&engine);
+    assert!(!host.store().join("audit").exists());
+    engine.shutdown().unwrap();
+    // What enrolment left there waits for a log.
+    assert_eq!(engine.shared.kms.read().snapshot().outbox().count(), 1);
+}
