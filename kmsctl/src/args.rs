@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::audit::AuditArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
+use crate::commands::policy::PolicyArgs;
 use crate::exit;
 
 /// Administers kmsd and kmsfs.
@@ -55,6 +56,8 @@ pub enum Command {
     Alias(AliasCommand),
     /// Let principals use a key, for a while or for good.
     Grant(GrantArgs),
+    /// Check policy documents, and begin new ones.
+    Policy(PolicyArgs),
     /// Encrypt up to 4096 bytes.
     Encrypt(EncryptArgs),
     /// Decrypt what `encrypt` made.

@@ -12,6 +12,7 @@ mod crypt;
 pub(crate) mod fs;
 pub(crate) mod grant;
 mod key;
+pub(crate) mod policy;
 mod status;
 mod tpm;
 mod whoami;
@@ -24,6 +25,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
         Command::Grant(args) => grant::run(args, context),
+        Command::Policy(args) => return policy::run(args, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),
         Command::Fs(args) => return fs::run(args, context),

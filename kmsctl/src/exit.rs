@@ -45,6 +45,8 @@ pub enum Exit {
     Unchecked = 15,
     /// `fs import`, `fs extract`: done in part; what could not be done is named.
     Partial = 16,
+    /// `policy check --strict`: there is something to look at.
+    Findings = 17,
 }
 
 /// The table of exit codes for the help text.
@@ -67,6 +69,7 @@ Exit codes:
   14  fs check: there is damage
   15  fs check: no damage, but not everything could be checked
   16  fs import, fs extract: done in part; what could not be done is named
+  17  policy check --strict: there is something to look at
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -9,6 +9,7 @@
 //! and an Allow that asks for it not apply.
 
 mod action;
+mod check;
 mod condition;
 mod error;
 mod json;
@@ -17,6 +18,7 @@ mod operator;
 mod pattern;
 mod principal;
 mod statement;
+pub mod templates;
 mod value;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use action::known_actions;
+pub use check::{BLOCKED_ACTIONS, Rule, Warning};
 pub use error::PolicyError;
 pub use key::{ConditionKey, KeyType};
 pub use statement::{Effect, Statement};

@@ -103,6 +103,12 @@ pub(crate) fn place(action: &str) -> Option<usize> {
     known().places.get(action).copied()
 }
 
+/// Whether a pattern of a document is about an action.
+pub(crate) fn suits(text: &str, action: &str) -> bool {
+    pattern("", text)
+        .is_ok_and(|pattern| pattern.matches(&action.to_ascii_lowercase(), &Nothing) == Truth::True)
+}
+
 /// The actions that a statement names, or all others.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Actions {

@@ -13,3 +13,5 @@ mod naive;
 mod properties;
 mod random;
 mod request;
+mod templates;
+mod warnings;
