@@ -28,9 +28,9 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Policy(args) => return policy::run(args, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),
+        Command::Audit(args) => return audit::run(args, context),
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
-        Command::Audit(args) => audit::run(args, context),
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
     };
     done.map(|()| Exit::Success)

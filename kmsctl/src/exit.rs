@@ -47,6 +47,8 @@ pub enum Exit {
     Partial = 16,
     /// `policy check --strict`: there is something to look at.
     Findings = 17,
+    /// `audit verify`, `audit check-proof`: something was tampered with.
+    Tampered = 18,
 }
 
 /// The table of exit codes for the help text.
@@ -70,6 +72,7 @@ Exit codes:
   15  fs check: no damage, but not everything could be checked
   16  fs import, fs extract: done in part; what could not be done is named
   17  policy check --strict: there is something to look at
+  18  audit verify, audit check-proof: something was tampered with; the first wrong place is named
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -1,15 +1,23 @@
-//! `kmsctl audit …`: the log of what was asked, by whom, and what came of it.
+//! `kmsctl audit …`: the log of what was asked, by whom, and what came of it; and whether it is what it was.
 
 use clap::{Args, Subcommand};
 
 use crate::Context;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 mod events;
+mod files;
+mod proof;
 mod source;
+mod verify;
 mod when;
 
 use events::{ExportArgs, SearchArgs, TailArgs};
+use proof::{CheckProofArgs, ProveArgs};
+use verify::VerifyArgs;
+
+/// Where kmsd keeps its log if nothing else is configured.
+const DEFAULT_DIRECTORY: &str = "/var/lib/kmsd/audit";
 
 /// Arguments of `kmsctl audit`.
 #[derive(Debug, Args)]
@@ -28,12 +36,22 @@ pub enum AuditCommand {
     Search(SearchArgs),
     /// Write events in the form of AWS CloudTrail, oldest first.
     Export(ExportArgs),
+    /// Verify the log from its public keys; reads its files, needs no kmsd. Ends with 18 if anything is wrong.
+    Verify(VerifyArgs),
+    /// Print a proof that an event is in the log, which can be checked without the log.
+    Prove(ProveArgs),
+    /// Check a proof of `audit prove`, without the log.
+    CheckProof(CheckProofArgs),
 }
 
-pub(super) fn run(args: &AuditArgs, context: &Context) -> Result<(), Failure> {
-    match &args.command {
+pub(super) fn run(args: &AuditArgs, context: &Context) -> Result<Exit, Failure> {
+    let done = match &args.command {
         AuditCommand::Tail(args) => events::tail(args, context),
         AuditCommand::Search(args) => events::search(args, context),
         AuditCommand::Export(args) => events::export(args, context),
-    }
+        AuditCommand::Verify(args) => return verify::run(args, context),
+        AuditCommand::Prove(args) => proof::prove(args, context),
+        AuditCommand::CheckProof(args) => proof::check(args, context),
+    };
+    done.map(|()| Exit::Success)
 }

@@ -4,6 +4,7 @@
 //! with one `fdatasync`. A change waits for that before it is answered, a use of a key does not, unless configured.
 //! The log's bytes are described in docs/AUDIT.md and made by [`kms_core::audit`].
 
+mod checkpoint;
 mod error;
 mod files;
 mod journald;
@@ -19,6 +20,7 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use checkpoint::{CHECKPOINTS, CheckpointConfig, CheckpointError, Checkpoints, KEYS};
 pub use error::AuditError;
 pub use files::{LogFile, list};
 pub use log::{AuditLog, AuditStatus, Durable, Health, Start, Ticket};

@@ -12,6 +12,7 @@ mod filter;
 pub mod keys;
 mod line;
 pub mod note;
+pub mod proof;
 mod record;
 mod request;
 pub mod tree;

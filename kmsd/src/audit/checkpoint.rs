@@ -1,0 +1,531 @@
+//! Checkpoints of the audit log: a thread of its own has the log's head signed, by the TPM where there is one, and keeps
+//! the notes.
+//!
+//! A checkpoint uses up a value of the sealer's checkpoint counter: the value goes into the text, the text is signed and
+//! made durable, then the counter goes on. Whatever is interrupted, the next attempt finds which of the two it was, so
+//! that an undisturbed log has no gap; and a value that has passed cannot be signed for again.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use data_encoding::{BASE64, HEXLOWER};
+use kms_core::audit::attest::{Attestation, Signed, TpmKeys};
+use kms_core::audit::checkpoint::{Checkpoint, Sealer};
+use kms_core::audit::keys::{Keys, LogKey};
+use kms_core::audit::note::{KIND_ED25519, Note, Signature, VerifierKey, notes_of};
+use kms_core::rows::Hash;
+use kms_seal::{Checkpointer, Quoted, SealError, TpmAttestation};
+use parking_lot::{Condvar, Mutex};
+
+use super::log::service;
+use super::{Appended, AuditLog, Observer, space};
+
+/// The notes, one after the other.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The public keys that they are verified with.
+pub const KEYS: &str = "keys.json";
+
+/// A failure that stays is reported at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When checkpoints are made and where copies go.
+#[derive(Clone, Debug)]
+pub struct CheckpointConfig {
+    /// At the latest after this time there is a checkpoint over a new record.
+    pub interval: Duration,
+    /// Each checkpoint is also appended to this file, which should lie on another machine.
+    pub copy: Option<PathBuf>,
+    /// Account and region, for the name of a new log.
+    pub scope: String,
+}
+
+/// Why checkpoints cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what kmsd wrote.
+    #[error("{}: {reason}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The sealer failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The log begins later than with its first record, and the tree over it is not known.
+    #[error("the beginning of the log is gone, so its tree cannot be continued")]
+    NoTree,
+}
+
+#[derive(Default)]
+struct Wanted {
+    now: bool,
+    closed: bool,
+    /// Attempts that ended.
+    rounds: u64,
+}
+
+struct Shared {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    ended: Condvar,
+}
+
+/// The thread that makes checkpoints. Clones are the same one.
+#[derive(Clone)]
+pub struct Checkpoints {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Wakes the thread when a file is complete.
+struct Rotation(Arc<Shared>);
+
+impl Observer for Rotation {
+    fn appended(&mut self, _: &[Appended<'_>]) {}
+
+    fn rotated(&mut self) {
+        self.0.wanted.lock().now = true;
+        self.0.wake.notify_all();
+    }
+}
+
+impl Checkpoints {
+    /// Writes the public keys and starts the thread. `generation` gives that of the catalogue.
+    ///
+    /// # Errors
+    /// The notes or keys that are there cannot be used.
+    pub fn start(
+        log: AuditLog,
+        desk: Box<dyn Checkpointer>,
+        config: CheckpointConfig,
+        generation: impl Fn() -> u64 + Send + 'static,
+    ) -> Result<Self, CheckpointError> {
+        let maker = Maker::new(log.clone(), desk, config, Box::new(generation))?;
+        let shared = Arc::new(Shared {
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            ended: Condvar::new(),
+        });
+        log.observe(Box::new(Rotation(Arc::clone(&shared))));
+        let directory = log.directory().to_owned();
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("checkpoints".into())
+                .spawn(move || maker.run(&shared))
+                .map_err(|source| CheckpointError::Io {
+                    path: directory,
+                    source,
+                })?
+        };
+        Ok(Self {
+            shared,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    /// Makes a checkpoint now, if there are records without one, and waits for the attempt to end, at most `patience`.
+    /// Says whether it ended.
+    pub fn make_now(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut wanted = self.shared.wanted.lock();
+        // One that is under way may have begun before the newest record.
+        let enough = wanted.rounds.saturating_add(2);
+        while wanted.rounds < enough && !wanted.closed {
+            wanted.now = true;
+            self.shared.wake.notify_all();
+            if self.shared.ended.wait_until(&mut wanted, until).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes a last checkpoint and ends the thread.
+    pub fn close(&self) {
+        self.shared.wanted.lock().closed = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that makes checkpoints ended with a panic");
+        }
+    }
+}
+
+struct Maker {
+    log: AuditLog,
+    desk: Box<dyn Checkpointer>,
+    config: CheckpointConfig,
+    generation: Box<dyn Fn() -> u64 + Send>,
+    keys: Keys,
+    verifier: VerifierKey,
+    tpm: Option<TpmKeys>,
+    last: Option<Checkpoint>,
+    /// Whether the present key signed the last one, so that the counters are of one row.
+    same_key: bool,
+    /// The counter has gone on since the last one.
+    closed_last: bool,
+    reported: Option<(String, Instant)>,
+}
+
+impl Maker {
+    fn new(
+        log: AuditLog,
+        desk: Box<dyn Checkpointer>,
+        config: CheckpointConfig,
+        generation: Box<dyn Fn() -> u64 + Send>,
+    ) -> Result<Self, CheckpointError> {
+        let directory = log.directory();
+        let last = last_note(&directory.join(CHECKPOINTS))?;
+        let last_checkpoint =
+            match &last {
+                None => None,
+                Some(note) => Some(Checkpoint::parse(note.text()).map_err(|error| {
+                    CheckpointError::Damaged {
+                        path: directory.join(CHECKPOINTS),
+                        reason: format!("its last checkpoint cannot be read: {error}"),
+                    }
+                })?),
+            };
+        let path = directory.join(KEYS);
+        let mut keys = match std::fs::read(&path) {
+            Ok(json) => Keys::parse(&json).map_err(|error| CheckpointError::Damaged {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Keys::new(match &last_checkpoint {
+                    Some(last) => last.origin.clone(),
+                    None => new_origin(&config.scope)?,
+                })
+            }
+            Err(source) => return Err(CheckpointError::Io { path, source }),
+        };
+        let public = desk.keys();
+        let verifier = VerifierKey {
+            name: keys.origin.clone(),
+            kind: KIND_ED25519,
+            public: public.ed25519,
+        };
+        let tpm = public.tpm.as_ref().map(|tpm| TpmKeys {
+            attestation_key: tpm.attestation_key.clone(),
+            endorsement_name: tpm.endorsement_name.clone(),
+            counter: tpm.counter.clone(),
+            certifies: tpm.certifies,
+        });
+        let added = keys.add(LogKey {
+            since: last_checkpoint
+                .as_ref()
+                .map_or(1, |last| last.number.saturating_add(1)),
+            verifier: verifier.clone(),
+            tpm: tpm.clone(),
+        });
+        if added {
+            replace(&path, keys.to_json().as_bytes()).map_err(|source| CheckpointError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            tracing::warn!(
+                file = %path.display(),
+                "checkpoints of the audit log are signed by a new key: copy this file to another machine, \
+                 `kmsctl audit verify --keys` needs it there"
+            );
+            log.push(
+                service("AuditCheckpointKey").detail("verifier", verifier.to_string()),
+                None,
+                false,
+            );
+        }
+        let same_key = last
+            .as_ref()
+            .is_some_and(|note| note.by(&verifier.name, verifier.id()).is_some());
+        Ok(Self {
+            log,
+            desk,
+            config,
+            generation,
+            keys,
+            verifier,
+            tpm,
+            last: last_checkpoint,
+            same_key,
+            closed_last: false,
+            reported: None,
+        })
+    }
+
+    fn run(mut self, shared: &Shared) {
+        loop {
+            let closed = {
+                let mut wanted = shared.wanted.lock();
+                let until = Instant::now() + self.config.interval;
+                while !wanted.now && !wanted.closed {
+                    if shared.wake.wait_until(&mut wanted, until).timed_out() {
+                        break;
+                    }
+                }
+                wanted.now = false;
+                wanted.closed
+            };
+            if let Err(error) = self.make() {
+                self.report(&error);
+            } else if self.reported.take().is_some() {
+                tracing::info!("checkpoints of the audit log can be made again");
+            }
+            let mut wanted = shared.wanted.lock();
+            wanted.rounds = wanted.rounds.saturating_add(1);
+            shared.ended.notify_all();
+            if closed {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, error: &CheckpointError) {
+        let text = error.to_string();
+        let known = self
+            .reported
+            .as_ref()
+            .is_some_and(|(said, at)| *said == text && at.elapsed() < REPORT_INTERVAL);
+        if !known {
+            tracing::warn!(
+                error = text,
+                "no checkpoint of the audit log could be made; the log goes on, and it is tried again"
+            );
+            self.reported = Some((text, Instant::now()));
+        }
+    }
+
+    /// Makes a checkpoint, if there are records that have none.
+    fn make(&mut self) -> Result<(), CheckpointError> {
+        let durable = self.log.durable();
+        let covered = self.last.as_ref().map_or(0, |last| last.size);
+        if durable.head.size <= covered && (self.closed_last || self.last.is_none()) {
+            return Ok(());
+        }
+        let counter = self.counter()?;
+        if durable.head.size <= covered {
+            return Ok(());
+        }
+        let edge = durable.edge();
+        if edge.size() != durable.head.size {
+            return Err(CheckpointError::NoTree);
+        }
+        let checkpoint = Checkpoint {
+            origin: self.keys.origin.clone(),
+            size: durable.head.size,
+            root: Hash(edge.root()),
+            number: self
+                .last
+                .as_ref()
+                .map_or(1, |last| last.number.saturating_add(1)),
+            counter,
+            chain: durable.head.chain,
+            previous: self.last.as_ref().map(Checkpoint::hash).unwrap_or_default(),
+            time_ms: space::now_ms(),
+            store: (self.generation)(),
+            sealer: if self.tpm.is_some() {
+                Sealer::Tpm
+            } else {
+                Sealer::Software
+            },
+        };
+        let note = self.sign(&checkpoint)?.to_string();
+        let path = self.log.directory().join(CHECKPOINTS);
+        append(&path, &note).map_err(|source| CheckpointError::Io { path, source })?;
+        self.last = Some(checkpoint);
+        self.same_key = true;
+        self.closed_last = false;
+        self.spread(&note);
+        self.desk.advance()?;
+        self.closed_last = true;
+        Ok(())
+    }
+
+    /// The counter's value for the next checkpoint; the one of the last checkpoint is used up first, if it is not yet.
+    fn counter(&mut self) -> Result<u64, CheckpointError> {
+        let mut counter = self.desk.counter()?;
+        let Some(last) = self.last.as_ref().filter(|_| self.same_key) else {
+            return Ok(counter);
+        };
+        if counter == last.counter {
+            counter = self.desk.advance()?;
+        }
+        let expected = last.counter.saturating_add(1);
+        if counter != expected && !self.closed_last {
+            // Told once: the next checkpoint goes on from here, and shows the gap to whoever verifies.
+            tracing::error!(
+                last = last.number,
+                expected,
+                counter,
+                "the checkpoint counter does not follow the last checkpoint: checkpoints were removed or replaced, or \
+                 something else used the counter; run `kmsctl audit verify`"
+            );
+            self.log.push(
+                service("AuditCheckpointGap")
+                    .detail("checkpoint", last.number)
+                    .detail("expectedCounter", expected)
+                    .detail("counter", counter),
+                None,
+                false,
+            );
+        }
+        self.closed_last = true;
+        Ok(counter)
+    }
+
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<Note, CheckpointError> {
+        let mut note = Note::new(checkpoint.text());
+        let qualifying = checkpoint.qualifying();
+        let vouched = self.desk.vouch(note.text().as_bytes(), &qualifying)?;
+        let name = &self.verifier.name;
+        note.sign(Signature {
+            name: name.clone(),
+            id: self.verifier.id(),
+            bytes: vouched.signature.to_vec(),
+        });
+        if let (Some(keys), Some(attestation)) = (&self.tpm, vouched.tpm) {
+            let attestation = attestation_of(attestation);
+            let damaged = |error: &dyn std::fmt::Display| CheckpointError::Damaged {
+                path: self.log.directory().join(CHECKPOINTS),
+                reason: format!("the TPM's attestation does not verify: {error}"),
+            };
+            // Kept only if it will verify: somebody may have moved the counter meanwhile.
+            keys.verify(&attestation, &qualifying, checkpoint.counter)
+                .map_err(|error| damaged(&error))?;
+            note.sign(Signature {
+                name: name.clone(),
+                id: keys.key_id(name).map_err(|error| damaged(&error))?,
+                bytes: attestation.to_bytes(),
+            });
+        }
+        Ok(note)
+    }
+
+    /// Copies a checkpoint to where it is out of reach. What fails is told, and holds nothing up.
+    fn spread(&self, note: &str) {
+        let last = self.last.as_ref();
+        tracing::info!(
+            number = last.map(|last| last.number),
+            records = last.map(|last| last.size),
+            note = BASE64.encode(note.as_bytes()),
+            "checkpoint of the audit log"
+        );
+        if let Some(copy) = &self.config.copy
+            && let Err(error) = append(copy, note)
+        {
+            tracing::warn!(%error, file = %copy.display(), "a checkpoint could not be copied");
+        }
+    }
+}
+
+fn attestation_of(attestation: TpmAttestation) -> Attestation {
+    let signed = |Quoted { attest, signature }| Signed { attest, signature };
+    Attestation {
+        quote: signed(attestation.quote),
+        certification: attestation.certification.map(signed),
+    }
+}
+
+fn new_origin(scope: &str) -> Result<String, CheckpointError> {
+    let random: [u8; 8] = kms_crypto::random_array().map_err(SealError::from)?;
+    Ok(format!("kmsd.local/{scope}/{}", HEXLOWER.encode(&random)))
+}
+
+/// The last note of the file. What a crash left of one that was being written is cut.
+fn last_note(path: &Path) -> Result<Option<Note>, CheckpointError> {
+    let io = |source| CheckpointError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io(source)),
+    };
+    let mut end = 0;
+    let mut last = None;
+    for (_, note) in notes_of(&bytes) {
+        // A malformed one in the middle is for `audit verify` to find; what matters here is where to go on.
+        if let Ok(note) = note {
+            end += note.to_string().len();
+            last = Some(note);
+        } else {
+            break;
+        }
+    }
+    let rest = bytes.get(end..).unwrap_or_default();
+    if !rest.is_empty() {
+        if rest.windows(2).filter(|pair| *pair == b"\n\n").count() > 1 {
+            return Err(CheckpointError::Damaged {
+                path: path.to_owned(),
+                reason: "a checkpoint in it is malformed; run `kmsctl audit verify`, then move the file away"
+                    .to_owned(),
+            });
+        }
+        tracing::warn!(
+            file = %path.display(),
+            bytes = rest.len(),
+            "the last checkpoint was not written to its end; it was cut"
+        );
+        let cut = || -> io::Result<()> {
+            let file = File::options().write(true).open(path)?;
+            file.set_len(end as u64)?;
+            file.sync_all()
+        };
+        cut().map_err(io)?;
+    }
+    Ok(last)
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    let new = !path.exists();
+    let mut file = File::options()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_data()?;
+    if new && let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
