@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
+use crate::commands::lease::LeaseArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::exit;
 
@@ -58,6 +60,10 @@ pub enum Command {
     Grant(GrantArgs),
     /// Check policy documents, and begin new ones.
     Policy(PolicyArgs),
+    /// Services that rely on answers of kmsd for a while.
+    Lease(LeaseArgs),
+    /// Requests that wait for the approval of others.
+    Approval(ApprovalArgs),
     /// Encrypt up to 4096 bytes.
     Encrypt(EncryptArgs),
     /// Decrypt what `encrypt` made.

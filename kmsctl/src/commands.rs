@@ -7,11 +7,13 @@ use crate::args::Command;
 use crate::exit::{self, Exit, Failure};
 
 mod alias;
+pub(crate) mod approval;
 pub(crate) mod audit;
 mod crypt;
 pub(crate) mod fs;
 pub(crate) mod grant;
 mod key;
+pub(crate) mod lease;
 pub(crate) mod policy;
 mod status;
 mod tpm;
@@ -25,6 +27,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
         Command::Grant(args) => grant::run(args, context),
+        Command::Lease(args) => lease::run(args, context),
+        Command::Approval(args) => approval::run(args, context),
         Command::Policy(args) => return policy::run(args, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),

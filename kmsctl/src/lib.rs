@@ -50,7 +50,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             .with_timeout(std::time::Duration::from_secs(cli.timeout)),
         output: output::Output::new(cli.json),
     };
-    match commands::run(&cli.command, &context) {
+    let done = commands::run(&cli.command, &context);
+    if let Some(report) = context.client.take_lease_report() {
+        commands::lease::report(&report);
+    }
+    match done {
         Ok(exit) => exit.into(),
         Err(failure) => {
             context.output.failure(&failure);

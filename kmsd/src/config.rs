@@ -9,12 +9,14 @@ use serde::Deserialize;
 
 pub use audit::Audit;
 
+mod approval;
 mod audit;
 pub(crate) mod identity;
 mod place;
 #[cfg(test)]
 mod tests;
 
+pub use approval::Approval;
 pub use identity::{Identity, Rule, ServiceUser};
 
 /// Where kmsd looks for its configuration unless told otherwise.
@@ -37,6 +39,8 @@ pub struct Config {
     pub seal: Seal,
     /// Leases of services on answers.
     pub lease: Lease,
+    /// Operations that several people must agree to.
+    pub approval: Approval,
     /// What is logged, and how.
     pub log: Log,
     /// For tests only.
@@ -382,6 +386,7 @@ impl Config {
         require((1..=60).contains(&lease), "lease.duration", || {
             format!("is {lease}; must be between 1 and 60 seconds")
         })?;
+        self.approval.check()?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

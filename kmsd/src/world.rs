@@ -26,6 +26,7 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
         anchor_interval: Duration::from_secs(config.store.anchor_interval),
         settings: Settings {
             lease_ms: config.lease.duration.saturating_mul(1000),
+            approval: config.approval.rules(),
         },
         ..EngineConfig::new(
             &config.store.directory,

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::{ApiError, Operation, Reliance, Request, ResourceId, Response};
+use crate::{ApiError, LeaseReport, Operation, Reliance, Request, ResourceId, Response};
 
 mod connection;
+mod lease;
 #[cfg(test)]
 mod tests;
 
 use connection::{Connection, Failure};
+pub use lease::{Kept, LeaseClient, News};
 
 /// Where kmsd listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/kmsd/kmsd.sock";
@@ -89,6 +91,7 @@ pub struct Client {
     socket: PathBuf,
     timeout: Duration,
     idle: Mutex<Vec<Connection>>,
+    report: Mutex<Option<LeaseReport>>,
 }
 
 impl fmt::Debug for Client {
@@ -106,6 +109,7 @@ impl Client {
             socket: socket.into(),
             timeout: Duration::from_secs(30),
             idle: Mutex::default(),
+            report: Mutex::default(),
         }
     }
 
@@ -119,6 +123,11 @@ impl Client {
     /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What the last call that took something away had to wait for, if it was not asked for before.
+    pub fn take_lease_report(&self) -> Option<LeaseReport> {
+        self.report.lock().take()
     }
 
     /// Calls an operation and returns its typed output.
@@ -163,6 +172,9 @@ impl Client {
             .to_json()
             .map_err(|e| ClientError::Protocol(e.to_string()))?;
         let reply = self.exchange(&request.target(), asking, &body, request.is_repeatable())?;
+        if reply.leases.is_some() {
+            *self.report.lock() = reply.leases;
+        }
         if reply.status == 200 {
             return Response::from_json(request, &reply.body)
                 .map(|response| (response, reply.reliance))

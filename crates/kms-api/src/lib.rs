@@ -16,6 +16,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod access;
+pub mod approval;
 pub mod audit;
 pub mod blob;
 pub mod caller;
@@ -37,6 +38,7 @@ pub mod response;
 pub mod timestamp;
 
 pub use access::*;
+pub use approval::*;
 pub use audit::*;
 pub use blob::Blob;
 pub use caller::{Caller, CallerRole, ProcessFacts, Via};

@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::access::*;
+use crate::approval::*;
 use crate::audit::*;
 use crate::error::{ApiError, ErrorCode};
 use crate::grants::*;
@@ -194,6 +195,10 @@ operations! {
         DeleteGuardRail(DeleteGuardRailRequest) -> EmptyResponse;
         SimulatePrincipalPolicy(SimulatePrincipalPolicyRequest) -> SimulatePrincipalPolicyResponse;
         WhoCan(WhoCanRequest) -> WhoCanResponse;
+        ListApprovals(ListApprovalsRequest) -> ListApprovalsResponse;
+        DescribeApproval(DescribeApprovalRequest) -> DescribeApprovalResponse;
+        ApproveRequest(ApproveRequestRequest) -> ApproveRequestResponse;
+        CancelApproval(CancelApprovalRequest) -> EmptyResponse;
     }
 }
 
@@ -235,7 +240,11 @@ impl Request {
             | Self::PutGuardRail(_)
             | Self::GetGuardRail(_)
             | Self::ListGuardRails(_)
-            | Self::DeleteGuardRail(_) => None,
+            | Self::DeleteGuardRail(_)
+            | Self::ListApprovals(_)
+            | Self::DescribeApproval(_)
+            | Self::ApproveRequest(_)
+            | Self::CancelApproval(_) => None,
             Self::PutKeyPolicy(r) => Some(&r.key_id),
             Self::GetKeyPolicy(r) => Some(&r.key_id),
             Self::ListKeyPolicies(r) => Some(&r.key_id),

@@ -49,6 +49,11 @@ impl Authorized {
         }
     }
 
+    /// The keys that the permissions were for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.keys.iter().flatten().copied()
+    }
+
     /// Whether the permissions were for this key.
     pub(crate) fn covers(&self, key: KeyId) -> bool {
         matches!(self.basis, Basis::Internal) || self.keys.contains(&Some(key))

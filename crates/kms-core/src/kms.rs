@@ -1,6 +1,7 @@
 //! The state machine: one request against one snapshot.
 
 mod aliases;
+mod approvals;
 mod background;
 mod crypto;
 mod grants;
@@ -34,6 +35,7 @@ use crate::snapshot::Snapshot;
 use crate::states::{self, Action};
 
 pub(crate) use aliases::check_name as check_alias_name;
+pub use approvals::ApprovalRules;
 pub use background::DueKeys;
 pub use crypto::Use;
 pub(crate) use crypto::unknown_key;
@@ -81,6 +83,8 @@ pub struct Write {
     pub tightening: bool,
     /// To be done after the commit and before the reply.
     pub effects: Vec<Effect>,
+    /// The error to reply with instead of the response: all that is done is that the request waits.
+    pub refusal: Option<ApiError>,
 }
 
 /// Something outside the catalogue that follows from a committed transaction.
@@ -183,7 +187,9 @@ impl Kms {
     pub fn handle(&self, request: &Request, caller: &Caller, world: &World<'_>) -> Handled {
         match self.authorize(request, caller, world.now) {
             Ok(auth) => {
-                let outcome = self.perform(&auth, request, caller, world);
+                let outcome = self
+                    .perform(&auth, request, caller, world)
+                    .and_then(|outcome| self.approved(&auth, request, caller, outcome, world));
                 auth.handled(outcome)
             }
             Err(refused) => *refused,
@@ -269,6 +275,10 @@ impl Kms {
                 epoch: r.epoch,
             }))),
             Request::ListLeases(_) => Ok(Outcome::Lease(Box::new(LeaseCall::List))),
+            Request::ListApprovals(_) => Ok(self.list_approvals(caller, world)),
+            Request::DescribeApproval(r) => self.describe_approval(r.approval_id, caller, world),
+            Request::ApproveRequest(r) => self.approve_request(r.approval_id, caller, world),
+            Request::CancelApproval(r) => self.cancel_approval(r.approval_id, caller, world),
         }
     }
 
@@ -335,6 +345,7 @@ impl Kms {
             changes,
             tightening: false,
             effects: Vec::new(),
+            refusal: None,
         }
     }
 }

@@ -478,14 +478,29 @@ pub struct ApprovalRow {
     pub operation: String,
     /// Its members, as JSON: an approval is for exactly this.
     pub parameters: String,
+    /// ARNs of the keys that they name, and for these.
+    pub keys: Vec<String>,
     /// ARN of the principal that asked.
     pub requester: String,
-    /// ARNs of the principals that approved.
-    pub approvers: Vec<String>,
+    /// Those who approved.
+    pub approvers: Vec<Approver>,
+    /// Approvals needed when it was asked for.
+    pub required: u32,
+    /// ARNs of the principals that could approve when it was asked for.
+    pub eligible: Vec<String>,
     /// Wall clock, milliseconds.
     pub created_ms: i64,
     /// When it lapses.
     pub ends: Due,
+}
+
+/// Somebody who approved a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approver {
+    /// ARN of the principal that the record names.
+    pub arn: String,
+    /// The principal of theirs that was listed.
+    pub principal: String,
 }
 
 /// The audit record of a committed change, until the log is known to have it.

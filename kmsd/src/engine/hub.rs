@@ -30,8 +30,9 @@ const HISTORY: usize = 1024;
 const MOST_KEYS: usize = 1000;
 /// Longest sleep between two looks at the clock, which also counts suspend while sleeping does not.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Labels in a report.
+/// Labels in a report, and how much of each: it goes into one header.
 const MOST_LABELS: usize = 16;
+const LABEL_LENGTH: usize = 48;
 /// Shards of a generation; threads spread over them.
 const SHARDS: usize = 8;
 
@@ -298,7 +299,8 @@ impl Hub {
                 report.ran_out += 1;
                 if report.labels.len() < MOST_LABELS {
                     let label = labels.get(id).filter(|label| !label.is_empty());
-                    report.labels.push(label.unwrap_or(id).clone());
+                    let label = label.unwrap_or(id).chars().take(LABEL_LENGTH).collect();
+                    report.labels.push(label);
                 }
                 false
             }

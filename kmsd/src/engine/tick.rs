@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use kms_core::domain::DomainError;
 use kms_core::kms::World;
 use kms_core::provider::KeyProvider as _;
-use kms_core::rows::EpochPhase;
+use kms_core::rows::{EpochPhase, Table};
 use kms_core::setmac::SetMac;
-use kms_core::{KeyId, Kms, Outcome, epoch};
+use kms_core::{Change, KeyId, Kms, Outcome, epoch};
 use kms_crypto::RecoveryPublicKey;
 
 use super::audit::internal;
@@ -32,6 +32,7 @@ impl Shared {
             self.tick_grants(),
             self.tick_leases(),
             self.tick_audit(),
+            self.tick_approvals(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
@@ -161,6 +162,31 @@ impl Shared {
                 );
             }
         }
+    }
+
+    /// Removes requests that nobody approved in time.
+    fn tick_approvals(&self) -> Result<(), EngineError> {
+        let lapsed = || {
+            let kms = self.kms.read();
+            kms.approvals_lapsed(self.now(&kms))
+        };
+        if lapsed().is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.writer()?;
+        if writer.stale {
+            self.reload(&mut writer)?;
+        }
+        let gone = lapsed();
+        for approval in &gone {
+            tracing::info!(approval, "a request was not approved in time");
+        }
+        let changes: Vec<Change> = gone
+            .into_iter()
+            .map(|id| Change::Remove(Table::Approval, id))
+            .collect();
+        self.commit(&mut writer, &changes, Anchor::Never)?;
+        Ok(())
     }
 
     /// The writer, unless the engine is shut down.

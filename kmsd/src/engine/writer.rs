@@ -132,6 +132,9 @@ impl Shared {
             if anchor == Anchor::Now {
                 self.prove(&mut writer)?;
             }
+            if let Some(error) = write.refusal {
+                return Err(error);
+            }
             return Ok(Done {
                 response: write.response,
                 settling,

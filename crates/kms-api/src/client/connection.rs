@@ -9,7 +9,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use zeroize::Zeroizing;
 
 use super::{Asking, User};
-use crate::{CONTENT_TYPE, LEASE_HEADER, ON_BEHALF_OF, RELIANCE_HEADER, Reliance};
+use crate::{
+    CONTENT_TYPE, LEASE_HEADER, LEASES_HEADER, LeaseReport, ON_BEHALF_OF, RELIANCE_HEADER, Reliance,
+};
 
 /// Largest response head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -24,6 +26,8 @@ pub(super) struct Reply {
     pub(super) body: Zeroizing<Vec<u8>>,
     /// What the head says about how long to rely on it.
     pub(super) reliance: Option<Reliance>,
+    /// What it says about services that had to hear of a change.
+    pub(super) leases: Option<LeaseReport>,
 }
 
 /// Why an exchange failed.
@@ -126,6 +130,7 @@ impl Connection {
                     status: head.status,
                     body: Zeroizing::new(body.to_vec()),
                     reliance: head.reliance,
+                    leases: head.leases,
                 };
                 return Ok((reply, keep));
             }
@@ -174,6 +179,7 @@ struct Head {
     body: usize,
     keep: bool,
     reliance: Option<Reliance>,
+    leases: Option<LeaseReport>,
 }
 
 impl Head {
@@ -201,7 +207,9 @@ impl Head {
         };
         let keep = !header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
         let reliance = header(RELIANCE_HEADER).and_then(|text| Reliance::from_header(&text));
+        let leases = header(LEASES_HEADER).and_then(|text| LeaseReport::from_header(&text));
         Ok(Some(Self {
+            leases,
             reliance,
             status: response.code.unwrap_or(0),
             length,

@@ -416,6 +416,19 @@ impl Kms {
                 Needs::local("kmsd:ReleaseLease", format!("lease/{}", r.lease_id))
             }
             R::ListLeases(_) => Needs::local("kmsd:ListLeases", "lease/*".to_owned()),
+            // The handlers look who is the requester, an approver or an administrator.
+            R::ListApprovals(_) => {
+                Needs::with("kmsd:ListApprovals", Resource::Own, Details::default())
+            }
+            R::DescribeApproval(_) => {
+                Needs::with("kmsd:DescribeApproval", Resource::Own, Details::default())
+            }
+            R::ApproveRequest(_) => {
+                Needs::with("kmsd:ApproveRequest", Resource::Own, Details::default())
+            }
+            R::CancelApproval(_) => {
+                Needs::with("kmsd:CancelApproval", Resource::Own, Details::default())
+            }
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
 
 use super::keys::wire_state;
-use super::{Kms, World};
+use super::{ApprovalRules, Kms, World};
 use crate::authz::Authorized;
 use crate::lease::DEFAULT_LEASE_MS;
 use crate::rows::State;
@@ -32,12 +32,15 @@ pub struct HostStatus {
 pub struct Settings {
     /// Length of a lease whose holder asks for none, in milliseconds.
     pub lease_ms: u64,
+    /// Which operations need approvals.
+    pub approval: ApprovalRules,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             lease_ms: DEFAULT_LEASE_MS,
+            approval: ApprovalRules::default(),
         }
     }
 }

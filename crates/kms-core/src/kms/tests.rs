@@ -2,6 +2,7 @@
 
 mod access;
 mod aliases;
+mod approvals;
 mod crypto;
 mod epochs;
 mod grants;
@@ -151,7 +152,14 @@ impl Bench {
         let response = match outcome.map_err(|e| e.to_string())? {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,
-            Outcome::Write(write) => self.commit(*write),
+            Outcome::Write(mut write) => {
+                let refusal = write.refusal.take();
+                let response = self.commit(*write);
+                if let Some(error) = refusal {
+                    return Err(error.to_string());
+                }
+                response
+            }
             Outcome::Lease(_) | Outcome::Host => panic!("only the engine has leases and a log"),
         };
         assert_eq!(response.operation(), operation);
