@@ -7,6 +7,7 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod audit;
 mod bad_input;
 mod boto3;
 mod deletion_rollback;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use kms_core::clock::Elapsed;
-use kms_core::rows::{Bytes, DomainRow, FORMAT, MetaRow, OutboxRow, Row};
+use kms_core::rows::{AuditHead, Bytes, DomainRow, FORMAT, MetaRow, OutboxRow, Row};
 use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage as _};
 use kms_core::{Change, Clock, DomainKeys, ids::Scope};
@@ -151,7 +151,7 @@ fn write_first(
         Row::Enrollment(enrollment.to_json()?),
         Row::Domain(domain_row),
     ];
-    rows.extend(event_row(config, "Enrolled", clock));
+    rows.extend(event_row(config, "Enrolled", clock, None));
     let mut changes = Vec::new();
     for row in rows {
         let change = encode(&Change::Put(row))?;
@@ -223,7 +223,10 @@ pub fn recover(
 
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
     let result = (|| {
+        // A store that comes without its log begins a new one, and says so in its first record.
+        let head = snapshot.meta().audit_head.filter(|_| has_log(config));
         let meta = MetaRow {
+            audit_head: head,
             revision: snapshot.meta().revision.saturating_add(1),
             generation: sealer.counter(&enrollment)?,
             unanchored: 0,
@@ -243,7 +246,8 @@ pub fn recover(
             Row::Meta(Box::new(meta)),
             Row::Enrollment(enrollment.to_json()?),
         ];
-        rows.extend(event_row(config, "Recovered", clock));
+        let lost = snapshot.meta().audit_head.filter(|_| head.is_none());
+        rows.extend(event_row(config, "Recovered", clock, lost));
         for row in snapshot.domains() {
             rows.push(Row::Domain(domain.row(
                 row.id,
@@ -378,10 +382,28 @@ fn remove_leftovers(new: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Whether the audit log came with the store.
+fn has_log(config: &EngineConfig) -> bool {
+    let audit = config.audit.as_ref();
+    audit.is_some_and(|audit| {
+        !crate::audit::list(&audit.directory).is_ok_and(|files| files.is_empty())
+    })
+}
+
 /// The row that lets the first start record what was done to the store.
-fn event_row(config: &EngineConfig, event: &str, clock: &dyn Clock) -> Option<Row> {
+fn event_row(
+    config: &EngineConfig,
+    event: &str,
+    clock: &dyn Clock,
+    lost: Option<AuditHead>,
+) -> Option<Row> {
     config.audit.as_ref()?;
-    let record = store_event(event, clock.read().wall_ms);
+    let mut record = store_event(event, clock.read().wall_ms);
+    if let Some(lost) = lost {
+        record = record
+            .detail("formerLogRecords", lost.size)
+            .detail("formerLogChain", HEXLOWER.encode(&lost.chain.0));
+    }
     Some(Row::Outbox(OutboxRow {
         id: record.event_id.clone(),
         record: Bytes(record.to_bytes()),

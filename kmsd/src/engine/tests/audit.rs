@@ -345,3 +345,29 @@ fn without_a_log_nothing_is_kept() {
     // What enrolment left there waits for a log.
     assert_eq!(engine.shared.kms.read().snapshot().outbox().count(), 1);
 }
+
+#[test]
+fn a_store_recovered_without_its_log_begins_a_new_one_and_says_so() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    engine.shutdown().unwrap();
+    let size = meta(&engine).audit_head.unwrap().size;
+    drop(engine);
+    std::fs::remove_dir_all(host.store().join("audit")).unwrap();
+    assert!(matches!(host.open().err().unwrap(), EngineError::Audit(_)));
+    recover(
+        &host.config(),
+        host.sealer().as_mut(),
+        Profile::Machine,
+        &host.credential,
+        &host.recovery,
+        &host.clock,
+    )
+    .unwrap();
+    let engine = host.open().unwrap();
+    encrypt(&engine, &key, b"kept");
+    let all = records(&host.store());
+    assert_eq!(all[0].operation, "Recovered");
+    assert_eq!(all[0].details["formerLogRecords"], size);
+}
