@@ -658,3 +658,50 @@ fn a_head_that_no_log_has_is_not_opened() {
         "{error:?}"
     );
 }
+
+#[test]
+fn a_search_goes_through_every_file_in_pages_both_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = AuditConfig::new(dir.path());
+    config.rotate_bytes = 1000;
+    let log = AuditLog::open(config, None).unwrap().log;
+    for _ in 0..10 {
+        append(&log, &["Wanted"]);
+    }
+    assert!(list(dir.path()).unwrap().len() > 4);
+    let all = |oldest_first: bool, end: u64, limit: u32| {
+        let mut found = Vec::new();
+        let mut marker = None;
+        loop {
+            let request = kms_api::LookupEventsRequest {
+                operation: Some("Wanted".into()),
+                oldest_first,
+                limit: Some(limit),
+                marker: marker.take(),
+                ..Default::default()
+            };
+            let page = search::search(dir.path(), end, &request).unwrap();
+            assert!(page.events.len() <= limit as usize);
+            found.extend(page.events.iter().map(|event| event.sequence));
+            match page.next_marker {
+                Some(next) => marker = Some(next),
+                None => break found,
+            }
+        }
+    };
+    let expected: Vec<u64> = (0..10).map(|n| n * 2).collect();
+    let reversed: Vec<u64> = expected.iter().rev().copied().collect();
+    for limit in [1, 3, 1000] {
+        assert_eq!(all(true, 20, limit), expected);
+        assert_eq!(all(false, 20, limit), reversed);
+        // What is not durable yet is not shown.
+        assert_eq!(all(true, 5, limit), [0, 2, 4]);
+        assert_eq!(all(false, 5, limit), [4, 2, 0]);
+    }
+    let wrong = kms_api::LookupEventsRequest {
+        marker: Some("20".into()),
+        ..Default::default()
+    };
+    assert!(search::search(dir.path(), 20, &wrong).is_err());
+    log.close();
+}
