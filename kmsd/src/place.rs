@@ -22,6 +22,7 @@ pub(crate) fn check(config: &Config, file: Option<&Path>) -> Result<(), Failure>
     let mounts = Mounts::read()?;
     let mut places = vec![
         ("store.directory", config.store.directory.clone()),
+        ("audit.directory", config.audit_directory()),
         ("seal.credential", config.credential()),
         // Also where the default is: the unit finds it there.
         ("server.socket", config.server.socket.clone()),

@@ -371,3 +371,81 @@ fn a_store_recovered_without_its_log_begins_a_new_one_and_says_so() {
     assert_eq!(all[0].operation, "Recovered");
     assert_eq!(all[0].details["formerLogRecords"], size);
 }
+
+/// Every operation with marked bytes in every member that holds something secret, right and wrong.
+#[test]
+fn no_operation_lets_a_secret_into_the_log_or_an_error() {
+    const MARK: &str = "MARKEDSECRETBYTES";
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    let encoded = BASE64.encode(MARK.as_bytes());
+    let sealed = encrypt(&engine, &key, MARK.as_bytes());
+    let id = "00112233445566778899aabbccddeeff";
+    // Members that an operation does not have are ignored.
+    let base = json!({
+        "KeyId": key, "TargetKeyId": key, "DestinationKeyId": key, "AliasName": "alias/a", "VolumeId": id,
+        "PolicyId": id, "ContentMode": "XTS", "GranteePrincipal": "arn:aws:iam::000000000000:user/a",
+        "Operations": ["Decrypt"], "GrantId": "g", "ExpiresInSeconds": 60, "PolicyName": "default",
+        "Identity": "a", "IdentityType": "USER", "GuardRailName": "g", "Action": "kms:Decrypt", "Principal": "root",
+        "RetiringPrincipal": "arn:aws:iam::000000000000:user/a", "LeaseId": id, "Epoch": 0, "Label": "l",
+        "Plaintext": encoded, "CiphertextBlob": sealed, "EncryptedKeyMaterial": encoded, "ImportToken": encoded,
+        "Message": encoded, "Mac": encoded, "Signature": encoded, "PublicKey": encoded,
+    });
+    let mut variants = Vec::new();
+    for (name, value) in [
+        ("KeySpec", json!("AES_256")),
+        ("NumberOfBytes", json!(32)),
+        // Refused, by the decoder or later.
+        ("Plaintext", json!(format!("{MARK}!"))),
+        ("Plaintext", json!([MARK])),
+        ("CiphertextBlob", json!(encoded)),
+        ("CiphertextBlob", json!({ "a": MARK })),
+        ("GrantTokens", json!([format!("{MARK}-token")])),
+        ("GrantTokens", json!(MARK)),
+        ("GrantToken", json!(format!("{MARK}-token"))),
+    ] {
+        let mut body = base.clone();
+        let is_length = name == "NumberOfBytes";
+        body.as_object_mut().unwrap().insert(name.into(), value);
+        if name != "KeySpec" && !is_length {
+            body["KeySpec"] = json!("AES_256");
+        }
+        variants.push(body.to_string());
+    }
+    let root = as_user(CallerRole::Root, 0);
+    let (mut decoded, mut said) = (0, String::new());
+    for (prefix, name) in Request::OPERATIONS {
+        if name.starts_with("WaitFor") || *name == "ScheduleKeyDeletion" || *name == "DisableKey" {
+            continue;
+        }
+        for body in &variants {
+            let request = match Request::decode(&format!("{prefix}.{name}"), body.as_bytes()) {
+                Ok(request) => request,
+                Err(error) => {
+                    engine.unreadable(Uuid::new_v4(), name, &root, &error);
+                    said.push_str(&error.to_string());
+                    continue;
+                }
+            };
+            decoded += 1;
+            said.push_str(&format!("{request:?}"));
+            match engine.call_blocking(&request, &root) {
+                Ok(response) => said.push_str(&format!("{response:?}")),
+                Err(error) => said.push_str(&error.to_string()),
+            }
+        }
+    }
+    engine.shutdown().unwrap();
+    assert!(decoded > 100, "{decoded}");
+    let all = records(&host.store());
+    assert!(all.len() > decoded);
+    let log = serde_json::to_string(&all).unwrap();
+    for mark in [MARK, &encoded, &sealed] {
+        assert!(!log.contains(mark), "{mark} is in the log");
+    }
+    // Requests, replies and errors as kmsd's own log could print them.
+    for mark in [&encoded, &sealed] {
+        assert!(!said.contains(mark.as_str()), "{mark} is printed");
+    }
+}
