@@ -276,7 +276,11 @@ fn a_log_that_lacks_records_is_refused_and_accepted_only_when_told() {
         kmsd.assert_running();
         UnixStream::connect(world.daemon.socket()).is_ok()
     });
-    assert_eq!(records(&world)[0]["operation"], "AuditGapAccepted");
+    assert!(
+        records(&world)
+            .iter()
+            .any(|record| record["operation"] == "AuditGapAccepted")
+    );
     assert!(kmsd.terminate().success());
     world.daemon.start();
 }

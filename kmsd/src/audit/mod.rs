@@ -56,6 +56,8 @@ pub struct AuditConfig {
     pub on_full: OnFull,
     /// Bytes that are set aside for the last records before the disk is full.
     pub reserve_bytes: u64,
+    /// A warning is recorded when this percentage of the file system is in use, and again at the second.
+    pub warn_percent: [u8; 2],
     /// A warning is recorded when fewer bytes are free.
     pub min_free_bytes: u64,
     /// Whether each record goes to the journal of systemd too.
@@ -78,6 +80,7 @@ impl AuditConfig {
             keep_files: None,
             on_full: OnFull::Refuse,
             reserve_bytes: 4 << 20,
+            warn_percent: [80, 90],
             min_free_bytes: 64 << 20,
             journald: None,
             accept_gap: false,

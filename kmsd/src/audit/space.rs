@@ -31,12 +31,12 @@ impl Room {
         })
     }
 
-    /// The step of the warnings that it has reached: none, 80 percent, 90 percent, little left.
-    pub(super) fn step(self, min_free: u64) -> u8 {
+    /// The step of the warnings that it has reached: none, the two percentages, little left.
+    pub(super) fn step(self, [first, second]: [u8; 2], min_free: u64) -> u8 {
         match self.used_percent {
             _ if self.free < min_free => 3,
-            90.. => 2,
-            80.. => 1,
+            used if used >= second => 2,
+            used if used >= first => 1,
             _ => 0,
         }
     }

@@ -12,8 +12,17 @@ fn record(name: &str) -> Record {
     service(name)
 }
 
+/// Whatever room the disk of the tests has.
+fn config(directory: impl Into<std::path::PathBuf>) -> AuditConfig {
+    AuditConfig {
+        warn_percent: [101, 101],
+        min_free_bytes: 0,
+        ..AuditConfig::new(directory)
+    }
+}
+
 fn open(directory: &Path, head: Option<AuditHead>) -> Result<AuditLog, AuditError> {
-    AuditLog::open(AuditConfig::new(directory), head).map(|start| start.log)
+    AuditLog::open(config(directory), head).map(|start| start.log)
 }
 
 fn append(log: &AuditLog, names: &[&str]) {
@@ -226,7 +235,7 @@ fn a_log_that_is_not_the_catalogues_is_refused_and_the_fault_named() {
         assert!(error.next_step().contains("--accept-audit-gap"));
 
         // As told: what is sound is gone on with, nothing is deleted, and a record says so.
-        let mut config = AuditConfig::new(dir.path());
+        let mut config = config(dir.path());
         config.accept_gap = true;
         let log = AuditLog::open(config, Some(head)).unwrap().log;
         append(&log, &[]);
@@ -337,7 +346,7 @@ fn a_restart_reads_only_what_came_after_the_note() {
 #[test]
 fn files_are_rotated_and_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = AuditConfig::new(dir.path());
+    let mut config = config(dir.path());
     config.rotate_bytes = 1000;
     let log = AuditLog::open(config.clone(), None).unwrap().log;
     for _ in 0..10 {
@@ -471,7 +480,7 @@ fn the_journal_gets_a_datagram_for_each_record_and_is_never_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    let mut config = AuditConfig::new(dir.path().join("audit"));
+    let mut config = config(dir.path().join("audit"));
     config.journald = Some(path.clone());
     let log = AuditLog::open(config, None).unwrap().log;
     append(&log, &["A"]);
@@ -528,8 +537,7 @@ fn small_config(small: &Small, on_full: OnFull) -> AuditConfig {
     AuditConfig {
         on_full,
         reserve_bytes: 64 << 10,
-        min_free_bytes: 0,
-        ..AuditConfig::new(small.0.path().join("audit"))
+        ..config(small.0.path().join("audit"))
     }
 }
 
@@ -662,7 +670,7 @@ fn a_head_that_no_log_has_is_not_opened() {
 #[test]
 fn a_search_goes_through_every_file_in_pages_both_ways() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = AuditConfig::new(dir.path());
+    let mut config = config(dir.path());
     config.rotate_bytes = 1000;
     let log = AuditLog::open(config, None).unwrap().log;
     for _ in 0..10 {

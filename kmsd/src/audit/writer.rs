@@ -403,7 +403,8 @@ impl Writer {
         let Ok(room) = Room::of(&self.shared.config.directory) else {
             return;
         };
-        let step = room.step(self.shared.config.min_free_bytes);
+        let config = &self.shared.config;
+        let step = room.step(config.warn_percent, config.min_free_bytes);
         if step > self.step {
             tracing::warn!(
                 free_bytes = room.free,

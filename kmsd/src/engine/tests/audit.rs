@@ -32,7 +32,11 @@ fn named<'a>(records: &'a [Record], operation: &str) -> Vec<&'a Record> {
 }
 
 fn as_user(role: CallerRole, uid: u32) -> Caller {
-    Caller::new(role, uid, format!("arn:aws:iam::000000000000:user/u{uid}"))
+    let name = match uid {
+        0 => "root".to_owned(),
+        uid => format!("user/u{uid}"),
+    };
+    Caller::new(role, uid, format!("arn:aws:iam::000000000000:{name}"))
 }
 
 fn key_arn(key: &str) -> String {
@@ -206,10 +210,7 @@ fn a_record_that_a_crash_kept_from_the_log_is_appended_once() {
     for (name, kept) in [("before", head), ("after", created + 1)] {
         let copy = host.copy_store(name);
         cut(&copy, kept);
-        let config = EngineConfig {
-            anchor_interval: Duration::ZERO,
-            ..EngineConfig::new(&copy, "000000000000", "local-host-1")
-        };
+        let config = host.config_of(&copy);
         let again = Engine::open(
             config,
             host.sealer(),
@@ -367,6 +368,7 @@ fn a_store_recovered_without_its_log_begins_a_new_one_and_says_so() {
     .unwrap();
     let engine = host.open().unwrap();
     encrypt(&engine, &key, b"kept");
+    engine.shutdown().unwrap();
     let all = records(&host.store());
     assert_eq!(all[0].operation, "Recovered");
     assert_eq!(all[0].details["formerLogRecords"], size);
