@@ -9,6 +9,7 @@ use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
+use crate::commands::iam::IamArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::exit;
@@ -75,6 +76,8 @@ pub enum Command {
     Tpm(TpmCommand),
     /// The audit log.
     Audit(AuditArgs),
+    /// Policies of users, groups, units and roles, guard rails, and the policy files.
+    Iam(IamArgs),
     /// List the exit codes.
     ExitCodes,
 }

@@ -12,6 +12,7 @@ pub(crate) mod audit;
 mod crypt;
 pub(crate) mod fs;
 pub(crate) mod grant;
+pub(crate) mod iam;
 mod key;
 pub(crate) mod lease;
 pub(crate) mod policy;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Audit(args) => return audit::run(args, context),
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
+        Command::Iam(args) => iam::run(args, context),
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
     };
     done.map(|()| Exit::Success)

@@ -293,7 +293,7 @@ pub(crate) enum Kind {
 }
 
 /// The characters that systemd allows in names of units.
-fn is_unit_name(unit: &str) -> bool {
+pub(crate) fn is_unit_name(unit: &str) -> bool {
     unit.bytes()
         .all(|b| b.is_ascii_alphanumeric() || b":_.\\@-".contains(&b))
 }

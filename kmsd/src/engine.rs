@@ -19,6 +19,7 @@ mod hub;
 mod lease;
 mod offline;
 mod open;
+mod policies;
 mod status;
 mod tick;
 mod unenroll;
@@ -115,6 +116,7 @@ struct Shared {
     hub: Arc<Hub>,
     audit: Sink,
     closed: AtomicBool,
+    outside: policies::Outside,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
 }
@@ -182,6 +184,10 @@ impl Engine {
         } = shared.evaluate(trace.as_deref(), &request, &caller)?;
         let takes_away = takes_away(&request);
         match outcome {
+            Ok(_) if matches!(request, Request::ReloadPolicies(_)) => {
+                drop(in_flight);
+                Ok(self.reload_by_request().await?.into())
+            }
             Ok(Outcome::Use(usage)) => {
                 let response = usage.run(&shared.provider).await?;
                 Ok(shared.reply(response, &caller, in_flight, epoch))
@@ -450,9 +456,10 @@ impl Shared {
         caller: &Caller,
     ) -> Result<Evaluated, ApiError> {
         self.check_open()?;
-        let live;
+        let mut live;
         let host = if matches!(request, Request::GetStatus(_)) {
             live = status::live(&self.host, self.audit_status());
+            live.warnings.extend(self.policy_fault());
             &live
         } else {
             &self.host

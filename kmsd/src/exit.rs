@@ -9,6 +9,7 @@ use kms_seal::SealError;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::listen::ListenError;
+use crate::policies::PolicyFilesError;
 
 /// The table of exit codes for the help text.
 pub const TABLE: &str = "\
@@ -94,6 +95,17 @@ impl From<ConfigError> for Failure {
             status: CONFIG,
             message: error.to_string(),
             next_step: error.next_step().to_owned(),
+        }
+    }
+}
+
+impl From<PolicyFilesError> for Failure {
+    fn from(error: PolicyFilesError) -> Self {
+        Self {
+            status: CONFIG,
+            message: format!("the policy files are wrong: {error}"),
+            next_step: "Correct them and check with `kmsd --check-config`; docs/OPERATIONS.md has their form."
+                .to_owned(),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod listen;
 pub mod log;
 pub mod notify;
 mod place;
+pub mod policies;
 mod run;
 pub mod service;
 pub mod storage;
@@ -72,6 +73,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         place::check(&config, cli.config.as_deref())?;
     }
     if cli.check_config {
+        policies::PolicyFiles::new(&config.identity.policies).read()?;
         if !cli.json {
             println!("The configuration is good.");
         }

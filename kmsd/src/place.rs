@@ -24,6 +24,7 @@ pub(crate) fn check(config: &Config, file: Option<&Path>) -> Result<(), Failure>
         ("store.directory", config.store.directory.clone()),
         ("audit.directory", config.audit_directory()),
         ("seal.credential", config.credential()),
+        ("identity.policies", config.identity.policies.clone()),
         // Also where the default is: the unit finds it there.
         ("server.socket", config.server.socket.clone()),
     ];

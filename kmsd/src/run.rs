@@ -16,7 +16,8 @@ use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
-use crate::service::{Refused, Reply, Service};
+use crate::policies::PolicyFiles;
+use crate::service::{Needs, Refused, Reply, Service};
 use crate::{notify, world};
 
 /// How often the engine does what time brings.
@@ -35,6 +36,10 @@ impl Service for Engine {
         Engine::refused(self, refused);
     }
 
+    fn needs(&self) -> Needs {
+        Engine::needs(self)
+    }
+
     fn identity_changed(&self) -> bool {
         self.authorization_changed("users and groups")
             .inspect_err(|error| {
@@ -51,6 +56,7 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
     notify::status("Opening the root key");
     let engine = open(config, accept_gap)?;
+    engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
     let listener = Listener::open(&config.server)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -90,9 +96,10 @@ async fn live(
     listener: Listener,
 ) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
-    let signals = tokio::spawn(signals(stop)?);
+    let signals = tokio::spawn(signals(engine.clone(), stop)?);
     let ticks = tokio::spawn(ticks(engine.clone(), stopping.clone()));
     let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
+    tokio::spawn(policies(engine.clone(), stopping.clone()));
     tokio::spawn(names(Arc::clone(&auth), engine.clone(), stopping.clone()));
     let place = match listener.is_passed() {
         true => "the socket passed by the service manager".to_owned(),
@@ -113,8 +120,11 @@ async fn live(
     result.map_err(|e| system("the socket", &e))
 }
 
-/// Waits for the signals: TERM and INT end kmsd, HUP is ignored.
-fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()> + Send, Failure> {
+/// Waits for the signals: TERM and INT end kmsd, HUP has it read the policy files again.
+fn signals(
+    engine: Engine,
+    stop: watch::Sender<bool>,
+) -> Result<impl Future<Output = ()> + Send, Failure> {
     let handler = |kind| signal(kind).map_err(|e| system("a signal handler", &e));
     let mut term = handler(SignalKind::terminate())?;
     let mut int = handler(SignalKind::interrupt())?;
@@ -124,7 +134,12 @@ fn signals(stop: watch::Sender<bool>) -> Result<impl Future<Output = ()> + Send,
             tokio::select! {
                 _ = term.recv() => break,
                 _ = int.recv() => break,
-                _ = hup.recv() => tracing::info!("SIGHUP is ignored: restart kmsd to read the configuration again"),
+                _ = hup.recv() => {
+                    tracing::info!("SIGHUP: reading the policy files; a restart reads the configuration");
+                    let engine = engine.clone();
+                    // Its outcome is in the log.
+                    tokio::task::spawn_blocking(move || engine.reload_policies("SIGHUP"));
+                }
             }
         }
         tracing::info!("kmsd is told to end");
@@ -164,6 +179,21 @@ async fn ticks(engine: Engine, mut stopping: watch::Receiver<bool>) {
     }
     // One that is under way ends first: it may be half way through a deletion.
     let _ = last.await;
+}
+
+/// Follows the policy files every second: who is told of new policies may have to be waited for.
+async fn policies(engine: Engine, mut stopping: watch::Receiver<bool>) {
+    let mut timer = interval(TICK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = stopped(&mut stopping) => break,
+        }
+        let engine = engine.clone();
+        // A panic in there has been reported by the hook.
+        let _ = tokio::task::spawn_blocking(move || engine.watch_policies()).await;
+    }
 }
 
 /// Looks every second whether users and groups are still what they were. Apart from the ticks: the name

@@ -1,4 +1,4 @@
-//! kmsd's operations on identities: who the caller is.
+//! kmsd's operations on identities: who the caller is, and the policies of files.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,10 @@ requests! {
     /// Asks who kmsd takes the caller for.
     #[derive(Default, Copy)]
     GetCallerIdentityRequest {}
+
+    /// Reads the policy files again.
+    #[derive(Default, Copy)]
+    ReloadPoliciesRequest {}
 }
 
 responses! {
@@ -84,6 +88,17 @@ responses! {
         uid: u32,
         /// Its process id at connect.
         pid: u32,
+    }
+
+    /// What the policy files hold now.
+    #[derive(Copy, Eq)]
+    ReloadPoliciesResponse {
+        /// Whether anything is different from before.
+        changed: bool,
+        /// Number of identity policies from files.
+        identity_policies: u64,
+        /// Number of guard rails from files.
+        guard_rails: u64,
     }
 }
 

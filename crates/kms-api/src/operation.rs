@@ -180,6 +180,7 @@ operations! {
         CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
         DescribeGrants(DescribeGrantsRequest) -> DescribeGrantsResponse;
         GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
+        ReloadPolicies(ReloadPoliciesRequest) -> ReloadPoliciesResponse;
         AcquireLease(AcquireLeaseRequest) -> AcquireLeaseResponse;
         WaitForEpoch(WaitForEpochRequest) -> WaitForEpochResponse;
         AcknowledgeEpoch(AcknowledgeEpochRequest) -> AcknowledgeEpochResponse;
@@ -228,6 +229,7 @@ impl Request {
             | Self::GetAuditHead(_)
             | Self::LookupEvents(_)
             | Self::GetCallerIdentity(_)
+            | Self::ReloadPolicies(_)
             | Self::AcquireLease(_)
             | Self::WaitForEpoch(_)
             | Self::AcknowledgeEpoch(_)

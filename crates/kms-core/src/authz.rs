@@ -18,7 +18,7 @@ use crate::kms::{Kms, Outcome, unknown_key};
 
 pub use basis::{Basis, DenyBasis, Document as DocumentName};
 pub(crate) use decide::Question;
-pub(crate) use documents::{Attached, Interned, ask_for_exe_hash, built_ins};
+pub(crate) use documents::{Attached, Interned, ask_for, built_ins};
 pub use documents::{Document, FilePolicies};
 pub(crate) use table::{
     Details, Permission, Resource, guard_rail_resource, identity_kind, names_alias,

@@ -23,13 +23,17 @@ mod tests;
 
 use std::sync::Arc;
 
-use kms_api::{ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, Request, Response};
+use kms_api::{
+    ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, ReloadPoliciesResponse, Request,
+    Response,
+};
 
-use crate::authz::{Authorized, FilePolicies, Handled, ask_for_exe_hash};
+use crate::authz::{Authorized, FilePolicies, Handled, ask_for};
 use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
 use crate::ids::{KeyId, KeyReference};
+use crate::policy::ConditionKey;
 use crate::rows::{Change, KeyRow, State};
 use crate::snapshot::Snapshot;
 use crate::states::{self, Action};
@@ -155,10 +159,11 @@ impl Kms {
         self.boot_id = id;
     }
 
-    /// Whether any policy in force asks for the hash of the caller's executable. It takes time to compute, so callers
-    /// have it only then.
-    pub fn asks_for_exe_hash(&self) -> bool {
-        ask_for_exe_hash(
+    /// Whether any policy in force asks for this fact about a caller: some take time to find out, and are known only
+    /// then.
+    pub fn asks_for(&self, key: ConditionKey<'_>) -> bool {
+        ask_for(
+            key,
             &self.snapshot.interned,
             &self.snapshot.attached,
             &self.file_policies,
@@ -258,6 +263,15 @@ impl Kms {
             Request::DeleteGuardRail(r) => self.delete_guard_rail(auth, r),
             Request::SimulatePrincipalPolicy(r) => self.simulate(auth, r, world),
             Request::WhoCan(r) => self.who_can(auth, r, world),
+            // The policies of files are the program's affair: it reads them once this is allowed.
+            Request::ReloadPolicies(_) => {
+                let (identity_policies, guard_rails) = self.file_policies.count();
+                Ok(reply(Response::ReloadPolicies(ReloadPoliciesResponse {
+                    changed: false,
+                    identity_policies: identity_policies as u64,
+                    guard_rails: guard_rails as u64,
+                })))
+            }
             Request::GetCallerIdentity(_) => {
                 let account = &self.snapshot.meta.scope.account;
                 let identity = GetCallerIdentityResponse::of(caller, account);

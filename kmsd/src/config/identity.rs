@@ -16,6 +16,8 @@ pub struct Identity {
     pub trust_pid: bool,
     /// Users (names or numbers) whose processes may be in other user namespaces.
     pub allow_user_namespaces: Vec<NameOrId>,
+    /// Directory of the policy files.
+    pub policies: PathBuf,
     /// Rules that give roles.
     pub map: Vec<Rule>,
 }
@@ -26,6 +28,7 @@ impl Default for Identity {
             names_lifetime: 60,
             trust_pid: false,
             allow_user_namespaces: Vec::new(),
+            policies: PathBuf::from("/etc/kmsd/policies"),
             map: Vec::new(),
         }
     }
@@ -88,6 +91,9 @@ impl Identity {
         require(!self.allow_user_namespaces.contains(&overflow), key, || {
             "65534 stands for every user that a namespace does not map, and can never be let in"
                 .into()
+        })?;
+        require(self.policies.is_absolute(), "identity.policies", || {
+            "must be an absolute path".into()
         })?;
         for rule in &self.map {
             rule.check()?;

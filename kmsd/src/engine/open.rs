@@ -161,6 +161,7 @@ pub(super) fn assemble(
         audit,
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
+        outside: Default::default(),
         last_failure: Mutex::new(None),
     })
 }

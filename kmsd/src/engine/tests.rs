@@ -6,6 +6,7 @@ mod faults;
 mod grants;
 mod leases;
 mod life;
+mod policies;
 mod rollback;
 
 use std::path::{Path, PathBuf};

@@ -67,7 +67,8 @@ fn is_unit(principal: &str) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interned {
     known: HashMap<Box<str>, (Arc<Document>, usize)>,
-    /// How many of them ask for the hash of the caller's executable, which takes time to compute.
+    /// How many of them ask for the caller's executable, and for its hash: they take time to find out.
+    exes: usize,
     exe_hashes: usize,
 }
 
@@ -79,6 +80,7 @@ impl Interned {
             return Arc::clone(document);
         }
         let document = Arc::new(Document::compile(text, PolicyKind::Key));
+        self.exes += usize::from(document.asks_for(ConditionKey::Exe));
         self.exe_hashes += usize::from(document.asks_for(ConditionKey::ExeSha256));
         self.known.insert(text.into(), (Arc::clone(&document), 1));
         document
@@ -91,13 +93,21 @@ impl Interned {
         };
         *users -= 1;
         if *users == 0 {
+            self.exes -= usize::from(document.asks_for(ConditionKey::Exe));
             self.exe_hashes -= usize::from(document.asks_for(ConditionKey::ExeSha256));
             self.known.remove(text);
         }
     }
 
-    fn ask_for_exe_hash(&self) -> bool {
-        self.exe_hashes > 0
+    fn ask_for(&self, key: ConditionKey<'_>) -> bool {
+        match key {
+            ConditionKey::Exe => self.exes > 0,
+            ConditionKey::ExeSha256 => self.exe_hashes > 0,
+            key => self
+                .known
+                .values()
+                .any(|(document, _)| document.asks_for(key)),
+        }
     }
 }
 
@@ -201,12 +211,12 @@ impl Attached {
         self.guard_rails.get(name)
     }
 
-    fn ask_for_exe_hash(&self) -> bool {
+    fn ask_for(&self, key: ConditionKey<'_>) -> bool {
         let identities = self.identities().map(|(.., document)| document);
         let rails = self.guard_rails().map(|(_, document)| document);
         identities
             .chain(rails)
-            .any(|document| document.asks_for(ConditionKey::ExeSha256))
+            .any(|document| document.asks_for(key))
     }
 }
 
@@ -316,11 +326,12 @@ pub(crate) fn built_ins() -> [(&'static str, &'static str, &'static Arc<Document
     ]
 }
 
-/// Whether any document in force asks for the hash of the caller's executable.
-pub(crate) fn ask_for_exe_hash(
+/// Whether any document in force asks for this fact about a caller.
+pub(crate) fn ask_for(
+    key: ConditionKey<'_>,
     keys: &Interned,
     catalogue: &Attached,
     files: &FilePolicies,
 ) -> bool {
-    keys.ask_for_exe_hash() || catalogue.ask_for_exe_hash() || files.attached.ask_for_exe_hash()
+    keys.ask_for(key) || catalogue.ask_for(key) || files.attached.ask_for(key)
 }

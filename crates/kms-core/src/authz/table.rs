@@ -401,6 +401,7 @@ impl Kms {
             R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
             R::LookupEvents(_) => Needs::local("kmsd:LookupEvents", "audit".to_owned()),
             R::GetStatus(_) => Needs::any("kmsd:GetStatus"),
+            R::ReloadPolicies(_) => Needs::any("kmsd:ReloadPolicies"),
             R::GetCallerIdentity(_) => {
                 Needs::with("kmsd:GetCallerIdentity", Resource::Own, Details::default())
             }
