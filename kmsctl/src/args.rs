@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::access::{GuardRailArgs, KeyPolicyCommand, TagArgs, UntagArgs, WhoCanArgs};
 use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
 use crate::commands::fs::FsArgs;
@@ -12,6 +13,7 @@ use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::policy::PolicyArgs;
+use crate::commands::why::WhyArgs;
 use crate::exit;
 
 /// Administers kmsd and kmsfs.
@@ -57,6 +59,12 @@ pub enum Command {
     /// Give keys names.
     #[command(subcommand)]
     Alias(AliasCommand),
+    /// Limit what anybody may do.
+    GuardRail(GuardRailArgs),
+    /// List who may do something on a key, and why.
+    WhoCan(WhoCanArgs),
+    /// Explain what decided about a request in the audit log, and what would change it.
+    Why(WhyArgs),
     /// Let principals use a key, for a while or for good.
     Grant(GrantArgs),
     /// Check policy documents, and begin new ones.
@@ -144,6 +152,18 @@ pub enum KeyCommand {
         /// Waiting period, 7 to 30.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         days: u32,
+    },
+    /// Read and replace the policy of a key: who may use and manage it.
+    #[command(subcommand)]
+    Policy(KeyPolicyCommand),
+    /// Give a key tags, and new values to those it has.
+    Tag(TagArgs),
+    /// Take tags from a key.
+    Untag(UntagArgs),
+    /// List the tags of a key.
+    Tags {
+        /// The key.
+        key: String,
     },
     /// Cancel the destruction of a key. It is disabled afterwards.
     CancelDeletion {

@@ -6,6 +6,7 @@ use crate::Context;
 use crate::args::Command;
 use crate::exit::{self, Exit, Failure};
 
+pub(crate) mod access;
 mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
@@ -16,9 +17,11 @@ pub(crate) mod iam;
 mod key;
 pub(crate) mod lease;
 pub(crate) mod policy;
+mod simulate;
 mod status;
 mod tpm;
 mod whoami;
+pub(crate) mod why;
 
 /// Carries out a command, and says how kmsctl ends when it succeeded.
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
@@ -27,6 +30,9 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Whoami => whoami::run(context),
         Command::Key(command) => key::run(command, context),
         Command::Alias(command) => alias::run(command, context),
+        Command::GuardRail(args) => access::guard_rail(args, context),
+        Command::WhoCan(args) => access::who_can(args, context),
+        Command::Why(args) => why::run(args, context),
         Command::Grant(args) => grant::run(args, context),
         Command::Lease(args) => lease::run(args, context),
         Command::Approval(args) => approval::run(args, context),

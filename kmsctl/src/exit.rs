@@ -49,6 +49,8 @@ pub enum Exit {
     Findings = 17,
     /// `audit verify`, `audit check-proof`: something was tampered with.
     Tampered = 18,
+    /// `policy simulate`: the request would be denied.
+    WouldBeDenied = 19,
 }
 
 /// The table of exit codes for the help text.
@@ -58,7 +60,7 @@ Exit codes:
    1  something local failed: a file, a program, the terminal
    2  the command line is wrong
    3  kmsd cannot be reached on its socket, or did not answer in time
-   4  access denied: the caller is not root, an administrator or a service
+   4  access denied: no policy or grant allows it, or one denies it
    5  no such key, alias, volume or policy
    6  the state of the key does not allow it (disabled, pending deletion)
    7  the request is wrong or not supported
@@ -73,6 +75,7 @@ Exit codes:
   16  fs import, fs extract: done in part; what could not be done is named
   17  policy check --strict: there is something to look at
   18  audit verify, audit check-proof: something was tampered with; the first wrong place is named
+  19  policy simulate: the request would be denied
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";
@@ -154,7 +157,7 @@ fn from_api(error: &ApiError) -> Failure {
         ErrorCode::AccessDenied => (
             Exit::Denied,
             Some(
-                "Run as root, or join the group named by `admin_group` in kmsd's configuration and log in again.",
+                "`kmsctl whoami` shows whom kmsd takes you for; an administrator asks `kmsctl who-can` and `kmsctl policy simulate`, and changes policies or grants.",
             ),
         ),
         ErrorCode::NotFound | ErrorCode::CustomKeyStoreNotFound => (

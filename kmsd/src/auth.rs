@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_api::{ApiError, Caller, CallerRole, ErrorCode, ProcessFacts};
-use nix::unistd::{Group, User};
+use kms_core::kms::RoleNames;
+use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::{
     ConfigError, Identity as IdentityConfig, NameOrId, OVERFLOW_UID, Rule, Server,
@@ -93,6 +94,22 @@ impl Auth {
             user_id(user, "identity.allow_user_namespaces")?;
         }
         Ok(())
+    }
+
+    /// Names of the administrators' group and of the users that are services.
+    pub(crate) fn role_names(&self) -> RoleNames {
+        let group = self.admin_gid.map(Gid::from_raw);
+        let group = group.and_then(|gid| Group::from_gid(gid).ok().flatten());
+        let user = |uid: &u32| User::from_uid(Uid::from_raw(*uid)).ok().flatten();
+        RoleNames {
+            admin_group: group.map(|group| group.name),
+            services: self
+                .services
+                .keys()
+                .filter_map(user)
+                .map(|user| user.name)
+                .collect(),
+        }
     }
 
     /// Whether to use pidfds where the kernel has them.
@@ -237,13 +254,7 @@ impl Auth {
         };
         let roles = map::roles(&self.rules, &subject);
         let unit = facts.as_ref().and_then(|facts| facts.unit.as_deref());
-        let mut principals = self.principals(peer.uid, &named.user, unit, &roles);
-        if role == CallerRole::Service
-            && let Some(service) = self.services.get(&peer.uid)
-        {
-            principals.push(format!("{service}.amazonaws.com").into());
-            principals.push(format!("{service}.{}.amazonaws.com", self.region).into());
-        }
+        let principals = self.principals(peer.uid, &named.user, unit, &roles);
         Caller {
             gid: peer.gid,
             pid: peer.pid,

@@ -10,6 +10,7 @@
 //! store, g = c + 1 one whose increment a crash prevented (it is made up for), anything else is
 //! refused.
 
+mod access;
 mod approve;
 mod audit;
 mod block_on;

@@ -57,6 +57,7 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     notify::status("Opening the root key");
     let engine = open(config, accept_gap)?;
     engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
+    engine.know_host(auth.role_names());
     let listener = Listener::open(&config.server)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kms_api::*;
 use serde_json::json;
 
-use super::{alias, describe, key_id};
+use super::{access, alias, describe, key_id};
 use crate::Context;
 use crate::args::KeyCommand;
 use crate::exit::Failure;
@@ -71,6 +71,10 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
             );
             output.print(human, &response)
         }
+        KeyCommand::Policy(command) => access::key_policy(command, context),
+        KeyCommand::Tag(args) => access::tag(args, context),
+        KeyCommand::Untag(args) => access::untag(args, context),
+        KeyCommand::Tags { key } => access::tags(key, context),
         KeyCommand::CancelDeletion { key } => {
             let response = client.send(CancelKeyDeletionRequest {
                 key_id: key_id(key, context)?,

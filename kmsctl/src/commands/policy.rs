@@ -9,6 +9,7 @@ use kms_core::policy::templates::Role;
 use kms_core::policy::{MAX_POLICY_BYTES, Policy, PolicyKind, Warning};
 use serde_json::{Value, json};
 
+use super::simulate::{self, SimulateArgs};
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::principal::{self, FORMS};
@@ -29,6 +30,9 @@ pub enum PolicyCommand {
     Check(CheckArgs),
     /// Print a policy to begin with, or the names of those there are. Needs no kmsd.
     Templates(TemplateArgs),
+    /// Ask what kmsd would decide about a request, and which statement would decide it. Exit code 19 when it would be
+    /// denied.
+    Simulate(SimulateArgs),
 }
 
 /// `kmsctl policy check`.
@@ -104,6 +108,7 @@ pub(super) fn run(args: &PolicyArgs, context: &Context) -> Result<Exit, Failure>
     match &args.command {
         PolicyCommand::Check(args) => check(args, context),
         PolicyCommand::Templates(args) => templates(args, context),
+        PolicyCommand::Simulate(args) => simulate::run(args, context),
     }
 }
 

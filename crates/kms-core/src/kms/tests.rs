@@ -5,7 +5,6 @@ mod aliases;
 mod approvals;
 mod crypto;
 mod epochs;
-mod granted;
 mod grants;
 mod keys;
 mod programs;
