@@ -254,7 +254,13 @@ impl Auth {
         };
         let roles = map::roles(&self.rules, &subject);
         let unit = facts.as_ref().and_then(|facts| facts.unit.as_deref());
-        let principals = self.principals(peer.uid, &named.user, unit, &roles);
+        let mut principals = self.principals(peer.uid, &named.user, unit, &roles);
+        if role == CallerRole::Service
+            && let Some(service) = self.services.get(&peer.uid)
+        {
+            principals.push(format!("{service}.amazonaws.com").into());
+            principals.push(format!("{service}.{}.amazonaws.com", self.region).into());
+        }
         Caller {
             gid: peer.gid,
             pid: peer.pid,

@@ -42,6 +42,11 @@ impl Scope {
         format!("arn:aws:iam::{}:root", self.account)
     }
 
+    /// `arn:aws:kmsd:REGION:ACCOUNT:LAST`, the name of a thing of kmsd's own.
+    pub fn local_arn(&self, last: &str) -> String {
+        format!("arn:aws:kmsd:{}:{}:{last}", self.region, self.account)
+    }
+
     /// `arn:aws:kms:REGION:ACCOUNT:alias/NAME`; `name` starts with `alias/`.
     pub fn alias_arn(&self, name: &str) -> String {
         format!("arn:aws:kms:{}:{}:{name}", self.region, self.account)

@@ -83,7 +83,7 @@ pub struct CreateArgs {
     /// The key.
     pub key: String,
     /// Who gets it.
-    #[arg(long, value_name = "PRINCIPAL", help = format!("Who gets it: {FORMS}"))]
+    #[arg(long, value_name = "PRINCIPAL", help = format!("Who gets it: {FORMS}; or service:kmsfs with --source-arn and --retiring"))]
     pub to: String,
     /// What it allows, for example `Decrypt,DescribeKey`.
     #[arg(long, value_name = "OPERATION", value_delimiter = ',', required = true, value_parser = operation)]
@@ -154,13 +154,18 @@ fn create(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
         encryption_context_equals: pairs(&args.context_equals),
         source_arn: args.source_arn.clone(),
     };
-    let retiring = args.retiring.as_deref();
+    let arn = |text: Option<&str>| -> Result<Option<String>, Failure> {
+        text.filter(|text| service(text).is_none())
+            .map(|text| principal::arn(text, &account))
+            .transpose()
+    };
+    let (to, retiring) = (Some(args.to.as_str()), args.retiring.as_deref());
     let grant = CreateGrantRequest {
         key_id: key_id(&args.key, context)?,
-        grantee_principal: Some(principal::arn(&args.to, &account)?),
-        retiring_principal: retiring
-            .map(|text| principal::arn(text, &account))
-            .transpose()?,
+        grantee_principal: arn(to)?,
+        grantee_service_principal: to.and_then(service),
+        retiring_principal: arn(retiring)?,
+        retiring_service_principal: retiring.and_then(service),
         operations: args.operations.clone(),
         constraints: (!constraints.is_empty()).then_some(constraints),
         name: args.name.clone(),
@@ -378,6 +383,16 @@ fn grant_id(key: &str, text: &str, context: &Context) -> Result<String, Failure>
             Exit::NotFound,
             format!("no grant on this key begins with `{text}`"),
         )),
+    }
+}
+
+/// The name of a service that is written as `service:kmsfs` or in full.
+fn service(text: &str) -> Option<String> {
+    match text.strip_prefix("service:") {
+        Some(name) if name.contains('.') => Some(name.to_owned()),
+        Some(name) => Some(format!("{name}.amazonaws.com")),
+        None if text.ends_with(".amazonaws.com") => Some(text.to_owned()),
+        None => None,
     }
 }
 

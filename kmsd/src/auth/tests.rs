@@ -169,6 +169,12 @@ fn services_name_users() {
     let via = root.via.as_deref().unwrap();
     assert_eq!(&*via.service, "files.local-host-1.amazonaws.com");
     assert_eq!(via.uid, 991);
+    // For itself it is also the service of that name.
+    let own = service(991);
+    for name in ["files.amazonaws.com", "files.local-host-1.amazonaws.com"] {
+        assert!(own.principals.iter().any(|p| &**p == name), "{name}");
+        assert!(!root.principals.iter().any(|p| &**p == name), "{name}");
+    }
     let unnamed = auth.on_behalf(&service(990), user).unwrap();
     let via = unnamed.via.as_deref().unwrap();
     assert_eq!(&*via.service, "uid-990.local-host-1.amazonaws.com");

@@ -188,9 +188,7 @@ impl Kms {
         match resource {
             Resource::Key(key) | Resource::Grant(key, _) => scope.key_arn(&key.id).into(),
             Resource::Alias(name) => scope.alias_arn(name).into(),
-            Resource::Local(last) => {
-                format!("arn:aws:kmsd:{}:{}:{last}", scope.region, scope.account).into()
-            }
+            Resource::Local(last) => scope.local_arn(last).into(),
             Resource::Given(arn) => Cow::Owned((*arn).to_owned()),
             Resource::Any | Resource::Own => Cow::Borrowed("*"),
         }
@@ -322,7 +320,7 @@ impl Kms {
             principals,
             operation,
             details.encryption_context.as_deref().unwrap_or(&NO_CONTEXT),
-            details.source_arn,
+            self.facts(question, false).source_arn().as_deref(),
             question.now,
         )
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kms_api::{Caller, CallerRole, CreateGrantRequest, GrantConstraints};
 
-use super::table::Details;
+use super::table::{Details, VOLUME};
 use crate::clock::Now;
 use crate::policy::{ConditionKey as K, Context, Value, Values};
 use crate::rows::{KeyRow, Origin};
@@ -113,8 +113,11 @@ impl Context for Facts<'_> {
                 _ => (&*caller.user_name).into(),
             },
             K::UserId => caller.uid.to_string().into_one(),
-            K::SourceArn => Values::optional(details.source_arn),
-            K::SourceAccount => Values::optional(details.source_arn.map(account)),
+            K::SourceArn => self.source_arn().map_or(Values::Absent, IntoOne::into_one),
+            K::SourceAccount => match self.source_arn() {
+                Some(_) => self.snapshot.meta.scope.account.as_str().into(),
+                None => Values::Absent,
+            },
             // Requests come over a socket of this host: nobody listens in, and there is no address.
             K::SecureTransport => true.into(),
             K::TagKeys => self.tag_keys(),
@@ -221,6 +224,16 @@ impl<'a> Facts<'a> {
             Some(names) if names.len() <= MAX_RESOURCE_ALIASES => many(names.iter()),
             _ => Values::Absent,
         }
+    }
+
+    /// What a service acts on behalf of: the volume that its encryption context names. Only a service is believed.
+    pub(super) fn source_arn(&self) -> Option<String> {
+        if self.caller.role != CallerRole::Service && self.caller.via.is_none() {
+            return None;
+        }
+        let volume = self.details.encryption_context.as_ref()?.get(VOLUME)?;
+        let scope = &self.snapshot.meta.scope;
+        Some(scope.local_arn(&format!("volume/{volume}")))
     }
 
     fn tag_keys(&self) -> Values<'a> {

@@ -82,8 +82,6 @@ pub(crate) struct Details<'a> {
     /// The grant to be made: `kms:GrantOperations`, `kms:GranteePrincipal` and their siblings; and a grant that allows
     /// CreateGrant allows it only for what [`crate::grants::find_parent`] says.
     pub(crate) grant: Option<&'a CreateGrantRequest>,
-    /// `aws:SourceArn`: on whose behalf a service acts.
-    pub(crate) source_arn: Option<&'a str>,
     /// The key is known from the ciphertext only: a refusal must not tell that it exists.
     pub(crate) from_ciphertext: bool,
 }
@@ -537,6 +535,9 @@ fn volume_resource<'a>(volume: ResourceId) -> Resource<'a> {
     Resource::Local(format!("volume/{volume}"))
 }
 
+/// The name in kmsfs's encryption context of the volume that it acts for.
+pub(super) const VOLUME: &str = "kmsfs:volume";
+
 /// The encryption context under which kmsfs keeps the data key of a policy (docs/FORMAT.md).
 fn registry_context(
     volume: ResourceId,
@@ -544,7 +545,7 @@ fn registry_context(
     generation: u32,
 ) -> BTreeMap<String, String> {
     let mut context = BTreeMap::from([
-        ("kmsfs:volume".to_owned(), volume.to_string()),
+        (VOLUME.to_owned(), volume.to_string()),
         ("kmsfs:generation".to_owned(), generation.to_string()),
     ]);
     if let Some(policy) = policy {

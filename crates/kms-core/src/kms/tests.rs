@@ -5,6 +5,7 @@ mod aliases;
 mod approvals;
 mod crypto;
 mod epochs;
+mod granted;
 mod grants;
 mod keys;
 mod programs;
