@@ -11,7 +11,7 @@ declare -A GROUPS_OF=(
     # bsdutils: script(1), the terminal systemd-nspawn wants.
     # xfsprogs, e2fsprogs, mount (losetup): file systems that the crash tests cut off; strace: fsyncs that
     # do nothing.
-    [test]="swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
+    [test]="curl swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
     # What the suite "programs" runs on a mount.
     [programs]="git postgresql rsync stress-ng"
     [bench]="fuse3 gocryptfs fio"

@@ -46,6 +46,10 @@ pub(crate) async fn answer<S: Service>(
     };
     let result = process(shared, session, origin, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let code = result.as_ref().err().map(|refusal| refusal.error.code);
+    shared
+        .service
+        .answered(&entry.operation, code, start.elapsed());
     let outcome = match &result {
         Ok(_) => "ok",
         Err(Refusal { error, .. }) => error.code.as_str(),

@@ -12,12 +12,14 @@ pub use audit::Audit;
 mod approval;
 mod audit;
 pub(crate) mod identity;
+mod metrics;
 mod place;
 #[cfg(test)]
 mod tests;
 
 pub use approval::Approval;
 pub use identity::{Identity, Rule, ServiceUser};
+pub use metrics::Metrics;
 
 /// Where kmsd looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/kmsd/kmsd.toml";
@@ -43,6 +45,8 @@ pub struct Config {
     pub approval: Approval,
     /// What is logged, and how.
     pub log: Log,
+    /// Where metrics are given out.
+    pub metrics: Metrics,
     /// For tests only.
     pub testing: Testing,
     /// The audit log.
@@ -387,6 +391,7 @@ impl Config {
             format!("is {lease}; must be between 1 and 60 seconds")
         })?;
         self.approval.check()?;
+        self.metrics.check()?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

@@ -16,6 +16,7 @@ mod audit;
 mod block_on;
 mod enroll;
 mod error;
+mod gauges;
 mod hub;
 mod lease;
 mod offline;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 pub use approve::approve;
 pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
 pub use error::EngineError;
+pub(crate) use gauges::Gauges;
 pub use hub::InFlight;
 use hub::{Generation, Hub, Settling};
 pub use offline::{Offline, Opener};
@@ -55,6 +57,7 @@ pub use unenroll::unenroll;
 use writer::Writer;
 
 use crate::audit::{AuditConfig, AuditLog, AuditStatus, service};
+use crate::metrics::Metrics;
 use crate::service::{Refused, Reply};
 use audit::{Sink, Trace};
 
@@ -118,6 +121,7 @@ struct Shared {
     audit: Sink,
     closed: AtomicBool,
     outside: policies::Outside,
+    metrics: Metrics,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
 }

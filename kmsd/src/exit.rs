@@ -55,6 +55,15 @@ impl Failure {
         }
     }
 
+    /// A socket cannot be made.
+    pub(crate) fn listen(message: String, next: &str) -> Self {
+        Self {
+            status: LISTEN,
+            message,
+            next_step: next.to_owned(),
+        }
+    }
+
     /// The recovery key was not proved.
     pub(crate) fn recovery(message: impl Into<String>, next: &str) -> Self {
         Self {

@@ -22,6 +22,7 @@ pub mod engine;
 pub mod exit;
 pub mod listen;
 pub mod log;
+mod metrics;
 pub mod notify;
 mod place;
 pub mod policies;

@@ -31,6 +31,9 @@ pub(crate) fn check(config: &Config, file: Option<&Path>) -> Result<(), Failure>
     if config.seal.kind == SealerKind::Software {
         places.push(("seal.key_file", config.key_file()));
     }
+    if let Some(path) = &config.metrics.socket {
+        places.push(("metrics.socket", path.clone()));
+    }
     if let Some(path) = &config.seal.owner_auth {
         places.push(("seal.owner_auth", path.clone()));
     }

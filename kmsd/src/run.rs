@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_api::{ApiError, Caller, Request};
+use kms_api::{ApiError, Caller, ErrorCode, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,7 +18,7 @@ use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
 use crate::policies::PolicyFiles;
 use crate::service::{Needs, Refused, Reply, Service};
-use crate::{notify, world};
+use crate::{metrics, notify, world};
 
 /// How often the engine does what time brings.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +46,10 @@ impl Service for Engine {
                 tracing::error!(%error, "users or groups have changed, and that could not be noted");
             })
             .is_ok()
+    }
+
+    fn answered(&self, operation: &str, outcome: Option<ErrorCode>, took: Duration) {
+        self.metrics().requests.answered(operation, outcome, took);
     }
 }
 
@@ -102,6 +106,15 @@ async fn live(
     let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
     tokio::spawn(policies(engine.clone(), stopping.clone()));
     tokio::spawn(names(Arc::clone(&auth), engine.clone(), stopping.clone()));
+    let watched = metrics::serve::open(&config.metrics).await?;
+    let watched = tokio::spawn(metrics::serve::run(
+        watched,
+        {
+            let engine = engine.clone();
+            move || engine.scrape()
+        },
+        stopping.clone(),
+    ));
     let place = match listener.is_passed() {
         true => "the socket passed by the service manager".to_owned(),
         false => config.server.socket.display().to_string(),
@@ -118,6 +131,7 @@ async fn live(
     signals.abort();
     let _ = ticks.await;
     waits.abort();
+    let _ = watched.await;
     result.map_err(|e| system("the socket", &e))
 }
 

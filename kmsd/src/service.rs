@@ -2,7 +2,9 @@
 
 use std::future::Future;
 
-use kms_api::{ApiError, Caller, LeaseReport, Reliance, Request, Response};
+use std::time::Duration;
+
+use kms_api::{ApiError, Caller, ErrorCode, LeaseReport, Reliance, Request, Response};
 use uuid::Uuid;
 
 use crate::engine::InFlight;
@@ -51,6 +53,11 @@ pub trait Service: Send + Sync + 'static {
     /// Records a request of a known caller that could not be read as one: no operation, or a body that is not its JSON.
     fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
         let _ = (id, operation, caller, error);
+    }
+
+    /// Counts a request that was answered; `outcome` is its error, none if it succeeded.
+    fn answered(&self, operation: &str, outcome: Option<ErrorCode>, took: Duration) {
+        let _ = (operation, outcome, took);
     }
 
     /// What identities are made of has changed (users, groups, their names): every decision that was

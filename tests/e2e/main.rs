@@ -15,6 +15,7 @@ mod grants;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
+mod metrics;
 mod places;
 mod real_input;
 mod rescue;

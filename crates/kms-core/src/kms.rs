@@ -3,6 +3,7 @@
 mod aliases;
 mod approvals;
 mod background;
+mod counts;
 mod crypto;
 mod grants;
 mod guard_rails;
@@ -41,6 +42,7 @@ use crate::states::{self, Action};
 pub(crate) use aliases::check_name as check_alias_name;
 pub use approvals::ApprovalRules;
 pub use background::DueKeys;
+pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::unknown_key;
 pub use kms_api::Caller;

@@ -18,6 +18,7 @@ use super::hub::Hub;
 use super::writer::{Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
 use crate::audit::{AuditLog, service};
+use crate::metrics::Metrics;
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
 
 /// What is done about a store that the counter does not vouch for.
@@ -132,6 +133,8 @@ pub(super) fn assemble(
         Some(_) => Sink::Outbox,
         None => Sink::Off,
     };
+    let metrics = Metrics::default();
+    metrics.counter_is(counter);
     Ok(Shared {
         config,
         kms: RwLock::new(Current {
@@ -162,6 +165,7 @@ pub(super) fn assemble(
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         outside: Default::default(),
+        metrics,
         last_failure: Mutex::new(None),
     })
 }

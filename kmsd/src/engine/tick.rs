@@ -36,6 +36,7 @@ impl Shared {
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
+            self.count_failure(error);
             self.log_failure(error);
         }
         result

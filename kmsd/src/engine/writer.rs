@@ -152,6 +152,7 @@ impl Shared {
     fn prove(&self, writer: &mut Writer) -> Result<(), ApiError> {
         self.unproved.store(true, Ordering::SeqCst);
         self.increment(writer).map_err(|error| {
+            self.count_failure(&error);
             tracing::error!(%error, "the rollback counter could not be advanced");
             ApiError::new(
                 ErrorCode::DependencyTimeout,
@@ -225,6 +226,7 @@ impl Shared {
         let generation = self.kms.read().snapshot().meta().generation;
         if generation > writer.counter {
             writer.counter = writer.sealer.increment(&writer.enrollment)?;
+            self.metrics.counter_advanced(writer.counter);
             writer.anchored = Instant::now();
         }
         if writer.counter > generation {
@@ -302,8 +304,15 @@ impl Shared {
         meta
     }
 
+    /// Counts a failure for the metrics.
+    pub(super) fn count_failure(&self, error: &EngineError) {
+        let (kind, sealer) = super::gauges::failure(error);
+        self.metrics.failed(kind, sealer);
+    }
+
     /// Logs a failure and turns it into what the caller may know.
     pub(super) fn report(&self, error: &EngineError) -> ApiError {
+        self.count_failure(error);
         tracing::error!(%error, next_step = error.next_step(), "a change could not be carried out");
         if self.closed.load(Ordering::SeqCst) {
             return ApiError::new(ErrorCode::ServiceUnavailable, "kmsd is shutting down.");
