@@ -86,6 +86,12 @@ pub enum Command {
     Audit(AuditArgs),
     /// Policies of users, groups, units and roles, guard rails, and the policy files.
     Iam(IamArgs),
+    /// Change a policy or a key past every policy, while kmsd is stopped (runs the kmsd program).
+    #[command(disable_help_flag = true)]
+    BreakGlass(Passed),
+    /// Shares of the recovery key (runs the kmsd program).
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
     /// List the exit codes.
     ExitCodes,
 }
@@ -265,6 +271,14 @@ pub enum TpmCommand {
     /// Remove this store's enrolment from the TPM. Only the recovery key opens the store then.
     #[command(disable_help_flag = true)]
     Unenroll(Passed),
+}
+
+/// `kmsctl recovery …`: the arguments are passed to kmsd as they are (`kmsd split-recovery --help`).
+#[derive(Debug, Subcommand)]
+pub enum RecoveryCommand {
+    /// Split the recovery key into shares, some of which give it back.
+    #[command(disable_help_flag = true)]
+    Split(Passed),
 }
 
 /// Arguments for another program.

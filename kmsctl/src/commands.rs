@@ -3,7 +3,7 @@
 use kms_api::{DescribeKeyRequest, KeyMetadata};
 
 use crate::Context;
-use crate::args::Command;
+use crate::args::{Command, RecoveryCommand};
 use crate::exit::{self, Exit, Failure};
 
 pub(crate) mod access;
@@ -43,6 +43,10 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
         Command::Iam(args) => iam::run(args, context),
+        Command::BreakGlass(args) => tpm::pass("break-glass", &args.arguments, context),
+        Command::Recovery(RecoveryCommand::Split(args)) => {
+            tpm::pass("split-recovery", &args.arguments, context)
+        }
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
     };
     done.map(|()| Exit::Success)

@@ -7,6 +7,10 @@ use kms_seal::Profile;
 
 use crate::exit;
 
+mod break_glass;
+
+pub use break_glass::{BreakGlassAction, BreakGlassArgs, SplitArgs};
+
 /// A key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
 ///
 /// Without a command it serves requests until it is told to end.
@@ -49,6 +53,10 @@ pub enum Command {
     Unenroll(UnenrollArgs),
     /// Show the TPM, or the software sealer.
     TpmStatus,
+    /// Change a policy or a key past every policy, while kmsd is stopped. It is recorded.
+    BreakGlass(BreakGlassArgs),
+    /// Split the recovery key into shares, some of which give it back.
+    SplitRecovery(SplitArgs),
     /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
     #[command(hide = true)]
     Offline(OfflineArgs),
@@ -91,8 +99,16 @@ pub struct EnrollArgs {
 #[derive(Debug, Args)]
 pub struct RecoveryArgs {
     /// Read the recovery key from this file instead of asking for it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub recovery_from: Option<PathBuf>,
+    /// Read a share of the recovery key from this file; once for each share.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "recovery_from"
+    )]
+    pub recovery_share: Vec<PathBuf>,
 }
 
 /// `kmsd approve`.
@@ -132,9 +148,9 @@ pub struct OfflineArgs {
     /// The socket to make, in an empty directory that only this user may enter.
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
-    /// Open the store with the recovery key in this file, without a TPM.
-    #[arg(long, value_name = "FILE")]
-    pub recovery_from: Option<PathBuf>,
+    /// Open the store with this recovery key, without a TPM.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 }
 
 #[cfg(test)]

@@ -11,15 +11,19 @@ use crate::exit::Failure;
 use crate::{storage, terminal, world};
 
 mod approve;
+mod break_glass;
 mod files;
 mod offline;
 mod recovery;
+mod shares;
 mod tpm_status;
 mod unenroll;
 
 pub(crate) use approve::{approve, parse_pcr};
+pub(crate) use break_glass::break_glass;
 use files::Ownership;
 pub(crate) use offline::offline;
+pub(crate) use shares::split;
 pub(crate) use tpm_status::tpm_status;
 pub(crate) use unenroll::unenroll;
 
@@ -149,8 +153,8 @@ pub(crate) fn accept_rollback(
 }
 
 fn recovery_key(args: &RecoveryArgs) -> Result<RecoveryPrivateKey, Failure> {
-    match &args.recovery_from {
-        Some(path) => recovery::read(path),
+    match recovery::given(args)? {
+        Some(key) => Ok(key),
         None => recovery::ask(),
     }
 }

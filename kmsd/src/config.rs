@@ -17,7 +17,7 @@ mod place;
 #[cfg(test)]
 mod tests;
 
-pub use approval::Approval;
+pub use approval::{Approval, BreakGlass};
 pub use identity::{Identity, Rule, ServiceUser};
 pub use metrics::Metrics;
 

@@ -14,6 +14,7 @@ mod access;
 mod approve;
 mod audit;
 mod block_on;
+mod break_glass;
 mod enroll;
 mod error;
 mod gauges;
@@ -47,7 +48,8 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 pub use approve::approve;
-pub use enroll::{EnrollReport, RollbackReport, accept_rollback, enroll, recover};
+pub use break_glass::{Opened, Reason, break_glass, obstacles};
+pub use enroll::{EnrollReport, RollbackReport, accept_rollback, check_recovery, enroll, recover};
 pub use error::EngineError;
 pub(crate) use gauges::Gauges;
 pub use hub::InFlight;

@@ -83,6 +83,15 @@ impl Failure {
         }
     }
 
+    /// Nobody confirmed a change past the policies.
+    pub(crate) fn unbroken(message: impl Into<String>) -> Self {
+        Self {
+            status: UNCONFIRMED,
+            message: message.into(),
+            next_step: "Run it in a terminal and type yes, or give --yes.".into(),
+        }
+    }
+
     /// Prints it on standard error.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if json {

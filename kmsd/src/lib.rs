@@ -99,6 +99,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Approve(args)) => commands::approve(&config, args, cli.json),
         Some(Command::Unenroll(args)) => commands::unenroll(&config, args, cli.json),
         Some(Command::Offline(args)) => commands::offline(&config, args),
+        Some(Command::BreakGlass(args)) => commands::break_glass(&config, args, cli.json),
+        Some(Command::SplitRecovery(args)) => commands::split(&config, args, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

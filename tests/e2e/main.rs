@@ -10,6 +10,7 @@
 mod audit;
 mod bad_input;
 mod boto3;
+mod break_glass;
 mod deletion_rollback;
 mod grants;
 mod import;
@@ -20,6 +21,7 @@ mod places;
 mod real_input;
 mod rescue;
 mod rotation;
+mod shares;
 mod two_keys;
 
 use kms_tests::require;

@@ -3,6 +3,7 @@
 mod aliases;
 mod approvals;
 mod background;
+mod break_glass;
 mod counts;
 mod crypto;
 mod grants;
@@ -42,6 +43,7 @@ use crate::states::{self, Action};
 pub(crate) use aliases::check_name as check_alias_name;
 pub use approvals::ApprovalRules;
 pub use background::DueKeys;
+pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::unknown_key;

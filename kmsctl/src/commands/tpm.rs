@@ -1,5 +1,6 @@
 //! `kmsctl tpm …`: hands over to the kmsd program, the only one that talks to the TPM.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +18,11 @@ pub(super) fn run(command: &TpmCommand, context: &Context) -> Result<(), Failure
         TpmCommand::AcceptRollback(passed) => ("accept-rollback", passed),
         TpmCommand::Unenroll(passed) => ("unenroll", passed),
     };
+    pass(name, arguments, context)
+}
+
+/// Becomes the kmsd program with this command and these arguments.
+pub(super) fn pass(name: &str, arguments: &[OsString], context: &Context) -> Result<(), Failure> {
     let program = kmsd();
     let mut process = Command::new(&program);
     process.arg(name).args(arguments);

@@ -43,8 +43,8 @@ fn open(
     directory: &Path,
     private: &Path,
 ) -> Result<Offline, Failure> {
-    let opener = match &args.recovery_from {
-        Some(path) => Opener::Recovery(recovery::read(path)?),
+    let opener = match recovery::given(&args.recovery)? {
+        Some(key) => Opener::Recovery(key),
         None => Opener::Sealer(world::sealer(config)?, world::credential(config)?),
     };
     let clock = world::clock(config)?;

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use kms_crypto::RecoveryPrivateKey;
+use kms_crypto::{RecoveryPrivateKey, RecoveryShare};
 use zeroize::Zeroizing;
 
 use super::files::{self, Made};
-use crate::cli::EnrollArgs;
+use super::shares;
+use crate::cli::{EnrollArgs, RecoveryArgs};
 use crate::exit::Failure;
 use crate::terminal;
 
@@ -122,15 +123,27 @@ pub(super) fn read(path: &Path) -> Result<RecoveryPrivateKey, Failure> {
     })
 }
 
-/// Asks for a recovery key.
+/// The recovery key that the arguments name, if they name one.
+pub(super) fn given(args: &RecoveryArgs) -> Result<Option<RecoveryPrivateKey>, Failure> {
+    match &args.recovery_from {
+        Some(path) => read(path).map(Some),
+        None if args.recovery_share.is_empty() => Ok(None),
+        None => shares::read(&args.recovery_share).map(Some),
+    }
+}
+
+/// Asks for a recovery key, or for shares of it one by one.
 pub(super) fn ask() -> Result<RecoveryPrivateKey, Failure> {
     if !terminal::is_interactive() {
         return Err(Failure::recovery(
             "the recovery key has to be typed, and nobody is at a terminal",
-            "Run it in a terminal, or name a file with --recovery-from.",
+            "Run it in a terminal, or name files with --recovery-from or --recovery-share.",
         ));
     }
-    let line = terminal::ask("Recovery key: ")?;
+    let line = terminal::ask("Recovery key, or a share of it: ")?;
+    if let Ok(first) = RecoveryShare::from_text(&line) {
+        return shares::ask_more(first);
+    }
     RecoveryPrivateKey::from_text(&line).map_err(|e| {
         Failure::recovery(
             format!("that is not a recovery key: {e}"),

@@ -18,6 +18,19 @@ pub struct Approval {
     pub approvers: Vec<String>,
     /// Hours that a request waits for its approvals.
     pub lifetime_hours: u32,
+    /// What `kmsd break-glass` needs to change something.
+    pub break_glass: BreakGlass,
+}
+
+/// What opens the store for `kmsd break-glass`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BreakGlass {
+    /// The TPM, or the recovery key.
+    #[default]
+    Sealer,
+    /// The recovery key, as a rule in shares of several keepers, whether or not the TPM opens the store.
+    Shares,
 }
 
 impl Default for Approval {
@@ -27,6 +40,7 @@ impl Default for Approval {
             required: 2,
             approvers: Vec::new(),
             lifetime_hours: 24,
+            break_glass: BreakGlass::Sealer,
         }
     }
 }

@@ -352,8 +352,24 @@ fn remove_former(sealer: &mut dyn RootSealer, record: &[u8]) {
     }
 }
 
+/// Checks that a recovery private key is the one of this store: its public half is a recipient there.
+///
+/// # Errors
+/// There is no store, or it has another recovery key.
+pub fn check_recovery(
+    config: &EngineConfig,
+    recovery: &RecoveryPrivateKey,
+) -> Result<(), EngineError> {
+    let (_lock, mut storage) = open_storage(&config.directory)?;
+    let (_, snapshot) = load(&mut storage, config)?;
+    if recovery_public(&snapshot.meta().recovery_public.0)? == recovery.public_key()? {
+        return Ok(());
+    }
+    Err(EngineError::WrongRecoveryKey(config.directory.clone()))
+}
+
 /// The recovery key opens this domain key, now.
-fn prove_recovery(
+pub(super) fn prove_recovery(
     meta: &MetaRow,
     row: &DomainRow,
     recovery: &RecoveryPrivateKey,

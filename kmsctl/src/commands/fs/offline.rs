@@ -30,6 +30,14 @@ pub struct KeySource {
     /// its host can be read with it, too.
     #[arg(long, value_name = "FILE", requires = "store")]
     pub recovery_key: Option<PathBuf>,
+    /// The same with a share of the recovery key; once for each share.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "store",
+        conflicts_with = "recovery_key"
+    )]
+    pub recovery_share: Vec<PathBuf>,
     /// The configuration of kmsd, for its TPM and credential, if it is not at its default place.
     #[arg(long, value_name = "FILE", requires = "store")]
     pub config: Option<PathBuf>,
@@ -85,6 +93,9 @@ impl Kmsd {
         }
         if let Some(key) = &source.recovery_key {
             command.arg("--recovery-from").arg(key);
+        }
+        for share in &source.recovery_share {
+            command.arg("--recovery-share").arg(share);
         }
         if context.output.is_json() {
             command.arg("--json");
