@@ -8,11 +8,13 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::access::{GuardRailArgs, KeyPolicyCommand, TagArgs, UntagArgs, WhoCanArgs};
 use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
+use crate::commands::events::EventsArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::policy::PolicyArgs;
+use crate::commands::usage::UsageArgs;
 use crate::commands::why::WhyArgs;
 use crate::exit;
 
@@ -86,6 +88,10 @@ pub enum Command {
     Audit(AuditArgs),
     /// Policies of users, groups, units and roles, guard rails, and the policy files.
     Iam(IamArgs),
+    /// Show what kmsd tells of: rotations, deletions, bursts of denials and the like.
+    Events(EventsArgs),
+    /// Count calls from the audit log, and estimate what they would have cost at AWS.
+    Usage(UsageArgs),
     /// Change a policy or a key past every policy, while kmsd is stopped (runs the kmsd program).
     #[command(disable_help_flag = true)]
     BreakGlass(Passed),

@@ -11,6 +11,7 @@ mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
 mod crypt;
+pub(crate) mod events;
 pub(crate) mod fs;
 pub(crate) mod grant;
 pub(crate) mod iam;
@@ -20,6 +21,7 @@ pub(crate) mod policy;
 mod simulate;
 mod status;
 mod tpm;
+pub(crate) mod usage;
 mod whoami;
 pub(crate) mod why;
 
@@ -43,6 +45,8 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),
         Command::Iam(args) => iam::run(args, context),
+        Command::Events(args) => events::run(args, context),
+        Command::Usage(args) => usage::run(args, context),
         Command::BreakGlass(args) => tpm::pass("break-glass", &args.arguments, context),
         Command::Recovery(RecoveryCommand::Split(args)) => {
             tpm::pass("split-recovery", &args.arguments, context)

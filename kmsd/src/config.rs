@@ -11,6 +11,7 @@ pub use audit::Audit;
 
 mod approval;
 mod audit;
+mod events;
 pub(crate) mod identity;
 mod metrics;
 mod place;
@@ -18,6 +19,7 @@ mod place;
 mod tests;
 
 pub use approval::{Approval, BreakGlass};
+pub use events::Events;
 pub use identity::{Identity, Rule, ServiceUser};
 pub use metrics::Metrics;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub approval: Approval,
     /// What is logged, and how.
     pub log: Log,
+    /// Who is told of what happens.
+    pub events: Events,
     /// Where metrics are given out.
     pub metrics: Metrics,
     /// For tests only.
@@ -392,6 +396,7 @@ impl Config {
         })?;
         self.approval.check()?;
         self.metrics.check()?;
+        self.events.check()?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

@@ -17,6 +17,7 @@ mod block_on;
 mod break_glass;
 mod enroll;
 mod error;
+mod events;
 mod gauges;
 mod hub;
 mod lease;
@@ -59,6 +60,7 @@ pub use unenroll::unenroll;
 use writer::Writer;
 
 use crate::audit::{AuditConfig, AuditLog, AuditStatus, service};
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::service::{Refused, Reply};
 use audit::{Sink, Trace};
@@ -124,6 +126,7 @@ struct Shared {
     closed: AtomicBool,
     outside: policies::Outside,
     metrics: Metrics,
+    events: Events,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
 }
@@ -209,6 +212,10 @@ impl Engine {
             }
             Ok(Outcome::Host) => {
                 drop(in_flight);
+                if let Request::WaitForEvents(request) = &request {
+                    let response = shared.wait_for_events(request).await?;
+                    return Ok(response.into());
+                }
                 // Reads files.
                 let reading = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || reading.look_up(&request));
@@ -317,6 +324,7 @@ impl Engine {
     /// Ends every wait for services, so that kmsd can end: the calls that wait are told so.
     pub fn end_waits(&self) {
         self.shared.hub.end();
+        self.shared.events.end();
     }
 
     /// What `GetStatus` says.

@@ -19,6 +19,7 @@ pub mod clock;
 mod commands;
 pub mod config;
 pub mod engine;
+mod events;
 pub mod exit;
 pub mod listen;
 pub mod log;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::events::Hook;
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
@@ -106,6 +107,7 @@ async fn live(
     let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
     tokio::spawn(policies(engine.clone(), stopping.clone()));
     tokio::spawn(names(Arc::clone(&auth), engine.clone(), stopping.clone()));
+    tell(config, &engine)?;
     let watched = metrics::serve::open(&config.metrics).await?;
     let watched = tokio::spawn(metrics::serve::run(
         watched,
@@ -133,6 +135,39 @@ async fn live(
     waits.abort();
     let _ = watched.await;
     result.map_err(|e| system("the socket", &e))
+}
+
+/// Derives events from the records of the log, for those who listen and for the program of `events.exec`.
+fn tell(config: &Config, engine: &Engine) -> Result<(), Failure> {
+    let Some(log) = engine.audit_log() else {
+        return Ok(());
+    };
+    let hook = match &config.events.exec {
+        Some(program) => {
+            let limit = Duration::from_secs(config.events.exec_timeout);
+            Some(Hook::start(program, limit).map_err(|e| system("a thread", &e))?)
+        }
+        None => None,
+    };
+    let (bursts, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let observer = engine.events().observer(
+        engine.scope(),
+        config.events.denial_burst,
+        hook,
+        move |record| {
+            let _ = bursts.send(record);
+        },
+    );
+    log.observe(Box::new(observer));
+    engine.events().begin(log.durable().head.size);
+    let engine = engine.clone();
+    // Not on the log's own thread: that one is what writes it down.
+    tokio::spawn(async move {
+        while let Some(record) = seen.recv().await {
+            engine.record_event(record);
+        }
+    });
+    Ok(())
 }
 
 /// Waits for the signals: TERM and INT end kmsd, HUP has it read the policy files again.

@@ -98,6 +98,19 @@ fn a_key_that_locks_everyone_out_gets_a_policy_again() {
     assert_eq!(obstacles(&world), []);
     world.daemon.start();
     world.call("DisableKey", &json!({ "KeyId": locked }));
+    // The record is in the log now, with the reason.
+    let event = done["EventId"].as_str().unwrap();
+    let found = world
+        .kmsctl(&["--json", "audit", "search", "--event", event])
+        .ok();
+    for text in [
+        "BreakGlass",
+        REASON[1],
+        "ReplaceKeyPolicy",
+        "left-the-company",
+    ] {
+        assert!(found.stdout.contains(text), "{text} in {}", found.stdout);
+    }
 }
 
 #[test]

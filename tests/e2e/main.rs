@@ -12,6 +12,7 @@ mod bad_input;
 mod boto3;
 mod break_glass;
 mod deletion_rollback;
+mod events;
 mod grants;
 mod import;
 mod kmsd_crash;

@@ -35,9 +35,39 @@ requests! {
         /// From the page before.
         marker: Option<String> = "Marker" opt_text(Text::len(1, 64));
     }
+
+    /// Waits for events.
+    #[derive(Default)]
+    WaitForEventsRequest {
+        /// `NextMarker` of the answer before: events after it are wanted. Without it nothing is waited for: the answer says from
+        /// where to listen.
+        marker: Option<String> = "Marker" opt_text(Text::len(1, 20));
+        /// Longest wait in milliseconds, 0 to 60000; 20000 when absent.
+        timeout_ms: Option<u32> = "TimeoutMs" opt_int(0, 60_000);
+        /// Most events of an answer, 1 to 1000; 100 when absent.
+        limit: Option<u32> = "Limit" opt_int(1, 1000);
+    }
 }
 
 responses! {
+    /// An event.
+    NotifiedEvent {
+        /// Number of its record in the audit log.
+        sequence: u64,
+        /// The event in the shape of Amazon EventBridge.
+        event: serde_json::Value,
+    }
+
+    /// Events, oldest first; none when the wait was over.
+    WaitForEventsResponse {
+        /// The events.
+        events: Vec<NotifiedEvent>,
+        /// Where to go on.
+        next_marker: String,
+        /// There may have been more after `Marker`, before these, which are no longer kept: they are in the audit log.
+        missed: bool,
+    }
+
     /// How the audit log stands.
     GetAuditHeadResponse {
         /// Number of records on disk.

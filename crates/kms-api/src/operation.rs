@@ -177,6 +177,7 @@ operations! {
         GetStatus(GetStatusRequest) -> GetStatusResponse;
         GetAuditHead(GetAuditHeadRequest) -> GetAuditHeadResponse;
         LookupEvents(LookupEventsRequest) -> LookupEventsResponse;
+        WaitForEvents(WaitForEventsRequest) -> WaitForEventsResponse;
         CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
         DescribeGrants(DescribeGrantsRequest) -> DescribeGrantsResponse;
         GetCallerIdentity(GetCallerIdentityRequest) -> GetCallerIdentityResponse;
@@ -228,6 +229,7 @@ impl Request {
             | Self::GetStatus(_)
             | Self::GetAuditHead(_)
             | Self::LookupEvents(_)
+            | Self::WaitForEvents(_)
             | Self::GetCallerIdentity(_)
             | Self::ReloadPolicies(_)
             | Self::AcquireLease(_)

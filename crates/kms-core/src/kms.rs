@@ -249,7 +249,9 @@ impl Kms {
             Request::GetPolicy(r) => self.get_policy(auth, r, world),
             Request::DescribeVolume(r) => self.describe_volume(auth, r),
             Request::ListVolumes(r) => self.list_volumes(auth, r),
-            Request::GetAuditHead(_) | Request::LookupEvents(_) => Ok(Outcome::Host),
+            Request::GetAuditHead(_) | Request::LookupEvents(_) | Request::WaitForEvents(_) => {
+                Ok(Outcome::Host)
+            }
             Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(auth, world)))),
             Request::PutKeyPolicy(r) => self.put_key_policy(auth, r, caller, world),
             Request::GetKeyPolicy(r) => self.get_key_policy(auth, r),

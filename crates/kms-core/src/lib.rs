@@ -17,6 +17,7 @@ pub mod clock;
 pub mod domain;
 pub mod entropy;
 pub mod epoch;
+pub mod events;
 pub mod grants;
 pub mod ids;
 pub mod kms;
@@ -29,6 +30,7 @@ pub mod setmac;
 pub mod snapshot;
 pub mod states;
 pub mod storage;
+pub mod usage;
 
 pub use authz::{Authorized, Basis, DenyBasis, Handled, Verdict};
 pub use clock::{Clock, Now};

@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 mod events;
 mod files;
 mod proof;
-mod source;
+pub(super) mod source;
 mod verify;
 mod when;
 

@@ -262,6 +262,7 @@ impl Shared {
                     directory: log.directory().display().to_string(),
                 }))
             }
+            Request::WaitForEvents(request) => self.events_now(request),
             Request::LookupEvents(request) => {
                 let (_, head) = log.head();
                 audit::search::search(log.directory(), head.size, request)

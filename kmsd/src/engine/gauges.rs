@@ -2,9 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use kms_core::ids::Scope;
 use kms_core::kms::Counts;
 
 use super::{Engine, EngineError};
+use crate::events::Events;
 use crate::metrics::Metrics;
 
 /// A look at the engine.
@@ -44,6 +46,16 @@ impl Engine {
             sealer_kind: shared.host.sealer.kind.clone(),
             sealer_device: shared.host.sealer.device.clone(),
         }
+    }
+
+    /// The newest events.
+    pub(crate) fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Account and Region.
+    pub(crate) fn scope(&self) -> Scope {
+        self.shared.kms.read().snapshot().meta().scope.clone()
     }
 
     /// What is counted of this engine.

@@ -18,6 +18,7 @@ use super::hub::Hub;
 use super::writer::{Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
 use crate::audit::{AuditLog, service};
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
 
@@ -133,6 +134,7 @@ pub(super) fn assemble(
         Some(_) => Sink::Outbox,
         None => Sink::Off,
     };
+    let events = Events::new(0);
     let metrics = Metrics::default();
     metrics.counter_is(counter);
     Ok(Shared {
@@ -166,6 +168,7 @@ pub(super) fn assemble(
         closed: AtomicBool::new(false),
         outside: Default::default(),
         metrics,
+        events,
         last_failure: Mutex::new(None),
     })
 }

@@ -13,6 +13,7 @@ use kms_crypto::RecoveryPublicKey;
 use super::audit::internal;
 use super::writer::{Anchor, Writer};
 use super::{EngineError, Shared};
+use crate::audit::service;
 
 /// Elapsed time is made durable at least this often.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -210,6 +211,8 @@ impl Shared {
                     "a {what} waits: the wall clock and the time known to have passed disagree about \
                      whether it is due; check the system's clock"
                 );
+                let arn = self.kms.read().snapshot().meta().scope.key_arn(key);
+                self.record_event(service("ClocksDisagree").key(arn).detail("waits", what));
             }
         }
         Ok(())

@@ -397,6 +397,7 @@ impl Kms {
             }
             R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
             R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
+            R::WaitForEvents(_) => Needs::local("kmsd:WaitForEvents", "audit".to_owned()),
             R::LookupEvents(_) => Needs::local("kmsd:LookupEvents", "audit".to_owned()),
             R::GetStatus(_) => Needs::any("kmsd:GetStatus"),
             R::ReloadPolicies(_) => Needs::any("kmsd:ReloadPolicies"),

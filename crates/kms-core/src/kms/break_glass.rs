@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kms_api::{ApiError, ErrorCode};
 
 use super::Kms;
-use super::keys::default_policy;
+use super::policies::default_policy;
 use crate::ids::KeyReference;
 use crate::policy::{
     ConditionKey, Context, Decision, Effect, Policy, PolicyKind, Query, StatementRef, Values,

@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 const PAGE: u32 = 500;
 
 /// Where events come from.
-pub(super) enum Source<'a> {
+pub(in crate::commands) enum Source<'a> {
     /// A running kmsd.
     Daemon(&'a Client),
     /// Files in a directory.
@@ -20,15 +20,15 @@ pub(super) enum Source<'a> {
 }
 
 /// An event: as it was read, and what it says.
-pub(super) struct Event {
-    pub(super) line: Line,
-    pub(super) text: String,
+pub(in crate::commands) struct Event {
+    pub(in crate::commands) line: Line,
+    pub(in crate::commands) text: String,
 }
 
 impl Source<'_> {
     /// Hands every event that is wanted to `each`, until it says that it has enough. `from`: the number of the first one
     /// that is looked at, in the chosen order.
-    pub(super) fn each(
+    pub(in crate::commands) fn each(
         &self,
         filter: &Filter,
         oldest_first: bool,
