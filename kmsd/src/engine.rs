@@ -44,7 +44,9 @@ use kms_api::{
 use kms_core::audit::Record;
 use kms_core::kms::{HostStatus, Settings, World};
 use kms_core::relevance::takes_away;
-use kms_core::{Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy};
+use kms_core::{
+    Basis, Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy, Verdict,
+};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -191,7 +193,9 @@ impl Engine {
             outcome,
             in_flight,
             epoch,
+            ends_ms,
         } = shared.evaluate(trace.as_deref(), &request, &caller)?;
+        let known = (epoch, ends_ms);
         let takes_away = takes_away(&request);
         match outcome {
             Ok(_) if matches!(request, Request::ReloadPolicies(_)) => {
@@ -200,10 +204,10 @@ impl Engine {
             }
             Ok(Outcome::Use(usage)) => {
                 let response = usage.run(&shared.provider).await?;
-                Ok(shared.reply(response, &caller, in_flight, epoch))
+                Ok(shared.reply(response, &caller, in_flight, known))
             }
             Ok(Outcome::Reply(response)) if !takes_away => {
-                Ok(shared.reply(*response, &caller, in_flight, epoch))
+                Ok(shared.reply(*response, &caller, in_flight, known))
             }
             Ok(Outcome::Lease(lease)) => {
                 // It holds nothing that could be taken away, and may wait for long.
@@ -233,6 +237,7 @@ impl Engine {
             }
             Ok(change) => {
                 drop(in_flight);
+                let revoked = revoked(&request);
                 let writing = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || {
                     writing.change(trace.as_deref(), change, &request, |kms, world| {
@@ -250,7 +255,7 @@ impl Engine {
                     Some(settling) => Some(shared.hub.settle(settling).await?),
                     None => None,
                 };
-                Ok(shared.done(done.response, leases))
+                Ok(shared.done(done.response, leases, revoked.as_deref()))
             }
         }
     }
@@ -291,7 +296,9 @@ impl Engine {
                     Some(settling) => Some(shared.hub.settle_blocking(settling)?),
                     None => None,
                 };
-                Ok(shared.done(done.response, leases).response)
+                Ok(shared
+                    .done(done.response, leases, revoked(request).as_deref())
+                    .response)
             }
         }
     }
@@ -369,6 +376,8 @@ struct Evaluated {
     outcome: Result<Outcome, ApiError>,
     in_flight: InFlight,
     epoch: u64,
+    /// Milliseconds until what allowed it ends by itself.
+    ends_ms: Option<u64>,
 }
 
 /// A change that was made, or was made already.
@@ -376,6 +385,15 @@ struct Done {
     response: Response,
     /// What has to be waited for before the answer, without the writer.
     settling: Option<Settling>,
+}
+
+/// The grant that a request takes away, where it names it.
+fn revoked(request: &Request) -> Option<String> {
+    match request {
+        Request::RevokeGrant(request) => Some(request.grant_id.clone()),
+        Request::RetireGrant(request) => request.grant_id.clone(),
+        _ => None,
+    }
 }
 
 /// Whether an error may mean that the same request has been carried out before.
@@ -414,12 +432,19 @@ impl Shared {
     }
 
     /// The answer to a request that changed nothing. It stays registered until it is handed over.
-    fn reply(&self, response: Response, caller: &Caller, in_flight: InFlight, epoch: u64) -> Reply {
+    fn reply(
+        &self,
+        response: Response,
+        caller: &Caller,
+        in_flight: InFlight,
+        (epoch, ends_ms): (u64, Option<u64>),
+    ) -> Reply {
         let reliance = caller.lease.as_deref().map(|lease| {
             let uid = caller.via.as_ref().map_or(caller.uid, |via| via.uid);
+            let left = self.hub.reliance(lease, uid).unwrap_or(0);
             Reliance {
                 epoch,
-                milliseconds: self.hub.reliance(lease, uid).unwrap_or(0),
+                milliseconds: ends_ms.map_or(left, |ends| ends.min(left)),
             }
         });
         Reply {
@@ -431,9 +456,17 @@ impl Shared {
     }
 
     /// The answer to a change that nobody has to be waited for any more.
-    fn done(&self, response: Response, leases: Option<LeaseReport>) -> Reply {
+    fn done(
+        &self,
+        response: Response,
+        leases: Option<LeaseReport>,
+        revoked: Option<&str>,
+    ) -> Reply {
         if let Some(report) = &leases {
             self.note(report);
+        }
+        if let Some(grant) = revoked {
+            self.kms.write().forget_revoked(grant);
         }
         Reply {
             leases,
@@ -457,10 +490,6 @@ impl Shared {
                     .detail("acknowledged", report.acknowledged)
                     .detail("labels", report.labels.clone()),
             );
-        }
-        let forgets = self.kms.read().snapshot().has_revoked(report.epoch);
-        if forgets {
-            self.kms.write().forget_revoked(report.epoch);
         }
     }
 
@@ -493,7 +522,19 @@ impl Shared {
         if let Some(trace) = trace {
             trace.judged(&kms, &handled);
         }
+        // Nobody relies on a temporary grant beyond its end.
+        let ends_ms = match &handled.verdict {
+            Verdict::Allowed(Basis::Grant { id }) if caller.lease.is_some() => {
+                let mut keys = handled.keys.iter().flatten();
+                let grant = keys.find_map(|key| kms.snapshot().grants().get(*key, id));
+                grant
+                    .and_then(|row| row.ends)
+                    .map(|ends| ends.left_ms(world.now))
+            }
+            _ => None,
+        };
         Ok(Evaluated {
+            ends_ms,
             outcome: handled.outcome,
             in_flight,
             epoch: kms.snapshot().meta().authorization_epoch,

@@ -77,7 +77,8 @@ pub(crate) fn lower_first(name: &str) -> String {
 
 /// Whether the operation changes nothing. A use of a key counts as such, as in CloudTrail.
 pub(crate) fn is_read_only(operation: &str) -> bool {
-    const PREFIXES: [&str; 16] = [
+    const PREFIXES: [&str; 17] = [
+        "Acknowledge",
         "Describe",
         "List",
         "Get",

@@ -111,6 +111,14 @@ impl Due {
         }
     }
 
+    /// Milliseconds until the first of the two clocks reaches it.
+    pub fn left_ms(&self, now: Now) -> u64 {
+        let wall = self.wall_ms.saturating_sub(now.wall_ms);
+        u64::try_from(wall)
+            .unwrap_or(0)
+            .min(self.elapsed_ms.saturating_sub(now.elapsed_ms))
+    }
+
     /// Compares with the present.
     pub fn at(&self, now: Now) -> Dueness {
         match (

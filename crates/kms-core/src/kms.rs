@@ -186,9 +186,9 @@ impl Kms {
         }
     }
 
-    /// Every service has heard of `epoch`: see [`Snapshot::recently_revoked`].
-    pub fn forget_revoked(&mut self, epoch: u64) {
-        self.snapshot.forget_revoked(epoch);
+    /// Whoever revoked a grant is told so: see [`Snapshot::recently_revoked`].
+    pub fn forget_revoked(&mut self, grant: &str) {
+        self.snapshot.forget_revoked(grant);
     }
 
     /// Evaluates a request: whether it is allowed, then what it does. Nothing changes by this: the outcome says what is

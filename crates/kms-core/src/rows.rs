@@ -167,13 +167,18 @@ pub struct MetaRow {
     pub revoked: Vec<RevokedGrant>,
 }
 
-/// A grant that is gone, until every service has heard of it.
+/// A grant that is gone, until whoever revoked it has been told so; at most for [`RevokedGrant::KEPT_MS`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevokedGrant {
     /// Id of its row.
     pub id: String,
-    /// The authorisation epoch without it.
-    pub epoch: u64,
+    /// Elapsed time of the revocation, milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl RevokedGrant {
+    /// How long it is kept for a caller who was told nothing, for example because kmsd ended: ten minutes.
+    pub const KEPT_MS: u64 = 600_000;
 }
 
 /// Where the audit log ended.

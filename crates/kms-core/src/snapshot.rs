@@ -157,14 +157,11 @@ impl Snapshot {
         self.meta.revoked.iter().any(|row| row.id == id)
     }
 
-    /// Whether grants are remembered that were revoked by `epoch`.
-    pub fn has_revoked(&self, epoch: u64) -> bool {
-        self.meta.revoked.iter().any(|row| row.epoch <= epoch)
-    }
-
-    /// Every service has heard of `epoch`: grants that were revoked by then are simply gone.
-    pub(crate) fn forget_revoked(&mut self, epoch: u64) {
-        self.meta.revoked.retain(|row| row.epoch > epoch);
+    /// Whoever revoked the grant is told that it is done: from now on it is simply gone.
+    pub(crate) fn forget_revoked(&mut self, grant: &str) {
+        self.meta
+            .revoked
+            .retain(|row| row.id.rsplit('/').next() != Some(grant));
     }
 
     /// A lease.

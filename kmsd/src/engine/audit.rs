@@ -68,9 +68,9 @@ impl Trace {
     }
 
     /// The record of a change that is about to be committed.
-    fn committing(&self, response: &Response) -> Option<Record> {
+    fn committing(&self, result: Result<&Response, &ApiError>) -> Option<Record> {
         let mut record = self.state.lock().record.clone()?;
-        record.answered(Ok(response));
+        record.answered(result);
         Some(record)
     }
 
@@ -277,7 +277,8 @@ impl Shared {
         if matches!(self.audit, Sink::Off) {
             return Vec::new();
         }
-        let asked = trace.and_then(|trace| trace.committing(&write.response));
+        let result = write.refusal.as_ref().map_or(Ok(&write.response), Err);
+        let asked = trace.and_then(|trace| trace.committing(result));
         let ended = match trace {
             Some(_) => Vec::new(),
             None => self.ended_grants(&write.changes),

@@ -12,6 +12,7 @@ use kms_core::rows::Table;
 use super::hub::News;
 use super::writer::Anchor;
 use super::{Engine, EngineError, Shared};
+use crate::audit;
 
 impl Engine {
     /// Something that decides what somebody is allowed has changed outside the catalogue, and is in force
@@ -122,8 +123,15 @@ impl Shared {
         }
         let gone = self.hub.run_out();
         for id in &gone {
-            let kms = self.kms.read();
-            if let Some(row) = kms.snapshot().lease(id) {
+            let row = self.kms.read().snapshot().lease(id).cloned();
+            if let Some(row) = row {
+                self.record_event(
+                    audit::service("LeaseExpired")
+                        .detail("leaseId", row.id.clone())
+                        .detail("label", row.label.clone())
+                        .detail("holder", row.holder.clone())
+                        .detail("uid", row.uid),
+                );
                 tracing::warn!(
                     lease = %row.id,
                     label = ?row.label,

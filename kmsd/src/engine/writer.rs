@@ -354,18 +354,20 @@ pub(super) fn encode(change: &Change) -> Result<RawChange, EngineError> {
     })
 }
 
-/// Grants that go are remembered until every service has heard of it, so that revoking one again in
-/// this time, perhaps after a lost answer, is no error.
+/// Grants that go are remembered until whoever revoked them is told so, which is when every service has heard of
+/// it: revoking one again in this time, perhaps after a lost answer, is no error.
 fn remember_revoked(meta: &mut MetaRow, changes: &[Change]) {
     /// More at a time are revoked by nobody who waits for the answers.
     const MOST: usize = 1024;
-    let epoch = meta.authorization_epoch;
+    let elapsed_ms = meta.elapsed.total_ms;
     let gone = changes.iter().filter_map(|change| match change {
         Change::Remove(Table::Grant, id) => Some(id.clone()),
         _ => None,
     });
     meta.revoked
-        .extend(gone.map(|id| RevokedGrant { id, epoch }));
+        .extend(gone.map(|id| RevokedGrant { id, elapsed_ms }));
+    let old = elapsed_ms.saturating_sub(RevokedGrant::KEPT_MS);
+    meta.revoked.retain(|row| row.elapsed_ms >= old);
     let excess = meta.revoked.len().saturating_sub(MOST);
     meta.revoked.drain(..excess);
 }

@@ -7,8 +7,10 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod approvals;
 mod enroll;
 mod life;
+mod revoke;
 
 use std::fs;
 use std::path::{Path, PathBuf};
