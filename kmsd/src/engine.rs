@@ -35,7 +35,7 @@ mod tests;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kms_api::{
@@ -61,7 +61,7 @@ pub use offline::{Offline, Opener};
 pub use unenroll::unenroll;
 use writer::Writer;
 
-use crate::audit::{AuditConfig, AuditLog, AuditStatus, service};
+use crate::audit::{AuditConfig, AuditLog, AuditStatus, Checkpoints, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::service::{Refused, Reply};
@@ -125,6 +125,10 @@ struct Shared {
     unproved: AtomicBool,
     hub: Arc<Hub>,
     audit: Sink,
+    /// Makes checkpoints of the audit log; `None` where there is no log, or the sealer cannot vouch.
+    checkpoints: Option<Checkpoints>,
+    /// Generation of the catalogue, for the checkpoints.
+    stored_generation: Arc<AtomicU64>,
     closed: AtomicBool,
     outside: policies::Outside,
     metrics: Metrics,
@@ -566,6 +570,10 @@ impl Shared {
         self.record_event(service("ServiceStopped"));
         if let Some(log) = self.audit.log() {
             log.close();
+        }
+        // After the last record, before the keys are gone.
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.close();
         }
         let anchored = self
             .anchor_all(&mut writer)

@@ -64,6 +64,10 @@ pub struct AuditConfig {
     pub journald: Option<PathBuf>,
     /// Whether a log that lacks records the catalogue knows of is gone on with.
     pub accept_gap: bool,
+    /// At the latest after this time there is a checkpoint over a new record.
+    pub checkpoint_interval: Duration,
+    /// A file to which each checkpoint is appended as well.
+    pub checkpoint_copy: Option<PathBuf>,
 }
 
 impl AuditConfig {
@@ -84,6 +88,8 @@ impl AuditConfig {
             min_free_bytes: 64 << 20,
             journald: None,
             accept_gap: false,
+            checkpoint_interval: Duration::from_secs(60),
+            checkpoint_copy: None,
         }
     }
 }

@@ -30,6 +30,10 @@ pub struct Audit {
     pub min_free_mib: u64,
     /// Whether records go to the journal of systemd too.
     pub journald: bool,
+    /// Seconds after which there is a checkpoint over a new record at the latest; each wears the TPM's memory a little.
+    pub checkpoint_interval: u64,
+    /// File to which each checkpoint is appended as well; it belongs on another machine.
+    pub checkpoint_copy: Option<PathBuf>,
 }
 
 impl Default for Audit {
@@ -44,6 +48,8 @@ impl Default for Audit {
             reserve_mib: 4,
             min_free_mib: 64,
             journald: false,
+            checkpoint_interval: 60,
+            checkpoint_copy: None,
         }
     }
 }
@@ -66,6 +72,16 @@ impl Audit {
         require(self.rotate_days <= 3650, "audit.rotate_days", || {
             "must be 0 to 3650".into()
         })?;
+        require(
+            (1..=86_400).contains(&self.checkpoint_interval),
+            "audit.checkpoint_interval",
+            || "must be 1 to 86400 seconds".into(),
+        )?;
+        if let Some(copy) = &self.checkpoint_copy {
+            require(copy.is_absolute(), "audit.checkpoint_copy", || {
+                "must be an absolute path".into()
+            })?;
+        }
         require(self.reserve_mib <= 1024, "audit.reserve_mib", || {
             "must be 0 to 1024".into()
         })?;
@@ -92,6 +108,8 @@ impl Config {
             reserve_bytes: audit.reserve_mib << 20,
             min_free_bytes: audit.min_free_mib << 20,
             journald: audit.journald.then(|| AuditConfig::JOURNAL.into()),
+            checkpoint_interval: Duration::from_secs(audit.checkpoint_interval),
+            checkpoint_copy: audit.checkpoint_copy.clone(),
             ..AuditConfig::new(self.audit_directory())
         })
     }

@@ -92,6 +92,7 @@ pub(super) fn enroll_with(
         return Err(EngineError::AlreadyEnrolled(directory.clone()));
     }
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
+    let enrollment = with_checkpoints(sealer, enrollment);
     let written = write_first(
         config,
         sealer,
@@ -222,6 +223,7 @@ pub fn recover(
     let public = recovery_public(&snapshot.meta().recovery_public.0)?;
 
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
+    let enrollment = with_checkpoints(sealer, enrollment);
     let result = (|| {
         // A store that comes without its log begins a new one, and says so in its first record.
         let head = snapshot.meta().audit_head.filter(|_| has_log(config));
@@ -335,6 +337,18 @@ pub fn accept_rollback(
         counter,
         accepted: writer.counter,
     })
+}
+
+/// The record with what vouches for checkpoints of the audit log, made here because making an NV index may need the owner's
+/// password. Without it the store works all the same, and a later start tries again.
+fn with_checkpoints(sealer: &mut dyn RootSealer, enrollment: Enrollment) -> Enrollment {
+    match sealer.prepare_checkpoints(&enrollment) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::warn!(%error, "the sealer cannot vouch for checkpoints of the audit log yet");
+            enrollment
+        }
+    }
 }
 
 /// Takes the former enrolment out of this TPM, if it is in this one. It would go on vouching for the

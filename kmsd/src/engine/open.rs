@@ -3,24 +3,30 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use kms_core::kms::HostStatus;
-use kms_core::rows::RawRow;
+use kms_core::rows::{RawRow, Row};
 use kms_core::storage::Storage;
-use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Snapshot};
-use kms_seal::{Credential, Enrollment, GenerationCheck, RootSealer, SealError, check_generation};
+use kms_core::{Change, Clock, DomainKeys, Kms, LocalProvider, Snapshot};
+use kms_seal::{
+    Checkpointer, Credential, Enrollment, GenerationCheck, RootSealer, SealError, check_generation,
+};
 use parking_lot::{Mutex, RwLock};
 
 use super::audit::Sink;
 use super::hub::Hub;
-use super::writer::{Writer, verified};
+use super::writer::{Anchor, Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
-use crate::audit::{AuditLog, service};
+use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
+
+/// What an administrator does who wants checkpoints and has none.
+const NO_CHECKPOINTS: &str =
+    "see \"Checkpoints\" in docs/OPERATIONS.md; records are kept all the same";
 
 /// What is done about a store that the counter does not vouch for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +80,58 @@ impl Engine {
             shared.increment(&mut writer)?;
             shared.finish_epoch(&mut writer)?;
         }
+        shared.start_checkpoints();
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+}
+
+impl Shared {
+    /// Lets checkpoints of the audit log be made. A sealer that cannot vouch for them is no reason not to serve.
+    fn start_checkpoints(&mut self) {
+        let Some(log) = self.audit.log().cloned() else {
+            return;
+        };
+        match self.checkpointer() {
+            Ok(desk) => {
+                let config = CheckpointConfig {
+                    interval: log.config().checkpoint_interval,
+                    copy: log.config().checkpoint_copy.clone(),
+                    scope: format!("{}/{}", self.config.account, self.config.region),
+                };
+                let generation = Arc::clone(&self.stored_generation);
+                generation.store(
+                    self.kms.read().snapshot().meta().generation,
+                    Ordering::SeqCst,
+                );
+                let generation = move || generation.load(Ordering::SeqCst);
+                match Checkpoints::start(log, desk, config, generation) {
+                    Ok(checkpoints) => self.checkpoints = Some(checkpoints),
+                    Err(error) => {
+                        tracing::error!(%error, "no checkpoints of the audit log are made: {NO_CHECKPOINTS}");
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "no checkpoints of the audit log are made: {NO_CHECKPOINTS}");
+            }
+        }
+    }
+
+    /// What vouches for checkpoints, made at the first start that has an audit log.
+    fn checkpointer(&self) -> Result<Box<dyn Checkpointer>, EngineError> {
+        let mut writer = self.writer.lock();
+        if !writer.enrollment.has_checkpoints() {
+            let Writer {
+                sealer, enrollment, ..
+            } = &mut *writer;
+            let prepared = sealer.prepare_checkpoints(enrollment)?;
+            let row = Row::Enrollment(prepared.to_json()?);
+            self.commit(&mut writer, &[Change::Put(row)], Anchor::Soon)?;
+            writer.enrollment = prepared;
+        }
+        Ok(writer.sealer.checkpointer(&writer.enrollment)?)
     }
 }
 
@@ -164,6 +219,8 @@ pub(super) fn assemble(
             _lock: None,
         }),
         audit,
+        checkpoints: None,
+        stored_generation: Arc::new(AtomicU64::new(0)),
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         outside: Default::default(),

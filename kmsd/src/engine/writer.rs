@@ -212,6 +212,8 @@ impl Shared {
         writer.outbox.retain(|(id, _)| !settled.contains(id));
         let mut kms = self.kms.write();
         kms.apply(&all);
+        self.stored_generation
+            .store(kms.snapshot().meta().generation, Ordering::SeqCst);
         self.hub.committed(epoch, relevance.scope(), changes);
         let older = relevance
             .scope()
