@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use data_encoding::BASE64;
 
 use super::keys::Keys;
-use super::note::Note;
+use super::note::{Note, base64_of};
 use super::tree::{Hash, inclusion_proof, leaf_hash, verify_inclusion};
 use super::verify::{Known, verify_note};
 use super::{Line, MAX_LINE};
@@ -64,11 +64,10 @@ impl Proof {
         if lines.next() != Some(HEADER) {
             return Err(bad("its first line is another"));
         }
-        let base64 = |text: &str| BASE64.decode(text.as_bytes()).ok();
         let line = lines
             .next()
             .and_then(|line| line.strip_prefix("extra "))
-            .and_then(base64)
+            .and_then(base64_of)
             .filter(|line| line.len() <= MAX_LINE)
             .ok_or_else(|| bad("the record is not in it"))?;
         let digits = lines.next().and_then(|line| line.strip_prefix("index "));
@@ -77,7 +76,7 @@ impl Proof {
             .filter(|index: &u64| Some(index.to_string().as_str()) == digits)
             .ok_or_else(|| bad("the number of the record is not in it"))?;
         let hashes = lines
-            .map(|line| base64(line).and_then(|hash| Hash::try_from(hash).ok()))
+            .map(|line| base64_of(line).and_then(|hash| Hash::try_from(hash).ok()))
             .collect::<Option<Vec<_>>>()
             .filter(|hashes| hashes.len() <= MAX_HASHES)
             .ok_or_else(|| bad("one of its hashes is malformed"))?;

@@ -92,6 +92,7 @@ fn malformed_notes_are_refused() {
         ("text\n\n\u{2014}  AAAAAAA=\n", NoteError::SignatureLine),
         ("text\n\n\u{2014} a AAAAAA==\n", NoteError::SignatureLine),
         ("text\n\n\u{2014} a AAAA AAAA\n", NoteError::SignatureLine),
+        ("text\n\n\u{2014} a AAA=AAAA\n", NoteError::SignatureLine),
         ("te\txt\n\n\u{2014} a AAAAAAA=\n", NoteError::Characters),
     ] {
         assert_eq!(Note::parse(text.as_bytes()), Err(error), "{text:?}");
