@@ -59,6 +59,23 @@ pub fn list(directory: &Path) -> io::Result<Vec<LogFile>> {
     Ok(files)
 }
 
+/// Name of the file with the tree's edge before record `first`.
+pub(super) fn edge_name(first: u64) -> String {
+    format!("log-{first:012}.edge")
+}
+
+/// Keeps the tree's edge before a file, so that the log can be verified from there on when older files are gone.
+pub(super) fn save_edge(directory: &Path, edge: &Edge) -> io::Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(directory.join(edge_name(edge.size())))?;
+    file.write_all(edge.to_text().as_bytes())?;
+    file.sync_all()
+}
+
 /// Makes the entries of a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -311,6 +311,9 @@ impl Writer {
             made => made?,
         };
         self.file = Some(Current::new(path, file, space::now_ms())?);
+        if config_keeps_few(&self.shared) && self.place.edge.size() == first {
+            files::save_edge(directory, &self.place.edge)?;
+        }
         self.place.file = first;
         self.place.bytes = 0;
         Ok(())
@@ -355,6 +358,13 @@ impl Writer {
                 tracing::warn!(%error, file = %file.path.display(), "an old file of the audit log cannot be removed");
                 continue;
             }
+            // Of no use without it; one that stays does no harm.
+            let _ = std::fs::remove_file(
+                self.shared
+                    .config
+                    .directory
+                    .join(files::edge_name(file.first)),
+            );
             let name = files::name(file.first);
             tracing::info!(file = name, "removed an old file of the audit log");
             // With the next batch: the present one has its place already.
@@ -484,6 +494,11 @@ impl Writer {
         tracing::info!("the audit log can be written again");
         true
     }
+}
+
+/// Whether older files are removed one day.
+fn config_keeps_few(shared: &Shared) -> bool {
+    shared.config.keep_files.is_some()
 }
 
 impl Shared {

@@ -4,6 +4,7 @@
 //! subtrees that the leaves so far fill, one for each bit of the size. It is what a restart needs, and together
 //! with the leaves since, what a consistency proof needs.
 
+use data_encoding::HEXLOWER;
 use kms_crypto::sha256;
 
 /// A node of the tree.
@@ -57,6 +58,28 @@ impl Edge {
     #[must_use]
     pub fn nodes(&self) -> &[Hash] {
         &self.nodes
+    }
+
+    /// The edge as text: the size and the nodes in hexadecimal, a line each.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}\n", self.size);
+        for node in &self.nodes {
+            text.push_str(&HEXLOWER.encode(node));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Reads what [`to_text`](Self::to_text) wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let size = lines.next()?.parse().ok()?;
+        let nodes = lines
+            .map(|line| HEXLOWER.decode(line.as_bytes()).ok()?.try_into().ok())
+            .collect::<Option<Vec<Hash>>>()?;
+        Self::from_parts(size, nodes)
     }
 
     /// Appends a leaf, given by its [`leaf_hash`].

@@ -7,6 +7,7 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 use kms_api::GetAuditHeadRequest;
 use kms_core::audit::note::VerifierKey;
+use kms_core::audit::tree::Edge;
 use kms_core::audit::verify::{
     Checkpoints, Finding, FindingKind, Known, LogReport, LogVerifier, Mark, Place, Source,
 };
@@ -39,6 +40,10 @@ pub struct VerifyArgs {
     /// once.
     #[arg(long, value_name = "KEY")]
     pub witness_key: Vec<String>,
+    /// Older files were removed on purpose (`audit.keep_files`): begin with the first that is here. What it says of the
+    /// records before it is then taken from the directory.
+    #[arg(long)]
+    pub retention: bool,
     /// Also compare with what the catalogue of the running kmsd knows: the records after the last checkpoint.
     #[arg(long)]
     pub head: bool,
@@ -140,7 +145,27 @@ fn cosigned(
 fn read_log(args: &VerifyArgs, marks: Vec<Mark>) -> Result<(LogReport, Vec<String>), Failure> {
     let mut verifier = LogVerifier::new(marks);
     let mut notes = Vec::new();
-    for file in files::list(&args.directory)? {
+    let files = files::list(&args.directory)?;
+    if let Some(first) = files
+        .first()
+        .filter(|file| args.retention && file.first > 0)
+    {
+        let path = first.path.with_extension("edge");
+        let text = String::from_utf8_lossy(&files::read(&path)?).into_owned();
+        let edge = Edge::parse(&text).filter(|edge| edge.size() == first.first);
+        verifier.begin_at(edge.ok_or_else(|| {
+            Failure::new(
+                Exit::Local,
+                format!("{} is not what kmsd keeps there", path.display()),
+            )
+            .next("Put back a file from before, with its .edge, from a backup of the log.")
+        })?);
+        notes.push(format!(
+            "the records before {} are not here and were not verified",
+            first.first
+        ));
+    }
+    for file in files {
         verifier.begin_file(&file.name, file.first);
         files::lines(&file.path, |line| match line {
             Line::Whole(line) => verifier.line(line),

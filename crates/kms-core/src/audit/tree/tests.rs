@@ -188,6 +188,12 @@ fn an_edge_of_the_wrong_size_is_refused() {
     assert!(Edge::from_parts(6, nodes.clone()).is_some());
     assert!(Edge::from_parts(7, nodes.clone()).is_none());
     assert!(Edge::from_parts(0, nodes).is_none());
+    for size in 0..20 {
+        let edge = edge(&numbered(size));
+        assert_eq!(Edge::parse(&edge.to_text()), Some(edge.clone()));
+        assert_eq!(Edge::parse(&format!("{}00\n", edge.to_text())), None);
+    }
+    assert_eq!(Edge::parse(""), None);
 }
 
 proptest! {

@@ -20,6 +20,8 @@ pub struct LogVerifier {
     /// Nothing was found yet, so that roots can be compared.
     intact: bool,
     file: String,
+    /// Number of its first record, by its name.
+    file_first: u64,
     line: u64,
     /// The line before, to name it.
     last: Vec<u8>,
@@ -64,6 +66,7 @@ impl LogVerifier {
             edge: Edge::new(),
             intact: true,
             file: String::new(),
+            file_first: 0,
             line: 0,
             last: Vec::new(),
             last_place: Place::default(),
@@ -80,9 +83,22 @@ impl LogVerifier {
         verifier
     }
 
+    /// Begins with the record after those of `edge`, because the files before were removed on purpose. That the edge is
+    /// the right one shows at the next checkpoint.
+    pub fn begin_at(&mut self, edge: Edge) {
+        let size = edge.size();
+        self.marks.retain(|mark| mark.size > size);
+        self.chain = Chain::at(size, Hash::default());
+        self.good = size;
+        self.edge = edge;
+        // What its first line says of the one before cannot be checked.
+        self.next_in_doubt = true;
+    }
+
     /// Continues in the file `name`, which by its name begins with record `first`.
     pub fn begin_file(&mut self, name: &str, first: u64) {
         name.clone_into(&mut self.file);
+        self.file_first = first;
         self.line = 0;
         if first < self.chain.size() {
             let place = self.place(first);
@@ -109,6 +125,14 @@ impl LogVerifier {
             self.next_in_doubt = true;
             return;
         };
+        if self.line == 1 && seq == expected && seq != self.file_first {
+            let text = format!(
+                "{} begins with record {seq}, and by its name with {}",
+                self.file, self.file_first
+            );
+            let place = self.place(seq);
+            self.find(FindingKind::FileMisplaced, place, text);
+        }
         if seq < expected {
             self.settle_suspect(None);
             self.out_of_order(bytes, seq);

@@ -280,12 +280,54 @@ fn a_missing_or_swapped_file_is_named() {
     log.files.remove(0);
     assert_eq!(log.first(), (FindingKind::Removed, 0));
     let mut log = Log::sample();
+    log.files[2].0 = 15;
+    assert_eq!(log.first(), (FindingKind::FileMisplaced, 14));
+    let mut log = Log::sample();
     let (one, two) = (log.files[0].1.clone(), log.files[1].1.clone());
     (log.files[0].1, log.files[1].1) = (two, one);
     let report = log.report();
     assert_eq!(
         report.findings[0].place.file.as_deref(),
         Some("log-000000000000.jsonl")
+    );
+}
+
+#[test]
+fn files_removed_on_purpose_are_begun_after() {
+    let mut log = Log::sample();
+    let all = Log::with(|_| ()).lines().clone();
+    log.files.remove(0);
+    let read = |edge: Edge, log: &Log| {
+        let mut verifier = LogVerifier::new(log.checkpoints().marks());
+        verifier.begin_at(edge);
+        for (first, lines) in &log.files {
+            verifier.begin_file("log", *first);
+            lines.iter().for_each(|line| verifier.line(line));
+        }
+        verifier.finish()
+    };
+    let edge_of = |lines: &[Vec<u8>]| {
+        let mut edge = Edge::new();
+        lines.iter().for_each(|line| edge.push(leaf_hash(line)));
+        edge
+    };
+    let report = read(edge_of(&all[..7]), &log);
+    assert_eq!((report.findings, report.covered_by), (vec![], Some(4)));
+    // Another beginning does not fit the next checkpoint.
+    let mut other = all[..7].to_vec();
+    other[3][20] ^= 1;
+    let found = &read(edge_of(&other), &log).findings[0];
+    assert_eq!(
+        (found.kind, found.place.record),
+        (FindingKind::Rechained, Some(7))
+    );
+    // Nor does an altered first line.
+    let text = String::from_utf8(log.files[0].1[0].clone()).unwrap();
+    log.files[0].1[0] = text.replace("Test", "Tost").into_bytes();
+    let found = &read(edge_of(&all[..7]), &log).findings[0];
+    assert_eq!(
+        (found.kind, found.place.record),
+        (FindingKind::Edited, Some(7))
     );
 }
 
