@@ -343,6 +343,20 @@ impl AuditLog {
         Ok(())
     }
 
+    /// Writes everything that was handed over so far, without the delay, and waits until it is on disk. Blocks.
+    ///
+    /// # Errors
+    /// See [`Self::wait`].
+    pub fn flush(&self) -> Result<(), ApiError> {
+        let ticket = {
+            let mut queue = self.shared.queue.lock();
+            queue.urgent |= !queue.entries.is_empty();
+            Ticket(queue.pushed)
+        };
+        self.shared.wake.notify_one();
+        self.wait_blocking(ticket)
+    }
+
     /// What is on disk.
     pub fn durable(&self) -> Durable {
         self.shared.durable.lock().clone()

@@ -1,9 +1,12 @@
 //! Searching the log's files.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use kms_api::{ApiError, AuditEvent, ErrorCode, LookupEventsRequest, LookupEventsResponse};
-use kms_core::audit::{Filter, Record, split};
+use kms_core::audit::{Filter, MAX_LINE, Record, split};
 
 use super::LogFile;
 use super::files::list;
@@ -14,6 +17,10 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_PAGE_BYTES: usize = 1 << 20;
 /// or after so many lines that were looked at.
 const MAX_LINES: usize = 500_000;
+/// Bytes of a file that are looked at together; more than a line has.
+const WINDOW: u64 = 1 << 20;
+/// The rest of one line and the whole next one.
+const LINE: usize = 2 * (MAX_LINE + 1);
 
 /// One page of the events that `request` asks for. Only records before number `end` are looked at: those after it may
 /// not be on disk yet. Blocks.
@@ -26,7 +33,7 @@ pub fn search(
     request: &LookupEventsRequest,
 ) -> Result<LookupEventsResponse, ApiError> {
     let mut page = Page::new(request, end)?;
-    let failed = |error: std::io::Error| {
+    let failed = |error: io::Error| {
         tracing::error!(%error, "the audit log cannot be read");
         ApiError::new(
             ErrorCode::Internal,
@@ -43,20 +50,50 @@ pub fn search(
         if !page.concerns(file.first, end) {
             continue;
         }
-        let text = std::fs::read(&file.path).map_err(failed)?;
-        let lines = text
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        let full = if request.oldest_first {
-            page.take(lines)
-        } else {
-            page.take(lines.rev())
-        };
-        if full {
+        if page.read(file).map_err(failed)? {
             break;
         }
     }
     Ok(page.done())
+}
+
+/// Between which bytes the first line with this number or a later one begins, by bisection: a page from the middle of a
+/// file does not read what is before it. A line begins at the first of them.
+fn place_of(file: &File, length: u64, seq: u64) -> io::Result<(u64, u64)> {
+    let (mut low, mut high) = (0, length);
+    while high.saturating_sub(low) > WINDOW {
+        let middle = low.midpoint(high);
+        let mut buffer = vec![0; LINE];
+        let count = read_at(file, &mut buffer, middle)?;
+        let text = buffer.get(..count).unwrap_or_default();
+        let newline = text.iter().position(|byte| *byte == b'\n');
+        let begin = newline.map_or(count, |at| at.saturating_add(1));
+        let line = text
+            .get(begin..)
+            .and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+        match line.and_then(split) {
+            Some((_, _, found)) if found < seq => low = middle.saturating_add(begin as u64),
+            // It may be this line, which begins a little later.
+            Some(_) => high = middle,
+            // Not the search's to judge: look at all of the rest.
+            None => break,
+        }
+    }
+    Ok((low, high.saturating_add(LINE as u64).min(length)))
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while let Some(rest) = buffer.get_mut(count..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(count as u64)) {
+            Ok(0) => break,
+            Ok(more) => count = count.saturating_add(more),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }
 
 struct Page {
@@ -80,7 +117,8 @@ impl Page {
             Some(marker) => marker
                 .parse()
                 .ok()
-                .filter(|from| *from < end)
+                // Nothing is there yet: an empty page, not an error, for those who wait for more.
+                .filter(|from| *from < end || (request.oldest_first && *from == end))
                 .ok_or_else(|| ApiError::bare(ErrorCode::InvalidMarker))?,
         };
         let ms = |seconds: Option<u32>| seconds.map(|seconds| i64::from(seconds) * 1000);
@@ -112,6 +150,48 @@ impl Page {
         } else {
             first <= self.from
         }
+    }
+
+    /// Looks at a file, a window at a time. Whether the page ended.
+    fn read(&mut self, entry: &LogFile) -> io::Result<bool> {
+        let file = File::open(&entry.path)?;
+        let length = file.metadata()?.len();
+        if self.oldest_first {
+            let (mut begin, _) = place_of(&file, length, self.from)?;
+            while begin < length {
+                let (text, end) = window(&file, begin, length)?;
+                if self.take(lines(&text)) {
+                    return Ok(true);
+                }
+                begin = end;
+            }
+            return Ok(false);
+        }
+        // Backwards: the window before `end` begins with the first line in it.
+        let (_, mut end) = place_of(&file, length, self.from.saturating_add(1))?;
+        while end > 0 {
+            let start = end.saturating_sub(WINDOW);
+            let mut text = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+            let count = read_at(&file, &mut text, start)?;
+            text.truncate(count);
+            let skipped = match start {
+                0 => 0,
+                _ => text
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(text.len(), |at| at.saturating_add(1)),
+            };
+            if self.take(lines(text.get(skipped..).unwrap_or_default()).rev()) {
+                return Ok(true);
+            }
+            // Nothing but the end of one line can be left of a window that is longer than any.
+            let next = start.saturating_add(skipped as u64);
+            if next >= end {
+                break;
+            }
+            end = next;
+        }
+        Ok(false)
     }
 
     /// Looks at lines in order. Whether the page ended.
@@ -160,4 +240,23 @@ impl Page {
             next_marker: self.next.map(|seq| seq.to_string()),
         }
     }
+}
+
+fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+/// Whole lines from `begin`, about a window of them, and where they end.
+fn window(file: &File, begin: u64, length: u64) -> io::Result<(Vec<u8>, u64)> {
+    let wanted = WINDOW.min(length.saturating_sub(begin));
+    let mut text = vec![0; usize::try_from(wanted).unwrap_or(0)];
+    let count = read_at(file, &mut text, begin)?;
+    text.truncate(count);
+    if let Some(last) = text.iter().rposition(|byte| *byte == b'\n') {
+        text.truncate(last.saturating_add(1));
+    }
+    // A file without a newline in so many bytes is no log: go on after them.
+    let end = begin.saturating_add(text.len().max(1) as u64);
+    Ok((text, end))
 }

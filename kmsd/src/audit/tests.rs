@@ -713,3 +713,49 @@ fn a_search_goes_through_every_file_in_pages_both_ways() {
     assert!(search::search(dir.path(), 20, &wrong).is_err());
     log.close();
 }
+
+/// Files of several windows: pages are found by bisection, and backwards.
+#[test]
+fn a_search_finds_its_page_in_a_long_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = Chain::new();
+    let mut text = Vec::new();
+    let mut ids = Vec::new();
+    while text.len() < 5 << 20 {
+        let long = "x".repeat(usize::try_from(chain.size() % 7 * 500).unwrap());
+        let record = record("Filler").detail("long", long);
+        ids.push(record.event_id.clone());
+        compose(&mut chain, &record.to_bytes(), &mut text);
+        text.push(b'\n');
+    }
+    std::fs::write(dir.path().join(files::name(0)), &text).unwrap();
+    let size = chain.size();
+    for oldest_first in [true, false] {
+        for from in [0, 1, size / 3, size / 2, size - 2, size - 1] {
+            let request = kms_api::LookupEventsRequest {
+                oldest_first,
+                limit: Some(3),
+                marker: Some(from.to_string()),
+                ..Default::default()
+            };
+            let page = search::search(dir.path(), size, &request).unwrap();
+            let found: Vec<u64> = page.events.iter().map(|event| event.sequence).collect();
+            let expected: Vec<u64> = if oldest_first {
+                (from..size.min(from + 3)).collect()
+            } else {
+                (from.saturating_sub(2)..=from).rev().collect()
+            };
+            assert_eq!(found, expected, "from {from}, oldest first: {oldest_first}");
+        }
+        // One in the middle, looking through everything.
+        let wanted = &ids[ids.len() / 2];
+        let request = kms_api::LookupEventsRequest {
+            oldest_first,
+            event_id: Some(wanted.clone()),
+            ..Default::default()
+        };
+        let page = search::search(dir.path(), size, &request).unwrap();
+        assert_eq!(page.events.len(), 1);
+        assert!(page.events[0].line.contains(wanted.as_str()) && !page.truncated);
+    }
+}

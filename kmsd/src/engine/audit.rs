@@ -243,6 +243,10 @@ impl Shared {
             let text = "This kmsd keeps no audit log.";
             return Err(ApiError::new(ErrorCode::UnsupportedOperation, text));
         };
+        // Who asks sees what was answered before. What cannot be written now is told by GetAuditHead.
+        if log.status().health == Health::Good {
+            log.flush()?;
+        }
         match request {
             Request::GetAuditHead(_) => {
                 let durable = log.durable();

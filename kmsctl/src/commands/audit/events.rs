@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::time;
 
 /// How often `tail -f` looks for more.
-const FOLLOW: Duration = Duration::from_secs(1);
+const FOLLOW: Duration = Duration::from_secs(2);
 
 /// Where events come from.
 #[derive(Debug, Args)]
@@ -124,27 +124,32 @@ impl From {
 pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
     let source = args.source.source(context);
     let filter = args.wanted.filter();
-    let mut newest = newest(&source, &filter, args.lines)?;
-    // Where to go on: after the last event there is, wanted or not.
-    let mut next = match newest.first() {
-        Some(event) => event.line.seq.saturating_add(1),
-        None => 0,
-    };
-    newest.reverse();
-    for event in &newest {
+    // Following asks for events all the time, which is recorded, too: that is not what anybody wants to see.
+    let own = |record: &Record| filter.operation.is_none() && record.operation == "LookupEvents";
+    let mut newest = Vec::new();
+    let mut next = None;
+    source.each(&filter, false, None, |event| {
+        next.get_or_insert(event.line.seq.saturating_add(1));
+        if args.lines > 0 && !own(&event.line.record) {
+            newest.push(event);
+        }
+        Ok(newest.len() < args.lines)
+    })?;
+    for event in newest.iter().rev() {
         show(event, context)?;
     }
+    let mut next = next.unwrap_or(0);
     while args.follow {
         std::thread::sleep(FOLLOW);
-        let last = last(&source)?;
-        if last.is_none_or(|last| last < next) {
-            continue;
-        }
-        source.each(&filter, true, Some(next), |event| {
+        // Everything that came, so that what is not wanted is not looked through again.
+        source.each(&Filter::default(), true, Some(next), |event| {
             next = event.line.seq.saturating_add(1);
-            show(&event, context).map(|()| true)
+            let record = &event.line.record;
+            if filter.matches(record) && !own(record) {
+                show(&event, context)?;
+            }
+            Ok(true)
         })?;
-        next = next.max(last.map_or(0, |last| last.saturating_add(1)));
     }
     Ok(())
 }
@@ -158,12 +163,6 @@ fn newest(source: &Source<'_>, filter: &Filter, count: usize) -> Result<Vec<Even
         })?;
     }
     Ok(found)
-}
-
-/// Number of the last record.
-fn last(source: &Source<'_>) -> Result<Option<u64>, Failure> {
-    let newest = newest(source, &Filter::default(), 1)?;
-    Ok(newest.first().map(|event| event.line.seq))
 }
 
 pub(super) fn search(args: &SearchArgs, context: &Context) -> Result<(), Failure> {

@@ -451,3 +451,35 @@ fn no_operation_lets_a_secret_into_the_log_or_an_error() {
         assert!(!said.contains(mark.as_str()), "{mark} is printed");
     }
 }
+
+#[test]
+fn who_asks_for_events_sees_what_was_answered_before() {
+    let host = Host::software();
+    let mut config = host.config();
+    // Nothing is written by itself in this test.
+    config.audit.as_mut().unwrap().data_delay = Duration::from_secs(3600);
+    let engine = Engine::open(
+        config,
+        host.sealer(),
+        &host.credential,
+        Arc::new(host.clock.clone()),
+    )
+    .unwrap();
+    let key = create_key(&engine);
+    // kmsd's own reads have no record; root's have.
+    let body = json!({"KeyId": key, "KeySpec": "AES_256"}).to_string();
+    let request = Request::decode("TrentService.GenerateDataKey", body.as_bytes()).unwrap();
+    let root = as_user(CallerRole::Root, 0);
+    engine.call_blocking(&request, &root).unwrap();
+    let found = call(
+        &engine,
+        "LookupEvents",
+        json!({"Operation": "GenerateDataKey"}),
+    )
+    .unwrap();
+    assert_eq!(found["Events"].as_array().unwrap().len(), 1, "{found}");
+    let head = call(&engine, "GetAuditHead", json!({})).unwrap();
+    assert_eq!(head["Pending"], 0);
+    assert_eq!(head["Size"], lines(&host.store()).len() as u64);
+    engine.shutdown().unwrap();
+}
