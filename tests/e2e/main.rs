@@ -14,6 +14,7 @@ mod break_glass;
 mod deletion_rollback;
 mod events;
 mod grants;
+mod identity;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;

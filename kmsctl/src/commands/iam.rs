@@ -42,7 +42,7 @@ pub enum IamCommand {
     /// List the policies of all identities and the guard rails, or those of one.
     List {
         #[command(flatten)]
-        target: Option<Target>,
+        target: Target,
     },
     /// Remove a policy. When the command ends, nobody acts by it any more.
     Delete {
@@ -57,7 +57,7 @@ pub enum IamCommand {
 
 /// Whom a policy is for.
 #[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct Target {
     /// A user, by name.
     #[arg(long, value_name = "USER")]
@@ -77,6 +77,17 @@ pub struct Target {
 }
 
 impl Target {
+    /// Itself, if it names somebody.
+    fn given(&self) -> Option<&Self> {
+        (self.identity().is_some() || self.guard_rail).then_some(self)
+    }
+
+    /// Refuses a command that does not say whom it is about.
+    fn required(&self) -> Result<&Self, Failure> {
+        let text = "For whom: give --user, --group, --unit, --role or --guard-rail.";
+        self.given().ok_or_else(|| Failure::new(Exit::Usage, text))
+    }
+
     /// Kind and name of the identity; `None` for a guard rail.
     fn identity(&self) -> Option<(IdentityType, &str)> {
         let kinds = [
@@ -93,10 +104,10 @@ impl Target {
 
 pub(super) fn run(args: &IamArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
-        IamCommand::Put { target, name, file } => put(target, name, file, context),
-        IamCommand::Get { target, name } => get(target, name, context),
-        IamCommand::List { target } => list(target.as_ref(), context),
-        IamCommand::Delete { target, name } => delete(target, name, context),
+        IamCommand::Put { target, name, file } => put(target.required()?, name, file, context),
+        IamCommand::Get { target, name } => get(target.required()?, name, context),
+        IamCommand::List { target } => list(target.given(), context),
+        IamCommand::Delete { target, name } => delete(target.required()?, name, context),
         IamCommand::Reload => {
             let done = context.client.send(ReloadPoliciesRequest {})?;
             let text = format!(
