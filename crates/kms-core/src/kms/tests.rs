@@ -4,6 +4,7 @@ mod access;
 mod aliases;
 mod approvals;
 mod crypto;
+mod decisions;
 mod epochs;
 mod granted;
 mod grants;
