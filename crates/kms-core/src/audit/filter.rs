@@ -62,7 +62,9 @@ impl Filter {
 fn about_key(record: &Record, key: &str) -> bool {
     let same = |arn: &str| arn == key || arn.rsplit('/').next() == Some(key);
     record.keys.iter().any(|arn| same(arn))
+        // A search for a key is not about the key.
         || (record.kind == Kind::Api
+            && record.operation != "LookupEvents"
             && [
                 "keyId",
                 "targetKeyId",

@@ -366,4 +366,12 @@ fn filters_find_what_they_say() {
     for filter in bad {
         assert!(!filter.matches(&record), "{filter:?}");
     }
+    let mut search = record;
+    search.keys.clear();
+    search.operation = "LookupEvents".into();
+    let by_key = Filter {
+        key: some("alias/x"),
+        ..Filter::default()
+    };
+    assert!(!by_key.matches(&search));
 }
