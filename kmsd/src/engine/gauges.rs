@@ -6,6 +6,7 @@ use kms_core::ids::Scope;
 use kms_core::kms::Counts;
 
 use super::{Engine, EngineError};
+use crate::audit::AuditStatus;
 use crate::events::Events;
 use crate::metrics::Metrics;
 
@@ -22,7 +23,8 @@ pub(crate) struct Gauges {
     /// Whether a tightening change waits for the counter.
     pub(crate) unproved: bool,
     pub(crate) cached_materials: u64,
-    pub(crate) audit_records: u64,
+    /// How the audit log stands; none where there is none.
+    pub(crate) audit: Option<AuditStatus>,
     pub(crate) sealer_kind: String,
     pub(crate) sealer_device: String,
 }
@@ -42,7 +44,7 @@ impl Engine {
             unanchored: meta.unanchored,
             unproved: shared.unproved.load(Ordering::SeqCst),
             cached_materials: shared.provider.cached() as u64,
-            audit_records: meta.audit_head.map_or(0, |head| head.size),
+            audit: shared.audit_status(),
             sealer_kind: shared.host.sealer.kind.clone(),
             sealer_device: shared.host.sealer.device.clone(),
         }

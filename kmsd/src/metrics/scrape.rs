@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Metrics;
 use super::text::{Kind, Text};
+use crate::audit::{AuditStatus, Health};
 use crate::engine::Gauges;
 
 /// The metrics of an engine as text.
@@ -12,6 +13,9 @@ pub(crate) fn scrape(metrics: &Metrics, gauges: &Gauges) -> String {
     about(&mut text, gauges);
     requests(&mut text, metrics);
     catalogue(&mut text, gauges);
+    if let Some(status) = &gauges.audit {
+        audit(&mut text, status);
+    }
     sealer(&mut text, metrics, gauges);
     failures(&mut text, metrics);
     process(&mut text);
@@ -136,13 +140,50 @@ fn catalogue(text: &mut Text, gauges: &Gauges) {
     for (name, help, value) in rows {
         text.single(name, Kind::Gauge, help, value);
     }
-    let help = "Audit records up to the last transaction.";
-    text.single(
-        "kmsd_audit_records",
-        Kind::Gauge,
-        help,
-        gauges.audit_records,
-    );
+}
+
+fn audit(text: &mut Text, status: &AuditStatus) {
+    let healthy = u64::from(status.health == Health::Good);
+    let gauges = [
+        (
+            "kmsd_audit_records",
+            "Records of the audit log that are on disk.",
+            status.records,
+        ),
+        (
+            "kmsd_audit_pending_records",
+            "Records that wait for the disk.",
+            status.pending,
+        ),
+        (
+            "kmsd_audit_file_bytes",
+            "Size of the file that is being written.",
+            status.file_bytes,
+        ),
+        (
+            "kmsd_audit_healthy",
+            "1 while the audit log can be written.",
+            healthy,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.single(name, Kind::Gauge, help, value);
+    }
+    let counters = [
+        (
+            "kmsd_audit_lost_total",
+            "Requests that were answered without a record, because it could not be written.",
+            status.lost,
+        ),
+        (
+            "kmsd_audit_refused_total",
+            "Requests that were refused, because they could not be recorded.",
+            status.refused,
+        ),
+    ];
+    for (name, help, value) in counters {
+        text.single(name, Kind::Counter, help, value);
+    }
 }
 
 fn sealer(text: &mut Text, metrics: &Metrics, gauges: &Gauges) {
