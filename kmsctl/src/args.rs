@@ -13,6 +13,7 @@ use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
 use crate::commands::lease::LeaseArgs;
+use crate::commands::lint::LintArgs;
 use crate::commands::policy::PolicyArgs;
 use crate::commands::usage::UsageArgs;
 use crate::commands::why::WhyArgs;
@@ -75,6 +76,8 @@ pub enum Command {
     Lease(LeaseArgs),
     /// Requests that wait for the approval of others.
     Approval(ApprovalArgs),
+    /// Look for what AWS Config and Security Hub would complain about. Ends with exit code 17 when there is something.
+    Lint(LintArgs),
     /// Encrypt up to 4096 bytes.
     Encrypt(EncryptArgs),
     /// Decrypt what `encrypt` made.

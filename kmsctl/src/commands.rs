@@ -17,6 +17,7 @@ pub(crate) mod grant;
 pub(crate) mod iam;
 mod key;
 pub(crate) mod lease;
+pub(crate) mod lint;
 pub(crate) mod policy;
 mod simulate;
 mod status;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Lease(args) => lease::run(args, context),
         Command::Approval(args) => approval::run(args, context),
         Command::Policy(args) => return policy::run(args, context),
+        Command::Lint(args) => return lint::run(args, context),
         Command::Encrypt(args) => crypt::encrypt(args, context),
         Command::Decrypt(args) => crypt::decrypt(args, context),
         Command::Audit(args) => return audit::run(args, context),

@@ -45,7 +45,7 @@ pub enum Exit {
     Unchecked = 15,
     /// `fs import`, `fs extract`: done in part; what could not be done is named.
     Partial = 16,
-    /// `policy check --strict`: there is something to look at.
+    /// `policy check --strict`, `lint`: there is something to look at.
     Findings = 17,
     /// `audit verify`, `audit check-proof`: something was tampered with.
     Tampered = 18,
@@ -73,7 +73,7 @@ Exit codes:
   14  fs check: there is damage
   15  fs check: no damage, but not everything could be checked
   16  fs import, fs extract: done in part; what could not be done is named
-  17  policy check --strict: there is something to look at
+  17  policy check --strict, lint: there is something to look at
   18  audit verify, audit check-proof: something was tampered with; the first wrong place is named
   19  policy simulate: the request would be denied
 

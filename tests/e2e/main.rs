@@ -18,6 +18,7 @@ mod identity;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
+mod lint;
 mod metrics;
 mod places;
 mod real_input;

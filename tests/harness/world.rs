@@ -72,6 +72,15 @@ impl World {
         reply.json
     }
 
+    /// Calls an operation of kmsd's own that must succeed.
+    #[track_caller]
+    pub fn call_local(&self, operation: &str, body: &Value) -> Value {
+        let target = format!("KmsdLocal.{operation}");
+        let reply = http::post(&self.daemon.socket(), &target, body.to_string().as_bytes());
+        assert!(reply.status == 200, "{operation}: {}", reply.text);
+        reply.json
+    }
+
     /// A new key with an alias; its id is returned.
     #[track_caller]
     pub fn key(&self, alias: &str) -> String {

@@ -104,7 +104,9 @@ impl Context for Facts<'_> {
             },
             K::PolicyName => Values::optional(details.policy_name),
 
-            K::CurrentTime | K::EpochTime => Values::One(Value::Time(self.now.wall_ms)),
+            // Whole seconds, as times are written.
+            K::CurrentTime => Values::One(Value::Time(self.now.wall_ms.div_euclid(1000) * 1000)),
+            K::EpochTime => self.now.wall_ms.div_euclid(1000).into(),
             K::PrincipalArn => (&*caller.arn).into(),
             K::PrincipalType => principal_type(caller).into(),
             K::PrincipalIsAwsService => false.into(),

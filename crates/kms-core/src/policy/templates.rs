@@ -86,8 +86,14 @@ const LOOK_ACCOUNT: &[&str] = &[
     "kms:ListKeys",
     "kms:ListRetirableGrants",
     "kmsd:Describe*",
+    "kmsd:GetAuditHead",
+    "kmsd:GetGuardRail",
+    "kmsd:GetIdentityPolicy",
     "kmsd:GetStatus",
     "kmsd:List*",
+    "kmsd:LookupEvents",
+    "kmsd:SimulatePrincipalPolicy",
+    "kmsd:WhoCan",
 ];
 
 impl Role {
