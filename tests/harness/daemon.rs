@@ -63,7 +63,13 @@ impl Daemon {
     /// Starts it and waits until it answers.
     #[track_caller]
     pub fn start(&mut self) {
-        let mut process = self.launch();
+        self.start_with(&[]);
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub fn start_with(&mut self, arguments: &[&str]) {
+        let mut process = self.launch_with(arguments);
         let socket = self.socket();
         wait::until_true("kmsd answering", wait::PATIENCE, || {
             process.assert_running();
@@ -106,8 +112,12 @@ impl Daemon {
     }
 
     fn launch(&self) -> Process {
+        self.launch_with(&[])
+    }
+
+    fn launch_with(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(programs::path("kmsd"));
-        command.arg("--config").arg(self.config());
+        command.arg("--config").arg(self.config()).args(arguments);
         Process::start("kmsd", &mut command, &self.folder.join("kmsd.log"))
     }
 
