@@ -31,12 +31,13 @@ pub(super) fn run(args: &WhyArgs, context: &Context) -> Result<(), Failure> {
         Failure::new(Exit::NotFound, text)
             .next("`kmsctl audit search --outcome denied` lists the requests that were denied.")
     })?;
-    let record: Value = serde_json::from_str(&line).map_err(|error| {
+    let line: Value = serde_json::from_str(&line).map_err(|error| {
         Failure::new(
             Exit::Protocol,
             format!("a record of the audit log: {error}"),
         )
     })?;
+    let record = line.get("record").cloned().unwrap_or_default();
     let explained = explain(&record);
     let value = json!({ "Record": record, "Explanation": explained });
     context.output.print(explained.join("\n"), &value)
