@@ -7,6 +7,7 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod grants;
 mod people;
 mod policies;
 
