@@ -1,7 +1,7 @@
 //! What kmsd counts and measures, for Prometheus.
 //!
 //! Requests are counted with atomics in tables that are made at start, so counting allocates nothing and waits for nobody. All
-//! else is read when somebody asks ([`scrape`]). Names and meanings are in docs/OPERATIONS.md; `docs/grafana/kmsd.json` draws them.
+//! else is read when somebody asks ([`mod@scrape`]). Names and meanings are in docs/OPERATIONS.md; `docs/grafana/kmsd.json` draws them.
 
 mod requests;
 mod scrape;

@@ -18,7 +18,7 @@ fn a_log_rewritten_and_signed_again_by_the_same_tpm_has_a_gap() {
     let (all, notes, sizes) = (lines(&directory), notes(&directory), sizes(&directory));
 
     // What happened after the first checkpoint happened otherwise.
-    let mut forged = all.clone();
+    let mut forged = all;
     for line in &mut forged[sizes[0]..] {
         *line = line.replace("ListKeys", "ListKeyz");
     }

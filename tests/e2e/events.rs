@@ -135,7 +135,7 @@ fn events_are_told_to_listeners_and_to_the_program_and_stand_in_the_log() {
             .iter()
             .map(|told| &told["Event"]),
     );
-    assert!(!again.iter().any(|kind| is_ours(kind)), "{again:?}");
+    assert!(!again.iter().any(is_ours), "{again:?}");
     let body = json!({ "Marker": "yesterday" }).to_string();
     let refused = http::post(
         &world.daemon.socket(),

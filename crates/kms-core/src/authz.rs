@@ -1,6 +1,6 @@
 //! Who may do what: the one choke point between a decoded request and its handler.
 //!
-//! [`Kms::handle`](crate::Kms::handle) asks for every permission that a request needs ([`table`]) and hands the handler an
+//! [`Kms::handle`](crate::Kms::handle) asks for every permission that a request needs (`table`) and hands the handler an
 //! [`Authorized`], which only this module can make: a handler that is reached without one does not compile. What was
 //! decided, and by which statement of which document, goes with the outcome ([`Handled`]) into the audit record.
 

@@ -30,7 +30,7 @@ pub(super) fn run(args: &EventsArgs, context: &Context) -> Result<(), Failure> {
             timeout_ms: Some(wait),
             limit: None,
         })?;
-        if answer.missed && args.from > 0 || answer.missed && wait > 0 {
+        if answer.missed && (args.from > 0 || wait > 0) {
             eprintln!(
                 "kmsctl: there may have been events that kmsd no longer has in memory; `kmsctl audit search` finds their records"
             );

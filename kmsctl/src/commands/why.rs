@@ -61,7 +61,7 @@ fn first(request: LookupEventsRequest, context: &Context) -> Result<Option<Strin
 fn explain(record: &Value) -> Vec<String> {
     let text = |path: &str| record.pointer(path).and_then(Value::as_str);
     let operation = text("/operation").unwrap_or("a request");
-    let who = text("/caller/arn").map_or("the service".to_owned(), principal::short);
+    let who = text("/caller/arn").map_or_else(|| "the service".to_owned(), principal::short);
     let key = text("/keys/0").unwrap_or("");
     let mut lines = vec![
         format!("{who} asked for {operation} {key}")

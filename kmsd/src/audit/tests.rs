@@ -45,7 +45,7 @@ fn lines(directory: &Path) -> Vec<Line> {
                 continue;
             }
             let line = Line::parse(bytes).unwrap();
-            let chain = chain.get_or_insert(Chain::at(line.seq, line.prev));
+            let chain = chain.get_or_insert_with(|| Chain::at(line.seq, line.prev));
             assert_eq!((line.seq, line.prev), (chain.size(), chain.value()));
             assert!(n > 0 || line.seq == file.first);
             chain.advance(bytes);
@@ -157,10 +157,13 @@ fn records_without_hurry_are_written_within_the_delay_and_at_the_end() {
     assert_eq!(names(dir.path()).len(), 2);
 }
 
+/// What is done to a file of the log.
+type Damage = fn(&Path);
+
 #[test]
 fn a_log_that_is_not_the_catalogues_is_refused_and_the_fault_named() {
-    type Damage = fn(&Path);
-    let cases: [(&str, Damage, fn(&AuditError) -> bool); 6] = [
+    type Expected = fn(&AuditError) -> bool;
+    let cases: [(&str, Damage, Expected); 6] = [
         (
             "the tail is cut",
             |path| edit(path, |bytes| bytes.truncate(bytes.len() / 2)),
@@ -398,7 +401,7 @@ fn files_are_rotated_and_kept() {
 
 #[test]
 fn a_file_that_is_disturbed_while_running_is_noticed() {
-    let cases: [(&str, fn(&Path)); 4] = [
+    let cases: [(&str, Damage); 4] = [
         ("it was deleted", |path| std::fs::remove_file(path).unwrap()),
         ("it was truncated", |path| {
             std::fs::File::options()

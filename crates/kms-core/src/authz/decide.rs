@@ -377,7 +377,7 @@ fn key_policy(
             let explicit = DenyBasis::Explicit {
                 document: place(),
                 statement: Document::name_of(statement),
-                lacking: lacking.or(statement.lacking.map(|key| key.name().into_owned())),
+                lacking: lacking.or_else(|| statement.lacking.map(|key| key.name().into_owned())),
             };
             *denied = denied.take().or(Some(explicit));
             KeyWord::Nothing
@@ -493,7 +493,7 @@ fn not_established(denied: DenyBasis) -> DenyBasis {
         } => DenyBasis::Explicit {
             document,
             statement,
-            lacking: lacking.or(Some("kmsd:Unit".to_owned())),
+            lacking: lacking.or_else(|| Some("kmsd:Unit".to_owned())),
         },
         other => other,
     }

@@ -129,7 +129,7 @@ pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
     let mut newest = Vec::new();
     let mut next = None;
     source.each(&filter, false, None, |event| {
-        next.get_or_insert(event.line.seq.saturating_add(1));
+        next = next.or_else(|| Some(event.line.seq.saturating_add(1)));
         if args.lines > 0 && !own(&event.line.record) {
             newest.push(event);
         }
@@ -139,7 +139,10 @@ pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
         show(event, context)?;
     }
     let mut next = next.unwrap_or(0);
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(FOLLOW);
         // Everything that came, so that what is not wanted is not looked through again.
         source.each(&Filter::default(), true, Some(next), |event| {
@@ -151,7 +154,6 @@ pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
             Ok(true)
         })?;
     }
-    Ok(())
 }
 
 fn newest(source: &Source<'_>, filter: &Filter, count: usize) -> Result<Vec<Event>, Failure> {

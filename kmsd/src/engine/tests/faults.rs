@@ -236,7 +236,6 @@ fn readers_do_not_wait_for_a_writers_disk() {
     let blob = encrypt(&engine, &key, b"before");
     let writer = {
         let engine = engine.clone();
-        let key = key.clone();
         std::thread::spawn(move || call(&engine, "DisableKey", json!({"KeyId": key})))
     };
     has_entered.recv().unwrap();

@@ -1,9 +1,11 @@
 //! Who may do what: the order of the decision, and that nothing is reached without one.
 
-use kms_api::{CallerRole, ErrorCode, ProcessFacts, Via};
+use kms_api::{CallerRole, ErrorCode, ListApprovalsResponse, ProcessFacts, Via};
 
 use super::*;
 use crate::authz::{Basis, DenyBasis, Verdict};
+use crate::clock::Due;
+use crate::rows::ApprovalRow;
 
 const ACCOUNT: &str = "000000000000";
 const ROOT_ARN: &str = "arn:aws:iam::000000000000:root";
@@ -128,6 +130,22 @@ fn every_operation_is_denied_to_whom_nothing_allows_it() {
     let row = bench.call("CreatePolicy", body).unwrap()["PolicyId"].clone();
     let body = json!({"KeyId": key, "GranteePrincipal": ROOT_ARN, "Operations": ["Decrypt"]});
     let grant = bench.call("CreateGrant", body).unwrap()["GrantId"].clone();
+    let waiting = ApprovalRow {
+        id: "00112233445566778899aabbccddeeff".to_owned(),
+        operation: "ScheduleKeyDeletion".to_owned(),
+        parameters: "{}".to_owned(),
+        keys: vec![arn(&key)],
+        requester: ROOT_ARN.to_owned(),
+        approvers: vec![],
+        required: 2,
+        eligible: vec![ROOT_ARN.to_owned()],
+        created_ms: 0,
+        ends: Due {
+            wall_ms: i64::MAX,
+            elapsed_ms: u64::MAX,
+        },
+    };
+    bench.kms.apply(&[Change::Put(Row::Approval(waiting))]);
     let revision = bench.kms.snapshot().meta().revision;
 
     for (_, operation) in Request::OPERATIONS {
@@ -140,6 +158,19 @@ fn every_operation_is_denied_to_whom_nothing_allows_it() {
         // Who one is, one may always ask; nothing else.
         if *operation == "GetCallerIdentity" {
             assert_eq!(handled.verdict, Verdict::Allowed(Basis::Party));
+            continue;
+        }
+        // Requests that wait for approvals are shown to their parties: a stranger finds none.
+        if operation.contains("Approv") {
+            assert_eq!(handled.verdict, Verdict::Allowed(Basis::Party));
+            match handled.outcome {
+                Ok(Outcome::Reply(response)) => assert_eq!(
+                    *response,
+                    Response::ListApprovals(ListApprovalsResponse { approvals: vec![] })
+                ),
+                Ok(_) => panic!("{operation} does something for a stranger"),
+                Err(error) => assert_eq!(error.code, ErrorCode::NotFound, "{operation}: {error}"),
+            }
             continue;
         }
         assert!(
@@ -699,7 +730,7 @@ fn conditions_ask_for_what_the_request_has() {
         ),
         (
             "GetKeyPolicy",
-            id.clone(),
+            id,
             json!({"StringEquals": {"kms:PolicyName": "default"}}),
             true,
         ),

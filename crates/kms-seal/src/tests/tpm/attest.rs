@@ -57,7 +57,7 @@ fn an_attestation_verifies_and_says_what_the_counter_is() {
     assert!(differs(keys.verify(&one, &[1; 32], counter + 1)));
     let quote_only = Attestation {
         certification: None,
-        ..one.clone()
+        ..one
     };
     assert!(differs(keys.verify(&quote_only, &[1; 32], counter)));
 
