@@ -1,5 +1,6 @@
 //! Alice and Bob at one kmsd: key policies, identity policies, grants and guard rails decide, and the log says what did.
 
+use kms_tests::wait;
 use serde_json::json;
 
 use crate::machine_can;
@@ -7,6 +8,15 @@ use crate::people::{ALICE, BOB, Person, open_world, readable, secret};
 
 fn decrypt(world: &kms_tests::world::World, person: Person, sealed: &str) -> crate::people::Said {
     person.kmsctl(world, &["decrypt", "--key", "alias/hr", "--in", sealed])
+}
+
+/// `kmsctl why last` says this, once the record is on disk: those of requests that change nothing follow the answer.
+#[track_caller]
+fn explained(world: &kms_tests::world::World, texts: &[&str]) {
+    wait::until_true("the denial explained", wait::PATIENCE, || {
+        let why = world.kmsctl(&["why", "last"]).ok().stdout;
+        texts.iter().all(|text| why.contains(text))
+    });
 }
 
 #[test]
@@ -83,10 +93,9 @@ fn policies_of_keys_and_identities_decide_about_real_users() {
             .iter()
             .any(|entry| entry["Principal"] == BOB.arn())
     );
-    let why = world.kmsctl(&["why", "last"]).ok().stdout;
-    assert!(
-        why.contains("user:uid-3001 asked for Decrypt") && why.contains("kmsctl key policy get"),
-        "{why}"
+    explained(
+        &world,
+        &["user:uid-3001 asked for Decrypt", "kmsctl key policy get"],
     );
 }
 
@@ -108,10 +117,9 @@ fn a_guard_rail_limits_root_and_says_so() {
     world
         .kmsctl(&["key", "schedule-deletion", &id])
         .fails_with(text);
-    let why = world.kmsctl(&["why", "last"]).ok().stdout;
-    assert!(
-        why.contains("statement NobodyDeletesKeys of the guard rail keep"),
-        "{why}"
+    explained(
+        &world,
+        &["statement NobodyDeletesKeys of the guard rail keep"],
     );
     world.kmsctl(&["guard-rail", "delete", "keep"]).ok();
     world.kmsctl(&["key", "schedule-deletion", &id]).ok();
