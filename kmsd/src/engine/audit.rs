@@ -3,6 +3,8 @@
 //! The record of a change is written into the same transaction, into the outbox, and then into the log: whatever
 //! happens in between, the next start finds it in the outbox and appends it. So no change is in force without a record.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
@@ -100,6 +102,41 @@ impl Drop for Trace {
     }
 }
 
+/// What records say of a caller. The requests of a connection share it: it takes half a dozen strings to make.
+fn actor(caller: &Caller) -> Arc<Actor> {
+    /// Connections that one thread remembers.
+    const KEPT: usize = 16;
+    thread_local! {
+        // The callers are kept with it, so that equal addresses are equal contents.
+        static KNOWN: RefCell<VecDeque<(Caller, Arc<Actor>)>> = const { RefCell::new(VecDeque::new()) };
+    }
+    fn same<T: ?Sized>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+    KNOWN.with_borrow_mut(|known| {
+        let found = known.iter().find(|(other, _)| {
+            Arc::ptr_eq(&other.arn, &caller.arn)
+                && Arc::ptr_eq(&other.user_name, &caller.user_name)
+                && same(other.process.as_ref(), caller.process.as_ref())
+                && same(other.via.as_ref(), caller.via.as_ref())
+                && (other.uid, other.gid, other.pid, other.role)
+                    == (caller.uid, caller.gid, caller.pid, caller.role)
+        });
+        if let Some((_, actor)) = found {
+            return Arc::clone(actor);
+        }
+        let actor = Arc::new(Actor::from(caller));
+        if known.len() >= KEPT {
+            known.pop_front();
+        }
+        known.push_back((caller.clone(), Arc::clone(&actor)));
+        actor
+    })
+}
+
 impl Shared {
     /// Begins the record of a request, if it has one: what kmsd asks itself changes nothing and has none.
     ///
@@ -124,7 +161,7 @@ impl Shared {
             id.to_string(),
             self.clock.read().wall_ms,
             request,
-            caller,
+            actor(caller),
         );
         Ok(Some(Arc::new(Trace {
             urgent: !read_only || log.config().data_delay.is_zero(),
@@ -215,7 +252,7 @@ impl Shared {
             record.source = KMS_SOURCE.to_owned();
         }
         record.request_id = Some(id.to_string());
-        record.caller = Some(actor);
+        record.caller = Some(Arc::new(actor));
         record.answered(Err(error));
         log.push(record, None, false);
     }

@@ -126,14 +126,17 @@ fn record(
         record = record.key(key.as_str());
     }
     record.epoch = meta.authorization_epoch;
-    record.caller = Some(Actor {
-        arn,
-        uid: reason.uid,
-        gid: reason.gid,
-        pid: std::process::id(),
-        role: "root".to_owned(),
-        ..Actor::default()
-    });
+    record.caller = Some(
+        Actor {
+            arn,
+            uid: reason.uid,
+            gid: reason.gid,
+            pid: std::process::id(),
+            role: "root".to_owned(),
+            ..Actor::default()
+        }
+        .into(),
+    );
     record
 }
 

@@ -19,10 +19,13 @@ fn local(name: &str) -> Record {
 fn denied(time: i64) -> Record {
     let mut record = Record::service("d".into(), time, KMS_SOURCE, "Decrypt");
     record.kind = Kind::Api;
-    record.caller = Some(Actor {
-        arn: "mallory".into(),
-        ..Actor::default()
-    });
+    record.caller = Some(
+        Actor {
+            arn: "mallory".into(),
+            ..Actor::default()
+        }
+        .into(),
+    );
     record.error = Some(Failure {
         code: "AccessDeniedException".into(),
         message: None,

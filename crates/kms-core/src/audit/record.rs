@@ -1,6 +1,7 @@
 //! What one record says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use kms_api::{ApiError, Caller, CallerRole};
@@ -31,7 +32,7 @@ pub struct Record {
     pub authorization: Option<Authorization>,
     /// Who asked; none for what the service did by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub caller: Option<Actor>,
+    pub caller: Option<Arc<Actor>>,
     /// What a service event says, and for a request what CloudTrail has under `additionalEventData`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub details: Recorded,

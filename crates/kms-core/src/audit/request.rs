@@ -1,6 +1,8 @@
 //! What a record keeps of a request and its response: CloudTrail's choice, by CloudTrail's names.
 
-use kms_api::{ApiError, Caller, Request, Response, Timestamp};
+use std::sync::Arc;
+
+use kms_api::{ApiError, Request, Response, Timestamp};
 use serde_json::{Value, json};
 
 use super::record::{
@@ -15,7 +17,7 @@ impl Record {
         request_id: String,
         time_ms: i64,
         request: &Request,
-        caller: &Caller,
+        caller: Arc<Actor>,
     ) -> Self {
         let source = if request.prefix() == kms_api::AWS_PREFIX {
             KMS_SOURCE
@@ -23,7 +25,7 @@ impl Record {
             LOCAL_SOURCE
         };
         Self {
-            caller: Some(Actor::from(caller)),
+            caller: Some(caller),
             kind: Kind::Api,
             parameters: parameters(request),
             read_only: request.is_read_only(),

@@ -10,11 +10,14 @@ fn scope() -> Scope {
 fn request(operation: &str, principal: &str, time: i64, error: Option<(&str, &str)>) -> Record {
     let mut record = Record::service("e".into(), time, KMS_SOURCE, operation);
     record.kind = Kind::Api;
-    record.caller = Some(Actor {
-        arn: principal.into(),
-        uid: 1000,
-        ..Actor::default()
-    });
+    record.caller = Some(
+        Actor {
+            arn: principal.into(),
+            uid: 1000,
+            ..Actor::default()
+        }
+        .into(),
+    );
     record.error = error.map(|(code, message)| Failure {
         code: code.into(),
         message: Some(message.into()),

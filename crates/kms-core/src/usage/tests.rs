@@ -11,10 +11,13 @@ fn api(operation: &str, key: &str, day: f64) -> Record {
     let time = november().begin() + (day * DAY as f64) as i64;
     let mut record = Record::service("e".into(), time, KMS_SOURCE, operation);
     record.kind = Kind::Api;
-    record.caller = Some(Actor {
-        arn: "alice".into(),
-        ..Actor::default()
-    });
+    record.caller = Some(
+        Actor {
+            arn: "alice".into(),
+            ..Actor::default()
+        }
+        .into(),
+    );
     if key.is_empty() {
         record
     } else {

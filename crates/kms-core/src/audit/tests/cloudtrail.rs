@@ -1,5 +1,7 @@
 //! Exports against the members and values of the log entries that AWS documents.
 
+use std::sync::Arc;
+
 use kms_api::{Caller, CallerRole, Request, Response};
 use serde_json::{Value, json};
 
@@ -37,7 +39,13 @@ fn asked(operation: &str, body: Value, response: Value) -> Value {
         1000,
         "arn:aws:iam::111122223333:user/Alice",
     );
-    let mut record = Record::request("event".into(), "request".into(), TIME, &request, &alice);
+    let mut record = Record::request(
+        "event".into(),
+        "request".into(),
+        TIME,
+        &request,
+        Arc::new(Actor::from(&alice)),
+    );
     let basis = Basis::KeyPolicy {
         statement: "Users".into(),
     };
@@ -270,7 +278,7 @@ fn a_denial_and_the_kinds_of_identities() {
         code: "AccessDeniedException".into(),
         message: Some("User: a is not authorized to perform: kms:Decrypt".into()),
     });
-    let actor = record.caller.as_mut().unwrap();
+    let actor = Arc::make_mut(record.caller.as_mut().unwrap());
     actor.arn = "arn:aws:sts::111122223333:assumed-role/unit/nginx.service".into();
     actor.via = Some(ActorVia {
         arn: "arn:aws:iam::111122223333:user/kmsfs".into(),
@@ -293,7 +301,7 @@ fn a_denial_and_the_kinds_of_identities() {
         identity["sessionContext"]["sessionIssuer"]["arn"],
         "arn:aws:iam::111122223333:role/unit"
     );
-    record.caller.as_mut().unwrap().arn = "arn:aws:iam::111122223333:root".into();
+    Arc::make_mut(record.caller.as_mut().unwrap()).arn = "arn:aws:iam::111122223333:root".into();
     assert_eq!(exported(record)["userIdentity"]["type"], "Root");
 }
 
