@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kms_api::{GetStatusRequest, Timestamp};
+use kms_api::{DescribeKeyRequest, GetStatusRequest, Timestamp};
 use kms_core::Scope;
 use kms_core::audit::{Filter, Record, cloudtrail};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub(super) struct From {
 /// Which events are wanted.
 #[derive(Debug, Args)]
 pub(super) struct Wanted {
-    /// Only about this key (id, ARN, or the name that requests gave).
+    /// Only about this key: its id or ARN, or an alias (as it points now; with --directory, as requests gave it).
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// Only by this principal (ARN, or name of a user).
@@ -98,17 +98,28 @@ pub struct ExportArgs {
 }
 
 impl Wanted {
-    fn filter(&self) -> Filter {
+    fn filter(&self, from: &From, context: &Context) -> Result<Filter, Failure> {
         let ms = |seconds: Option<u32>| seconds.map(|seconds| i64::from(seconds) * 1000);
-        Filter {
+        // Records name keys by their ARNs, whatever the request called them.
+        let key = match &self.key {
+            Some(name) if name.starts_with("alias/") && from.directory.is_none() => {
+                let request = DescribeKeyRequest {
+                    key_id: name.clone(),
+                    grant_tokens: Vec::new(),
+                };
+                Some(context.client.send(request)?.key_metadata.key_id)
+            }
+            key => key.clone(),
+        };
+        Ok(Filter {
             event_id: None,
-            key: self.key.clone(),
+            key,
             principal: self.principal.clone(),
             operation: self.operation.clone(),
             outcome: self.outcome.clone(),
             from_ms: ms(self.from),
             until_ms: ms(self.to),
-        }
+        })
     }
 }
 
@@ -123,7 +134,7 @@ impl From {
 
 pub(super) fn tail(args: &TailArgs, context: &Context) -> Result<(), Failure> {
     let source = args.source.source(context);
-    let filter = args.wanted.filter();
+    let filter = args.wanted.filter(&args.source, context)?;
     // Following asks for events all the time, which is recorded, too: that is not what anybody wants to see.
     let own = |record: &Record| filter.operation.is_none() && record.operation == "LookupEvents";
     let mut newest = Vec::new();
@@ -170,7 +181,7 @@ fn newest(source: &Source<'_>, filter: &Filter, count: usize) -> Result<Vec<Even
 pub(super) fn search(args: &SearchArgs, context: &Context) -> Result<(), Failure> {
     let filter = Filter {
         event_id: args.event.clone(),
-        ..args.wanted.filter()
+        ..args.wanted.filter(&args.source, context)?
     };
     let found = newest(&args.source.source(context), &filter, args.limit)?;
     if found.is_empty() && args.event.is_some() {
@@ -232,7 +243,7 @@ fn human(event: &Event) -> String {
 
 pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {
     let source = args.source.source(context);
-    let filter = args.wanted.filter();
+    let filter = args.wanted.filter(&args.source, context)?;
     let mut scope = match &source {
         Source::Daemon(client) => {
             let status = client.send(GetStatusRequest {})?;
