@@ -497,19 +497,38 @@ fn last_note(path: &Path) -> Result<Option<Note>, CheckpointError> {
     Ok(last)
 }
 
+/// Appends a note and makes it durable: all of it, or nothing.
 fn append(path: &Path, text: &str) -> io::Result<()> {
-    let new = !path.exists();
+    append_with(path, |file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_data()
+    })
+}
+
+/// The same with what `write` writes.
+fn append_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut file = File::options()
         .append(true)
         .create(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_data()?;
-    if new && let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
+    let before = file.metadata()?.len();
+    let written = write(&mut file).and_then(|()| match path.parent() {
+        Some(directory) if before == 0 => File::open(directory)?.sync_all(),
+        _ => Ok(()),
+    });
+    if written.is_err() {
+        // Part of a note in the middle of the file would be taken for a checkpoint that was altered, for ever. One that may
+        // be durable must not stay either: the next one would have the same number.
+        if let Err(error) = file.set_len(before).and_then(|()| file.sync_all()) {
+            tracing::error!(
+                %error,
+                file = %path.display(),
+                "what was written of a checkpoint could not be taken back"
+            );
+        }
     }
-    Ok(())
+    written
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {

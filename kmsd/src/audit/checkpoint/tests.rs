@@ -363,3 +363,23 @@ fn a_new_enrolment_signs_on_with_a_new_key() {
     assert_eq!(checkpoints.findings[0].place.checkpoint, Some(3));
     assert!(checkpoints.findings[0].text.contains("enrolled anew"));
 }
+
+#[test]
+fn a_note_that_cannot_be_written_to_its_end_leaves_nothing() {
+    let host = Host::new(false);
+    host.run(host.desk(), 1, 2);
+    let path = host.audit().join(CHECKPOINTS);
+    let before = fs::read(&path).unwrap();
+    // The disk is full half way, or fails when all is written.
+    for full in [false, true] {
+        append_with(&path, |file| {
+            let part = if full { 40 } else { before.len() };
+            file.write_all(&before[..part])?;
+            Err(io::ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+    host.run(host.desk(), 1, 2);
+    host.sound(2);
+}
