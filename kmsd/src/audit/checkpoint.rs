@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,11 @@ pub const KEYS: &str = "keys.json";
 
 /// A failure that stays is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Checkpoints that wait to be copied; more are dropped, which is said.
+const COPIES: usize = 16;
+/// How long the end waits for the last copies.
+const COPY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// When checkpoints are made and where copies go.
 #[derive(Clone, Debug)]
@@ -169,6 +175,62 @@ impl Checkpoints {
     }
 }
 
+/// A thread that appends checkpoints to the copy: a file on another machine can hang for as long as that is away.
+struct Copier {
+    queue: SyncSender<String>,
+    /// Ends when the thread does.
+    ended: Receiver<()>,
+    path: PathBuf,
+}
+
+impl Copier {
+    fn start(path: &Path) -> io::Result<Self> {
+        let (queue, notes) = mpsc::sync_channel::<String>(COPIES);
+        let (running, ended) = mpsc::channel::<()>();
+        let copy = path.to_owned();
+        std::thread::Builder::new()
+            .name("checkpoint-copy".into())
+            .spawn(move || {
+                let _running = running;
+                for note in notes {
+                    if let Err(error) = append(&copy, &note) {
+                        tracing::warn!(%error, file = %copy.display(), "a checkpoint could not be copied");
+                    }
+                }
+            })?;
+        Ok(Self {
+            queue,
+            ended,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Hands over a note; never waits.
+    fn copy(&self, note: &str) {
+        let reason = match self.queue.try_send(note.to_owned()) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => "the file takes nothing",
+            Err(TrySendError::Disconnected(_)) => "the thread that copies has ended",
+        };
+        tracing::warn!(
+            reason,
+            file = %self.path.display(),
+            "a checkpoint is not copied; it is in the log's directory"
+        );
+    }
+
+    /// Waits for the copies under way, at most `patience`; the thread is left to itself then.
+    fn close(self, patience: Duration) {
+        drop(self.queue);
+        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                file = %self.path.display(),
+                "the last checkpoints are not copied: the file takes nothing"
+            );
+        }
+    }
+}
+
 struct Maker {
     log: AuditLog,
     desk: Box<dyn Checkpointer>,
@@ -183,6 +245,7 @@ struct Maker {
     /// The counter has gone on since the last one.
     closed_last: bool,
     reported: Option<(String, Instant)>,
+    copier: Option<Copier>,
 }
 
 impl Maker {
@@ -253,6 +316,13 @@ impl Maker {
                 false,
             );
         }
+        let copier = match &config.copy {
+            None => None,
+            Some(path) => Some(Copier::start(path).map_err(|source| CheckpointError::Io {
+                path: path.clone(),
+                source,
+            })?),
+        };
         let same_key = last
             .as_ref()
             .is_some_and(|note| note.by(&verifier.name, verifier.id()).is_some());
@@ -268,6 +338,7 @@ impl Maker {
             same_key,
             closed_last: false,
             reported: None,
+            copier,
         })
     }
 
@@ -289,10 +360,15 @@ impl Maker {
             } else if self.reported.take().is_some() {
                 tracing::info!("checkpoints of the audit log can be made again");
             }
-            let mut wanted = shared.wanted.lock();
-            wanted.rounds = wanted.rounds.saturating_add(1);
-            shared.ended.notify_all();
+            {
+                let mut wanted = shared.wanted.lock();
+                wanted.rounds = wanted.rounds.saturating_add(1);
+                shared.ended.notify_all();
+            }
             if closed {
+                if let Some(copier) = self.copier.take() {
+                    copier.close(COPY_PATIENCE);
+                }
                 return;
             }
         }
@@ -355,8 +431,10 @@ impl Maker {
         self.last = Some(checkpoint);
         self.same_key = true;
         self.closed_last = false;
+        // First what keeps another note from getting this value; a copy needs it no sooner.
+        let advanced = self.desk.advance();
         self.spread(&note);
-        self.desk.advance()?;
+        advanced?;
         self.closed_last = true;
         Ok(())
     }
@@ -421,7 +499,7 @@ impl Maker {
         Ok(note)
     }
 
-    /// Copies a checkpoint to where it is out of reach. What fails is told, and holds nothing up.
+    /// Copies a checkpoint to where it is out of reach. What fails or hangs is told, and holds nothing up.
     fn spread(&self, note: &str) {
         let last = self.last.as_ref();
         tracing::info!(
@@ -430,10 +508,8 @@ impl Maker {
             note = BASE64.encode(note.as_bytes()),
             "checkpoint of the audit log"
         );
-        if let Some(copy) = &self.config.copy
-            && let Err(error) = append(copy, note)
-        {
-            tracing::warn!(%error, file = %copy.display(), "a checkpoint could not be copied");
+        if let Some(copier) = &self.copier {
+            copier.copy(note);
         }
     }
 }

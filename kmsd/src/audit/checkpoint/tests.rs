@@ -383,3 +383,31 @@ fn a_note_that_cannot_be_written_to_its_end_leaves_nothing() {
     host.run(host.desk(), 1, 2);
     host.sound(2);
 }
+
+#[test]
+fn a_copy_that_hangs_holds_up_neither_the_counter_nor_the_end() {
+    let host = Host::new(false);
+    let copy = host.directory.path().join("copy");
+    // To open a FIFO that nobody reads from does not return.
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(fifo.success());
+    let (log, checkpoints) = host.start(host.desk());
+    for _ in 0..2 {
+        records(&log, 1);
+        assert!(checkpoints.make_now(PATIENCE));
+    }
+    host.sound(2);
+    let last = host.verify().0.known.last().unwrap().checkpoint.counter;
+    assert_eq!(host.desk().counter().unwrap(), last + 1);
+    log.close();
+    let (ended, end) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        checkpoints.close();
+        let _ = ended.send(());
+    });
+    end.recv_timeout(PATIENCE).unwrap();
+    closing.join().unwrap();
+}
