@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,7 +18,7 @@ const QUEUE: usize = 1024;
 /// How often a running program is looked at.
 const STEP: Duration = Duration::from_millis(10);
 /// How much of what it says on standard error gets into the log.
-const SAID: u64 = 1024;
+const SAID: usize = 1024;
 
 /// Why a program is not run.
 #[derive(Debug, thiserror::Error)]
@@ -160,24 +160,16 @@ fn run_once(
         .stderr(Stdio::piped())
         .spawn()?;
     let line = format!("{event}\n");
-    // It may not read, and it may say more than anyone wants: neither holds this thread.
+    // It may not read, and it may leave a process in a session of its own that holds the pipe: neither holds this thread.
     let input = child.stdin.take();
-    let writer = std::thread::spawn(move || {
+    std::thread::spawn(move || {
         if let Some(mut input) = input {
             let _ = input.write_all(line.as_bytes());
         }
     });
-    let output = child.stderr.take();
-    let reader = std::thread::spawn(move || {
-        let mut said = Vec::new();
-        if let Some(mut output) = output {
-            let _ = output.by_ref().take(SAID).read_to_end(&mut said);
-            let _ = std::io::copy(&mut output, &mut std::io::sink());
-        }
-        String::from_utf8_lossy(&said).into_owned()
-    });
-    let status = wait(&mut child, limit);
-    // Whatever it left behind in its group ends with it: nothing of it holds a pipe.
+    let mut said = Said::new(child.stderr.take())?;
+    let status = wait(&mut child, limit, &mut said);
+    // Whatever it left behind in its group ends with it.
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
@@ -188,11 +180,48 @@ fn run_once(
             None
         }
     };
-    let _ = writer.join();
-    Ok((status, reader.join().unwrap_or_default()))
+    said.read();
+    Ok((status, String::from_utf8_lossy(&said.text).into_owned()))
 }
 
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+/// What a program says on standard error. Its end is not waited for: a process that left the group can hold the pipe for
+/// as long as it likes.
+struct Said {
+    pipe: Option<ChildStderr>,
+    text: Vec<u8>,
+}
+
+impl Said {
+    fn new(pipe: Option<ChildStderr>) -> std::io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let text = Vec::new();
+        Ok(Self { pipe, text })
+    }
+
+    /// Takes what there is, so that the program can go on, and keeps the beginning.
+    fn read(&mut self) {
+        /// What is taken at once, so that one that never stops is killed in time.
+        const READS: usize = 64;
+        let mut buffer = [0; 4096];
+        for _ in 0..READS {
+            let read = match self.pipe.as_mut().map(|pipe| pipe.read(&mut buffer)) {
+                Some(Ok(read)) if read > 0 => read,
+                _ => return,
+            };
+            let room = SAID.saturating_sub(self.text.len());
+            self.text
+                .extend(buffer.iter().take(read.min(room)).copied());
+        }
+    }
+}
+
+fn wait(
+    child: &mut Child,
+    limit: Duration,
+    said: &mut Said,
+) -> std::io::Result<Option<ExitStatus>> {
     let begin = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -201,6 +230,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
         if begin.elapsed() >= limit {
             return Ok(None);
         }
+        said.read();
         std::thread::sleep(STEP);
     }
 }

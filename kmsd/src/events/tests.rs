@@ -226,3 +226,26 @@ fn a_program_that_hangs_is_killed_with_its_children_and_the_next_event_comes() {
         fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z "))
     });
 }
+
+#[test]
+fn a_process_that_the_program_leaves_behind_does_not_hold_up_the_next_event() {
+    // In a session of its own it is not killed, and it holds standard input and error.
+    let text = "if [ ! -e \"$0.pid\" ]; then setsid sh -c 'echo $$ >\"$0.new\"; mv \"$0.new\" \"$0\"; exec sleep 600' \"$0.pid\" & \
+        while [ ! -e \"$0.pid\" ]; do sleep 0.01; done; exit 0; fi; cat >\"$0.in\"";
+    let Some((folder, path)) = script(text) else {
+        return;
+    };
+    let hook = Hook::start(&path, Duration::from_secs(30)).unwrap();
+    hook.tell(Arc::new(json!({ "id": "one" })));
+    hook.tell(Arc::new(json!({ "id": "two" })));
+    let told = folder.path().join("hook.in");
+    let begin = Instant::now();
+    let second = || fs::read_to_string(&told).is_ok_and(|text| text.contains("\"two\""));
+    while !second() && begin.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = fs::read_to_string(folder.path().join("hook.pid")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(second());
+}
