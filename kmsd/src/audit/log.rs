@@ -286,8 +286,11 @@ impl AuditLog {
     /// others within the configured delay.
     pub fn push(&self, record: Record, bytes: Option<Vec<u8>>, urgent: bool) -> Ticket {
         let shared = &self.shared;
-        // Bytes that are not in the catalogue's outbox are lost with the space.
-        let droppable = bytes.is_none() && !urgent;
+        // Bytes that are not in the catalogue's outbox are lost with the space. What [`Self::admit`] lets through without
+        // room is answered without a record, and must not wait for one either.
+        let admitted = record.operation == "GetStatus"
+            || (record.read_only && shared.config.on_full == OnFull::ReadOnly);
+        let droppable = bytes.is_none() && (!urgent || admitted);
         if droppable && shared.ill.load(Ordering::SeqCst) {
             shared.lost.fetch_add(1, Ordering::Relaxed);
             return Ticket(0);
