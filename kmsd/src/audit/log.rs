@@ -28,6 +28,16 @@ const STALL: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
+impl Ticket {
+    /// Of a record that the log no longer took: it is never on disk.
+    pub(super) const NEVER: Self = Self(u64::MAX);
+
+    /// Whether its record was not taken.
+    pub(crate) fn is_never(self) -> bool {
+        self == Self::NEVER
+    }
+}
+
 /// Whether records can be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
@@ -296,12 +306,12 @@ impl AuditLog {
             return Ticket(0);
         }
         let estimate = bytes.as_ref().map_or(1024, Vec::len) as u64;
-        shared.pending_bytes.fetch_add(estimate, Ordering::Relaxed);
         let mut queue = shared.queue.lock();
         if queue.closed {
-            // kmsd ends: what is asked now is refused.
-            return Ticket(0);
+            // kmsd ends: whoever waits for the record is refused.
+            return Ticket::NEVER;
         }
+        shared.pending_bytes.fetch_add(estimate, Ordering::Relaxed);
         queue.pushed = queue.pushed.saturating_add(1);
         let ticket = Ticket(queue.pushed);
         let first = queue.entries.is_empty();
@@ -321,8 +331,11 @@ impl AuditLog {
     /// Waits until a record is on disk.
     ///
     /// # Errors
-    /// It is not after a time that no healthy disk takes.
+    /// It is not after a time that no healthy disk takes, or the log was closed before.
     pub async fn wait(&self, ticket: Ticket) -> Result<(), ApiError> {
+        if ticket.is_never() {
+            return Err(ended());
+        }
         let mut done = self.shared.done.subscribe();
         let waited = tokio::time::timeout(STALL, done.wait_for(|done| *done >= ticket.0)).await;
         match waited {
@@ -336,6 +349,9 @@ impl AuditLog {
     /// # Errors
     /// See [`Self::wait`].
     pub fn wait_blocking(&self, ticket: Ticket) -> Result<(), ApiError> {
+        if ticket.is_never() {
+            return Err(ended());
+        }
         let until = Instant::now() + STALL;
         let mut queue = self.shared.queue.lock();
         while *self.shared.done.borrow() < ticket.0 {
@@ -438,6 +454,13 @@ fn late() -> ApiError {
     ApiError::new(
         ErrorCode::DependencyTimeout,
         "The request was carried out, but its audit record is not on disk yet; see kmsd's log.",
+    )
+}
+
+fn ended() -> ApiError {
+    ApiError::new(
+        ErrorCode::ServiceUnavailable,
+        "kmsd is shutting down: the audit log took no record of the request any more.",
     )
 }
 

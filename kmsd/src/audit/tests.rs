@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc;
 
+use kms_api::ErrorCode;
 use kms_core::audit::{Chain, Line, compose};
 use kms_core::rows::{AuditHead, Hash};
 
@@ -767,4 +768,21 @@ fn a_search_finds_its_page_in_a_long_file() {
         assert_eq!(page.events.len(), 1);
         assert!(page.events[0].line.contains(wanted.as_str()) && !page.truncated);
     }
+}
+
+#[tokio::test]
+async fn a_record_that_comes_after_the_end_is_not_taken_for_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), None).unwrap();
+    append(&log, &["A"]);
+    log.close();
+    for urgent in [false, true] {
+        let ticket = log.push(record("Late"), None, urgent);
+        assert!(ticket.is_never());
+        let error = log.wait(ticket).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ServiceUnavailable);
+        assert_eq!(log.wait_blocking(ticket).unwrap_err().code, error.code);
+    }
+    assert_eq!(log.status().pending, 0);
+    assert_eq!(names(dir.path()), ["A", "Last"]);
 }
