@@ -24,6 +24,7 @@ use kms_seal::{Checkpointer, Quoted, SealError, TpmAttestation};
 use parking_lot::{Condvar, Mutex};
 
 use super::log::service;
+use super::open::aside;
 use super::{Appended, AuditLog, Observer, space};
 
 /// The notes, one after the other.
@@ -527,7 +528,7 @@ fn new_origin(scope: &str) -> Result<String, CheckpointError> {
     Ok(format!("kmsd.local/{scope}/{}", HEXLOWER.encode(&random)))
 }
 
-/// The last note of the file. What a crash left of one that was being written is cut.
+/// The last note of the file. What a crash left of one that was being written is cut, and the file as it was is kept.
 fn last_note(path: &Path) -> Result<Option<Note>, CheckpointError> {
     let io = |source| CheckpointError::Io {
         path: path.to_owned(),
@@ -558,12 +559,20 @@ fn last_note(path: &Path) -> Result<Option<Note>, CheckpointError> {
                     .to_owned(),
             });
         }
+        // It may also have been written whole and altered since: what it was stays to be looked at.
+        let kept = aside(path);
         tracing::warn!(
             file = %path.display(),
             bytes = rest.len(),
-            "the last checkpoint was not written to its end; it was cut"
+            kept = %kept.display(),
+            "the last checkpoint is malformed or was not written to its end; it was cut"
         );
         let cut = || -> io::Result<()> {
+            std::fs::copy(path, &kept)?;
+            File::open(&kept)?.sync_all()?;
+            if let Some(directory) = path.parent() {
+                File::open(directory)?.sync_all()?;
+            }
             let file = File::options().write(true).open(path)?;
             file.set_len(end as u64)?;
             file.sync_all()

@@ -324,7 +324,7 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Resul
 }
 
 /// A name beside `path` that is not taken, and that is no file of the log.
-fn aside(path: &Path) -> PathBuf {
+pub(super) fn aside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     (0u32..)
         .map(|n| path.with_file_name(format!("damaged-{n}-{name}")))
