@@ -95,18 +95,8 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<Exit, Failure>
         marks.append(&mut checkpoints.compare(&copies.known));
     }
     marks.extend(head);
-    let (report, notes) = read_log(args, marks)?;
-    if report.size > 0 && checkpoints.known.is_empty() && checkpoints.findings.is_empty() {
-        checkpoints.findings.push(Finding {
-            kind: FindingKind::CheckpointMissing,
-            place: Place {
-                file: Some(CHECKPOINTS.to_owned()),
-                checkpoint: Some(1),
-                ..Place::default()
-            },
-            text: "there is no checkpoint: nothing vouches for any record".to_owned(),
-        });
-    }
+    let (report, mut notes) = read_log(args, marks)?;
+    notes.extend(checkpoints.none_at_all(&keys, CHECKPOINTS, &report, args.head));
     print(args, context, &checkpoints, &report, &notes, &cosigned)
 }
 

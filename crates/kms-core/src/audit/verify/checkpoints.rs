@@ -1,6 +1,6 @@
 //! The notes: who signed them, whether they follow each other, whether the chip's counter and clock agree.
 
-use super::{Finding, FindingKind, Mark, Place, Source};
+use super::{Finding, FindingKind, LogReport, Mark, Place, Source};
 use crate::audit::attest::{Attestation, TpmTime};
 use crate::audit::checkpoint::{Checkpoint, Sealer};
 use crate::audit::keys::Keys;
@@ -256,18 +256,48 @@ impl Checkpoints {
         marks
     }
 
+    /// What it means that there is none, of the file `name`, where there are records: a note to print, if the log is as the
+    /// running kmsd knows it (`head`) and nothing says that there ever was one; otherwise a finding.
+    pub fn none_at_all(
+        &mut self,
+        keys: &Keys,
+        name: &str,
+        report: &LogReport,
+        head: bool,
+    ) -> Option<String> {
+        if report.size == 0 || !self.known.is_empty() || !self.findings.is_empty() {
+            return None;
+        }
+        // A key that came later signs what follows the checkpoints before it.
+        let fresh = keys.keys().iter().all(|key| key.since <= 1);
+        if head && fresh && report.findings.is_empty() {
+            return Some(
+                "there is no checkpoint yet: only the catalogue of the running kmsd vouches for the records".to_owned(),
+            );
+        }
+        let place = Place {
+            file: Some(name.to_owned()),
+            ..Place::default()
+        };
+        let text = "there is no checkpoint: nothing vouches for any record".to_owned();
+        self.find(FindingKind::CheckpointMissing, place, 1, text);
+        None
+    }
+
     /// The last one.
     #[must_use]
     pub fn last(&self) -> Option<&Known> {
         self.known.last()
     }
 
-    /// Whether each is vouched for by a TPM.
+    /// Whether there are some and each is vouched for by a TPM.
     #[must_use]
     pub fn all_of_a_tpm(&self) -> bool {
-        self.known
-            .iter()
-            .all(|known| known.checkpoint.sealer == Sealer::Tpm)
+        !self.known.is_empty()
+            && self
+                .known
+                .iter()
+                .all(|known| known.checkpoint.sealer == Sealer::Tpm)
     }
 }
 

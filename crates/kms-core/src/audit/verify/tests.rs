@@ -525,3 +525,42 @@ proptest! {
         prop_assert_eq!(log.report().findings.is_empty() , covered == sound && log.clone().lines()[16..] == lines((0..log.files[0].1.len() as u64).map(record))[16..]);
     }
 }
+
+#[test]
+fn a_log_without_a_checkpoint_is_sound_only_as_the_running_kmsd_knows_it() {
+    let lines = lines((0..3).map(record));
+    let end = checkpoint(&lines, 1, 1, Hash::default());
+    let read = |chain: Hash| {
+        let head = Mark {
+            size: end.size,
+            chain,
+            root: Some(end.root),
+            source: Source::Head,
+        };
+        let mut verifier = LogVerifier::new(vec![head]);
+        verifier.begin_file("log", 0);
+        for line in &lines {
+            verifier.line(line);
+        }
+        verifier.finish()
+    };
+    let agrees = read(end.chain);
+    assert_eq!(agrees.findings, []);
+    let none = |keys: &Keys, report: &LogReport, head: bool| {
+        let mut none = Checkpoints::verify(keys, "checkpoints", b"");
+        let note = none.none_at_all(keys, "checkpoints", report, head);
+        assert_eq!(note.is_some(), none.findings.is_empty());
+        note.is_some()
+    };
+    assert!(none(&keys(), &agrees, true));
+    assert!(!none(&keys(), &agrees, false));
+    // Another head, or a key that came after other checkpoints.
+    assert!(!none(&keys(), &read(Hash::default()), true));
+    let mut later = keys();
+    assert!(later.add(LogKey {
+        since: 3,
+        verifier: verifier(2),
+        tpm: None,
+    }));
+    assert!(!none(&later, &agrees, true));
+}
