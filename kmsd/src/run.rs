@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_api::{ApiError, Caller, ErrorCode, Request};
+use kms_core::audit::Record;
+use kms_core::ids::Scope;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use crate::audit::AuditLog;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::events::Hook;
+use crate::events::{Events, Hook};
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
@@ -60,7 +64,7 @@ impl Service for Engine {
 pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
     notify::status("Opening the root key");
-    let engine = open(config, accept_gap)?;
+    let (engine, bursts) = open(config, accept_gap)?;
     engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
     engine.know_host(auth.role_names());
     let listener = Listener::open(&config.server)?;
@@ -68,7 +72,7 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| system("the runtime", &e))?;
-    let served = runtime.block_on(live(config, auth, engine.clone(), listener));
+    let served = runtime.block_on(live(config, auth, engine.clone(), bursts, listener));
     // Threads that still wait for the TPM have had their time.
     runtime.shutdown_timeout(Duration::from_secs(config.server.shutdown_timeout));
     let closed = engine.shutdown();
@@ -78,7 +82,8 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: &Config, accept_gap: bool) -> Result<Engine, Failure> {
+/// The engine, and the bursts of denials that it is to record.
+fn open(config: &Config, accept_gap: bool) -> Result<(Engine, UnboundedReceiver<Record>), Failure> {
     let sealer = world::sealer(config)?;
     let credential = world::credential(config)?;
     let clock = world::clock(config)?;
@@ -86,19 +91,22 @@ fn open(config: &Config, accept_gap: bool) -> Result<Engine, Failure> {
     if let Some(audit) = &mut engine_config.audit {
         audit.accept_gap = accept_gap;
     }
-    let engine = Engine::open(engine_config, sealer, &credential, clock)?;
+    let (found, bursts) = unbounded_channel();
+    let observe = tell(config, found)?;
+    let engine = Engine::open_observed(engine_config, sealer, &credential, clock, observe)?;
     if let Ok(status) = engine.status() {
         for warning in status.sealer.warnings.iter().chain(&status.warnings) {
             tracing::warn!("{warning}");
         }
     }
-    Ok(engine)
+    Ok((engine, bursts))
 }
 
 async fn live(
     config: &Config,
     auth: Arc<Auth>,
     engine: Engine,
+    bursts: UnboundedReceiver<Record>,
     listener: Listener,
 ) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
@@ -107,7 +115,7 @@ async fn live(
     let waits = tokio::spawn(end_waits(engine.clone(), stopping.clone()));
     tokio::spawn(policies(engine.clone(), stopping.clone()));
     tokio::spawn(names(Arc::clone(&auth), engine.clone(), stopping.clone()));
-    tell(config, &engine)?;
+    tokio::spawn(record(bursts, engine.clone()));
     let watched = metrics::serve::open(&config.metrics).await?;
     let watched = tokio::spawn(metrics::serve::run(
         watched,
@@ -137,11 +145,12 @@ async fn live(
     result.map_err(|e| system("the socket", &e))
 }
 
-/// Derives events from the records of the log, for those who listen and for the program of `events.exec`.
-fn tell(config: &Config, engine: &Engine) -> Result<(), Failure> {
-    let Some(log) = engine.audit_log() else {
-        return Ok(());
-    };
+/// Derives events from the records of the log, for those who listen and for the program of `events.exec`: what is to be
+/// done with the log when it is opened. Bursts of denials go to `found`.
+fn tell(
+    config: &Config,
+    found: UnboundedSender<Record>,
+) -> Result<impl FnOnce(&AuditLog, &Events, Scope), Failure> {
     let hook = match &config.events.exec {
         Some(program) => {
             let limit = Duration::from_secs(config.events.exec_timeout);
@@ -149,25 +158,21 @@ fn tell(config: &Config, engine: &Engine) -> Result<(), Failure> {
         }
         None => None,
     };
-    let (bursts, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    let observer = engine.events().observer(
-        engine.scope(),
-        config.events.denial_burst,
-        hook,
-        move |record| {
-            let _ = bursts.send(record);
-        },
-    );
-    log.observe(Box::new(observer));
-    engine.events().begin(log.durable().head.size);
-    let engine = engine.clone();
-    // Not on the log's own thread: that one is what writes it down.
-    tokio::spawn(async move {
-        while let Some(record) = seen.recv().await {
-            engine.record_event(record);
-        }
-    });
-    Ok(())
+    let denial_burst = config.events.denial_burst;
+    Ok(move |log: &AuditLog, events: &Events, scope: Scope| {
+        let observer = events.observer(scope, denial_burst, hook, move |record| {
+            let _ = found.send(record);
+        });
+        log.observe(Box::new(observer));
+        events.begin(log.durable().head.size);
+    })
+}
+
+/// Records bursts of denials; not on the log's own thread: that one is what writes them down.
+async fn record(mut bursts: UnboundedReceiver<Record>, engine: Engine) {
+    while let Some(burst) = bursts.recv().await {
+        engine.record_event(burst);
+    }
 }
 
 /// Waits for the signals: TERM and INT end kmsd, HUP has it read the policy files again.

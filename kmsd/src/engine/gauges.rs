@@ -2,12 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use kms_core::ids::Scope;
 use kms_core::kms::Counts;
 
 use super::{Engine, EngineError};
 use crate::audit::AuditStatus;
-use crate::events::Events;
 use crate::metrics::Metrics;
 
 /// A look at the engine.
@@ -48,16 +46,6 @@ impl Engine {
             sealer_kind: shared.host.sealer.kind.clone(),
             sealer_device: shared.host.sealer.device.clone(),
         }
-    }
-
-    /// The newest events.
-    pub(crate) fn events(&self) -> &Events {
-        &self.shared.events
-    }
-
-    /// Account and Region.
-    pub(crate) fn scope(&self) -> Scope {
-        self.shared.kms.read().snapshot().meta().scope.clone()
     }
 
     /// What is counted of this engine.

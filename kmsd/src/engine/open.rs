@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use kms_core::ids::Scope;
 use kms_core::kms::HostStatus;
 use kms_core::rows::{RawRow, Row};
 use kms_core::storage::Storage;
@@ -48,8 +49,21 @@ impl Engine {
         credential: &Credential,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
+        Self::open_observed(config, sealer, credential, clock, |_, _, _| {})
+    }
+
+    /// The same. `observe` is handed the audit log, if there is one, before the records of what was done while kmsd did not
+    /// run get there, so that who is told of records is told of these.
+    pub(crate) fn open_observed(
+        config: EngineConfig,
+        sealer: Box<dyn RootSealer>,
+        credential: &Credential,
+        clock: Arc<dyn Clock>,
+        observe: impl FnOnce(&AuditLog, &Events, Scope),
+    ) -> Result<Self, EngineError> {
         let (lock, storage) = open_storage(&config.directory)?;
-        let mut engine = Self::open_with(config, Box::new(storage), sealer, credential, clock)?;
+        let storage = Box::new(storage);
+        let mut engine = Self::open_with(config, storage, sealer, credential, clock, observe)?;
         if let Some(shared) = Arc::get_mut(&mut engine.shared) {
             shared.writer.get_mut()._lock = Some(lock);
         }
@@ -62,6 +76,7 @@ impl Engine {
         sealer: Box<dyn RootSealer>,
         credential: &Credential,
         clock: Arc<dyn Clock>,
+        observe: impl FnOnce(&AuditLog, &Events, Scope),
     ) -> Result<Self, EngineError> {
         let mut shared = assemble(config, storage, sealer, credential, clock, Rollback::Refuse)?;
         let mut known = HashSet::new();
@@ -69,6 +84,8 @@ impl Engine {
             let head = shared.kms.read().snapshot().meta().audit_head;
             let start = AuditLog::open(audit, head)?;
             known = start.events;
+            let scope = shared.kms.read().snapshot().meta().scope.clone();
+            observe(&start.log, &shared.events, scope);
             shared.audit = Sink::Log(start.log);
         }
         {

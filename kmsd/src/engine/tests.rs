@@ -134,7 +134,15 @@ impl Host {
         sealer: Box<dyn RootSealer>,
     ) -> Result<Engine, EngineError> {
         let clock = Arc::new(self.clock.clone());
-        Engine::open_with(self.config(), storage, sealer, &self.credential, clock)
+        let observe = |_: &AuditLog, _: &Events, _| {};
+        Engine::open_with(
+            self.config(),
+            storage,
+            sealer,
+            &self.credential,
+            clock,
+            observe,
+        )
     }
 
     fn accept(&self, recovery: &RecoveryPrivateKey) -> Result<RollbackReport, EngineError> {

@@ -483,3 +483,29 @@ fn who_asks_for_events_sees_what_was_answered_before() {
     assert_eq!(head["Size"], lines(&host.store()).len() as u64);
     engine.shutdown().unwrap();
 }
+
+#[test]
+fn who_listens_is_told_of_what_was_done_before_the_start() {
+    let host = Host::software();
+    let clock = Arc::new(host.clock.clone());
+    let observe = |log: &AuditLog, events: &Events, scope| {
+        log.observe(Box::new(events.observer(scope, 0, None, |_| {})));
+        events.begin(log.durable().head.size);
+    };
+    let engine = Engine::open_observed(
+        host.config(),
+        host.sealer(),
+        &host.credential,
+        clock,
+        observe,
+    )
+    .unwrap();
+    create_key(&engine);
+    let told = engine.shared.events.now(Some(0), 2);
+    assert!(!told.missed);
+    let kind = |n: usize| told.events[n].event["detail-type"].clone();
+    assert_eq!(
+        (kind(0), kind(1)),
+        ("kmsd Enrolled".into(), "kmsd Service Started".into())
+    );
+}
