@@ -76,6 +76,12 @@ pub(super) fn save_edge(directory: &Path, edge: &Edge) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The edge that [`save_edge`] kept.
+pub(super) fn load_edge(directory: &Path, first: u64) -> Option<Edge> {
+    let text = std::fs::read_to_string(directory.join(edge_name(first))).ok()?;
+    Edge::parse(&text).filter(|edge| edge.size() == first)
+}
+
 /// Makes the entries of a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
@@ -149,7 +155,9 @@ impl Place {
             .open(&temporary)?;
         file.write_all(&serde_json::to_vec(&state)?)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, directory.join(STATE))
+        std::fs::rename(&temporary, directory.join(STATE))?;
+        // Files before this place may be removed from now on.
+        sync_directory(directory)
     }
 
     /// The place that was kept, if the file still has there what it had.

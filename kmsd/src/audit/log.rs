@@ -121,6 +121,8 @@ pub(super) struct Shared {
     pub(super) refused: AtomicU64,
     pub(super) warnings: Mutex<Vec<String>>,
     pub(super) observers: Mutex<Vec<Box<dyn Observer>>>,
+    /// What the next start relies on: the number of records at the last place that was noted, and its file's first one.
+    pub(super) saved: Mutex<(u64, u64)>,
 }
 
 /// The log. Clones are the same log.
@@ -220,6 +222,7 @@ impl AuditLog {
             refused: AtomicU64::new(0),
             warnings: Mutex::new(warnings),
             observers: Mutex::default(),
+            saved: Mutex::new(opened.saved),
             config,
         });
         if let Some(path) = &shared.config.journald {
@@ -390,11 +393,16 @@ impl AuditLog {
     /// Notes where the log stands, so that the next start needs to read only what comes after. To be called once the
     /// catalogue has that head.
     pub fn save(&self, durable: &Durable) {
-        if durable.head.size == 0 {
+        let mut saved = self.shared.saved.lock();
+        // A place without a line before it in its file cannot be checked by the next start.
+        if durable.head.size == saved.0 || durable.place.bytes == 0 {
             return;
         }
-        if let Err(error) = durable.place.save(&self.shared.config.directory) {
-            tracing::warn!(%error, "where the audit log stands could not be noted; the next start reads more of it");
+        match durable.place.save(&self.shared.config.directory) {
+            Ok(()) => *saved = (durable.head.size, durable.place.file),
+            Err(error) => {
+                tracing::warn!(%error, "where the audit log stands could not be noted; the next start reads more of it");
+            }
         }
     }
 

@@ -6,12 +6,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use kms_core::audit::tree::leaf_hash;
+use kms_core::audit::tree::{Edge, leaf_hash};
 use kms_core::audit::{Chain, MAX_LINE, Record, split};
 use kms_core::rows::AuditHead;
 
 use super::error::AuditError;
-use super::files::{LogFile, Place, last_seq, list};
+use super::files::{LogFile, Place, last_seq, list, load_edge};
 
 /// A log that was read to its end.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Opened {
     pub(super) gap: Option<String>,
     /// First records of files that are missing among those that were not read again.
     pub(super) missing: Vec<u64>,
+    /// Number of records at the known place, and the first one of its file.
+    pub(super) saved: (u64, u64),
 }
 
 /// Bytes at the end that are no record.
@@ -56,9 +58,12 @@ pub(super) fn open(
     let known = Place::load(directory)
         // The record with the head's chain value must be seen: a place after it is too late.
         .filter(|place| place.chain.size() <= head.size());
+    let saved = known
+        .as_ref()
+        .map_or((0, 0), |place| (place.chain.size(), place.file));
     let result = Scan::new(directory, head, known).run(&files);
     match result {
-        Ok(opened) => Ok(opened),
+        Ok(opened) => Ok(Opened { saved, ..opened }),
         Err(error) if accept_gap && !matches!(error, AuditError::Io { .. }) => {
             accept(directory, head, &files, &error)
         }
@@ -122,8 +127,11 @@ impl<'a> Scan<'a> {
         let mut rest = files.iter().peekable();
         while let Some(file) = rest.next() {
             if file.first != self.place.file {
-                if self.place.chain.size() == 0 && self.tolerant {
-                    self.begin_late(file)?;
+                // What retention left begins with the edge that was kept for it.
+                let edge = load_edge(self.directory, file.first);
+                let late = self.tolerant || (edge.is_some() && current.is_none());
+                if self.place.chain.size() == 0 && late {
+                    self.begin_late(file, edge)?;
                 } else if file.first != self.place.chain.size() {
                     if self.tolerant {
                         break;
@@ -158,12 +166,13 @@ impl<'a> Scan<'a> {
             cut: self.cut,
             gap: None,
             missing,
+            saved: (0, 0),
         })
     }
 
-    /// Takes the chain value and number before a log whose beginning is gone from its first line. The Merkle tree
-    /// begins anew then: only the note that [`Place::save`] leaves could continue it.
-    fn begin_late(&mut self, file: &LogFile) -> Result<(), AuditError> {
+    /// Takes the chain value and number before a log whose beginning is gone from its first line. Without
+    /// the tree's edge before that line the Merkle tree begins anew.
+    fn begin_late(&mut self, file: &LogFile, edge: Option<Edge>) -> Result<(), AuditError> {
         let mut reader = self.reader(file, 0)?;
         let mut line = Vec::new();
         read_line(&mut reader, &mut line).map_err(AuditError::io(&file.path))?;
@@ -171,6 +180,8 @@ impl<'a> Scan<'a> {
         match parts {
             Some((prev, _, seq)) if seq == file.first => {
                 self.place.chain = Chain::at(seq, prev);
+                self.place.edge = edge.unwrap_or_default();
+                self.seen |= self.place.chain == self.head;
                 Ok(())
             }
             _ => Err(AuditError::Damaged {

@@ -387,14 +387,32 @@ fn files_are_rotated_and_kept() {
     for _ in 0..5 {
         append(&log, &["Filler"]);
     }
+    // Not one that the next start needs, and it needs all after the last note.
+    assert!(list(dir.path()).unwrap().len() > 5);
+    for _ in 0..5 {
+        log.save(&log.durable());
+        append(&log, &["Filler"]);
+    }
+    // The removals are recorded, which takes files as well.
+    wait_for("not removed", || {
+        log.save(&log.durable());
+        list(dir.path()).unwrap().len() == 2 && log.status().pending == 0
+    });
     // The removals are recorded too.
     wait_for("not written", || log.status().pending == 0);
     let durable = log.durable();
     log.save(&durable);
     log.close();
     let kept = list(dir.path()).unwrap();
-    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert!(kept.len() <= 3 && kept[0].first > 0, "{kept:?}");
     lines(dir.path());
+    let log = AuditLog::open(config.clone(), Some(durable.head))
+        .unwrap()
+        .log;
+    assert_eq!(log.durable().edge().root(), durable.edge().root());
+    log.close();
+    // Without the note the first file's edge is begun with.
+    std::fs::remove_file(dir.path().join("state.json")).unwrap();
     let log = AuditLog::open(config, Some(durable.head)).unwrap().log;
     assert_eq!(log.durable().edge().root(), durable.edge().root());
     log.close();

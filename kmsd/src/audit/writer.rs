@@ -36,6 +36,8 @@ pub(super) struct Writer {
     notes: Vec<Record>,
     reserve: Reserve,
     step: u8,
+    /// There are more files than are to be kept, because the next start needs them.
+    surplus: bool,
     looked: Instant,
     /// What was lost and refused when writing last worked.
     counted: (u64, u64),
@@ -117,6 +119,7 @@ impl Writer {
             notes: Vec::new(),
             reserve,
             step: 0,
+            surplus: false,
             looked: Instant::now()
                 .checked_sub(HOUSEKEEPING)
                 .unwrap_or_else(Instant::now),
@@ -353,7 +356,11 @@ impl Writer {
             return;
         };
         let surplus = files.len().saturating_sub(keep.max(1));
-        for file in files.iter().take(surplus) {
+        // The next start reads from the noted place on, which is not after the catalogue's head.
+        let (_, needed) = *self.shared.saved.lock();
+        self.surplus = files.iter().take(surplus).any(|file| file.first >= needed);
+        let removable = files.iter().take(surplus);
+        for file in removable.take_while(|file| file.first < needed) {
             if let Err(error) = std::fs::remove_file(&file.path) {
                 tracing::warn!(%error, file = %file.path.display(), "an old file of the audit log cannot be removed");
                 continue;
@@ -409,6 +416,9 @@ impl Writer {
             .and_then(|current| current.disturbed(self.place.bytes, true));
         if let Some(what) = what {
             self.disturbed(what);
+        }
+        if self.surplus {
+            self.remove_old_files();
         }
         let Ok(room) = Room::of(&self.shared.config.directory) else {
             return;
