@@ -107,6 +107,8 @@ struct State {
     chain: Hash,
     file: u64,
     bytes: u64,
+    /// Leaves of the tree: fewer than there are records if it had to begin anew.
+    leaves: u64,
     edge: Vec<String>,
 }
 
@@ -139,6 +141,7 @@ impl Place {
             chain: self.chain.value(),
             file: self.file,
             bytes: self.bytes,
+            leaves: self.edge.size(),
             edge: self
                 .edge
                 .nodes()
@@ -171,7 +174,7 @@ impl Place {
             .collect::<Option<Vec<[u8; 32]>>>()?;
         let place = Self {
             chain: Chain::at(state.size, state.chain),
-            edge: Edge::from_parts(state.size, nodes)?,
+            edge: Edge::from_parts(state.leaves, nodes).filter(|edge| edge.size() <= state.size)?,
             file: state.file,
             bytes: state.bytes,
         };

@@ -204,6 +204,13 @@ impl AuditLog {
             warnings.push(text);
             notes.push(service("AuditFileMissing").detail("firstRecord", *seq));
         }
+        if opened.place.edge.size() != opened.place.chain.size() {
+            // The roots of such a tree say nothing about the records before it.
+            let text =
+                "the Merkle tree of the audit log lacks its beginning: no checkpoints are made";
+            tracing::warn!("{text}");
+            warnings.push(text.to_owned());
+        }
         let place = opened.place.clone();
         let shared = Arc::new(Shared {
             queue: Mutex::default(),

@@ -419,6 +419,35 @@ fn files_are_rotated_and_kept() {
 }
 
 #[test]
+fn a_log_without_its_beginning_opens_again_after_the_gap_was_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.rotate_bytes = 1000;
+    let log = AuditLog::open(config.clone(), None).unwrap().log;
+    append(&log, &["A", "B", "C", "D", "E"]);
+    append(&log, &["F"]);
+    let (_, head) = log.head();
+    log.close();
+    std::fs::remove_file(dir.path().join(files::name(0))).unwrap();
+    assert!(AuditLog::open(config.clone(), Some(head)).is_err());
+    config.accept_gap = true;
+    let log = AuditLog::open(config.clone(), Some(head)).unwrap().log;
+    append(&log, &[]);
+    let durable = log.durable();
+    log.save(&durable);
+    log.close();
+    config.accept_gap = false;
+    let log = AuditLog::open(config, Some(durable.head)).unwrap().log;
+    assert_eq!(log.durable().edge().root(), durable.edge().root());
+    let warnings = log.status().warnings;
+    assert!(
+        warnings.iter().any(|w| w.contains("no checkpoints")),
+        "{warnings:?}"
+    );
+    log.close();
+}
+
+#[test]
 fn a_file_that_is_disturbed_while_running_is_noticed() {
     let cases: [(&str, Damage); 4] = [
         ("it was deleted", |path| std::fs::remove_file(path).unwrap()),
