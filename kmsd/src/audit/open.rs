@@ -237,12 +237,15 @@ impl<'a> Scan<'a> {
 
     fn take(&mut self, line: &[u8]) -> Line {
         let bad = |partial, reason| Line::Bad { partial, reason };
+        // Zeros are pages that had not reached the disk; canonical JSON has none, wherever in the line they are.
+        if line.contains(&0) {
+            return bad(true, "it has zeros in it");
+        }
         let Some(line) = line.strip_suffix(b"\n") else {
             return bad(true, "it has no end");
         };
         let Some((prev, record, seq)) = split(line) else {
-            // Zeros are pages that had not reached the disk.
-            return bad(line.contains(&0), "it is not a record");
+            return bad(false, "it is not a record");
         };
         if seq != self.place.chain.size() {
             return bad(false, "it has another number");

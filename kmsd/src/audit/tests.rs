@@ -280,7 +280,15 @@ fn a_copy_that_was_put_back_is_refused() {
 
 #[test]
 fn what_a_crash_left_after_the_head_is_cut_and_said() {
-    let residue: [&[u8]; 3] = [b"{\"prev\":\"00", &[0; 300], b"\0\0\0\n\0\0"];
+    // A page that did not reach the disk in the middle of a record, and a record after it.
+    let mut torn = Vec::new();
+    let mut chain = Chain::at(2, Hash([1; 32]));
+    for name in ["torn", "whole"] {
+        compose(&mut chain, &record(name).to_bytes(), &mut torn);
+        torn.push(b'\n');
+    }
+    torn[150..180].fill(0);
+    let residue: [&[u8]; 4] = [b"{\"prev\":\"00", &[0; 300], b"\0\0\0\n\0\0", &torn];
     for residue in residue {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), None).unwrap();
