@@ -9,6 +9,7 @@ use data_encoding::HEXLOWER;
 use kms_core::audit::tree::Edge;
 use kms_core::audit::{Chain, MAX_LINE, split};
 use kms_core::rows::Hash;
+use kms_crypto::sha256;
 use serde::{Deserialize, Serialize};
 
 /// Where a restart goes on reading.
@@ -100,7 +101,8 @@ pub(super) fn create(directory: &Path, first: u64) -> io::Result<(PathBuf, File)
     Ok((path, file))
 }
 
-/// Where the log stood at some moment. Only a shortcut: what it says is checked against the file.
+/// Where the log stood at some moment. Only a shortcut: what it says of the chain is checked against the file, and a wrong
+/// edge, which the file's last line does not show, by the sum over everything.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     size: u64,
@@ -110,6 +112,17 @@ struct State {
     /// Leaves of the tree: fewer than there are records if it had to begin anew.
     leaves: u64,
     edge: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sum: Option<Hash>,
+}
+
+impl State {
+    /// SHA-256 over all other members.
+    fn sum(&mut self) -> io::Result<Hash> {
+        self.sum = None;
+        let text = serde_json::to_vec(self)?;
+        Ok(Hash(sha256(&[b"kmsd-audit-state-v1\0", &text])))
+    }
 }
 
 /// A place in the log up to which everything has been read.
@@ -136,7 +149,7 @@ impl Place {
 
     /// Keeps it for the next start.
     pub(super) fn save(&self, directory: &Path) -> io::Result<()> {
-        let state = State {
+        let mut state = State {
             size: self.chain.size(),
             chain: self.chain.value(),
             file: self.file,
@@ -148,7 +161,9 @@ impl Place {
                 .iter()
                 .map(|node| HEXLOWER.encode(node))
                 .collect(),
+            sum: None,
         };
+        state.sum = Some(state.sum()?);
         let temporary = directory.join("state.json.new");
         let mut file = File::options()
             .write(true)
@@ -166,7 +181,11 @@ impl Place {
     /// The place that was kept, if the file still has there what it had.
     pub(super) fn load(directory: &Path) -> Option<Self> {
         let text = std::fs::read(directory.join(STATE)).ok()?;
-        let state: State = serde_json::from_slice(&text).ok()?;
+        let mut state: State = serde_json::from_slice(&text).ok()?;
+        let sum = state.sum?;
+        if state.sum().ok()? != sum {
+            return None;
+        }
         let nodes = state
             .edge
             .iter()

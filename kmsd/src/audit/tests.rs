@@ -343,6 +343,19 @@ fn a_restart_reads_only_what_came_after_the_note() {
     let log = open(dir.path(), Some(durable.head)).unwrap();
     assert_eq!(log.durable().edge().root(), root);
     log.close();
+    // A wrong edge would give every later root: it is no use, and everything is read again.
+    let state = dir.path().join("state.json");
+    let sound = std::fs::read(&state).unwrap();
+    edit(&state, |bytes| {
+        let at = bytes.windows(6).position(|w| w == b"\"edge\"").unwrap() + 12;
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+    });
+    let error = open(dir.path(), Some(durable.head)).err().unwrap();
+    assert!(
+        matches!(error, AuditError::Damaged { seq: 1, .. }),
+        "{error:?}"
+    );
+    std::fs::write(&state, sound).unwrap();
     // A note about another log is no use.
     edit(&dir.path().join("state.json"), |bytes| {
         let at = bytes.windows(7).position(|w| w == b"\"chain\"").unwrap() + 10;
