@@ -303,6 +303,10 @@ impl Writer {
         }
         let first = self.place.chain.size();
         let directory = &self.shared.config.directory;
+        // Before the file: where there is no room, the place must not be left behind in another file.
+        if config_keeps_few(&self.shared) && self.place.edge.size() == first {
+            files::save_edge(directory, &self.place.edge)?;
+        }
         let (path, file) = match files::create(directory, first) {
             // One without a record, which an earlier attempt left.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -314,9 +318,6 @@ impl Writer {
             made => made?,
         };
         self.file = Some(Current::new(path, file, space::now_ms())?);
-        if config_keeps_few(&self.shared) && self.place.edge.size() == first {
-            files::save_edge(directory, &self.place.edge)?;
-        }
         self.place.file = first;
         self.place.bytes = 0;
         Ok(())
