@@ -175,15 +175,19 @@ impl AuditLog {
         let opened = open::open(&config.directory, head, config.accept_gap)?;
         let mut notes = Vec::new();
         if let Some(cut) = &opened.cut {
+            let kept = cut.kept.as_ref().map_or_else(
+                || "nowhere: the disk is full".to_owned(),
+                |path| path.display().to_string(),
+            );
             tracing::warn!(
                 bytes = cut.bytes,
-                kept = %cut.kept.display(),
+                kept,
                 "the audit log ended with bytes that are no whole record; they were cut"
             );
             notes.push(
                 service("AuditTailCut")
                     .detail("bytes", cut.bytes)
-                    .detail("kept", cut.kept.display().to_string()),
+                    .detail("kept", kept),
             );
         }
         if let Some(gap) = &opened.gap {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use kms_core::audit::tree::{Edge, leaf_hash};
@@ -12,6 +12,7 @@ use kms_core::rows::AuditHead;
 
 use super::error::AuditError;
 use super::files::{LogFile, Place, last_seq, list, load_edge};
+use super::space::is_full;
 
 /// A log that was read to its end.
 #[derive(Debug)]
@@ -36,7 +37,8 @@ pub(super) struct Opened {
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
     pub(super) bytes: u64,
-    pub(super) kept: PathBuf,
+    /// Where they are; nowhere if the disk had no room for them.
+    pub(super) kept: Option<PathBuf>,
 }
 
 /// Reads the log in `directory` from the last known place to its end.
@@ -230,7 +232,7 @@ impl<'a> Scan<'a> {
             if !residue && !self.tolerant {
                 return Err(damaged);
             }
-            self.cut(file)?;
+            self.cut(file, residue)?;
             return Ok(false);
         }
     }
@@ -270,10 +272,21 @@ impl<'a> Scan<'a> {
         Line::Good
     }
 
-    /// Copies the file aside and cuts it after its last sound record.
-    fn cut(&mut self, file: &LogFile) -> Result<(), AuditError> {
-        let kept = aside(&file.path);
-        std::fs::copy(&file.path, &kept).map_err(AuditError::io(&kept))?;
+    /// Cuts the file after its last sound record. What is cut is kept aside; what a crash left must not stop the start
+    /// on a full disk, and is lost there.
+    fn cut(&mut self, file: &LogFile, residue: bool) -> Result<(), AuditError> {
+        let aside = aside(&file.path);
+        let kept = match keep_from(&file.path, self.place.bytes, &aside) {
+            Ok(()) => Some(aside),
+            Err(error) => {
+                // What was copied only takes room at the next attempt.
+                let _ = std::fs::remove_file(&aside);
+                if !residue || !is_full(&error) {
+                    return Err(AuditError::io(&aside)(error));
+                }
+                None
+            }
+        };
         let cut = || -> std::io::Result<()> {
             let handle = File::options().write(true).open(&file.path)?;
             handle.set_len(self.place.bytes)?;
@@ -335,6 +348,19 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> std::io::Resul
     let most = (MAX_LINE as u64).saturating_add(2);
     let length = reader.take(most).read_until(b'\n', line)?;
     Ok(length as u64)
+}
+
+/// Copies a file from byte `from` on.
+fn keep_from(path: &Path, from: u64, to: &Path) -> std::io::Result<()> {
+    let mut source = File::open(path)?;
+    source.seek(SeekFrom::Start(from))?;
+    let mut target = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
+    std::io::copy(&mut source, &mut target)?;
+    target.sync_all()
 }
 
 /// A name beside `path` that is not taken, and that is no file of the log.

@@ -307,7 +307,7 @@ fn what_a_crash_left_after_the_head_is_cut_and_said() {
             .record;
         assert_eq!(cut.details["bytes"], residue.len());
         let kept = std::fs::read(cut.details["kept"].as_str().unwrap()).unwrap();
-        assert!(kept.ends_with(residue));
+        assert_eq!(kept, residue);
         log.close();
     }
 }
@@ -704,6 +704,33 @@ fn a_full_disk_may_leave_the_data_path_open_and_counts_what_is_lost() {
         .record;
     assert_eq!(resumed.details["lost"], 6);
     assert_eq!(resumed.details["refused"], 1);
+}
+
+#[test]
+fn a_full_disk_does_not_stop_the_start_after_a_crash() {
+    let small = Small::mount();
+    let config = small_config(&small, OnFull::Refuse);
+    let log = AuditLog::open(config.clone(), None).unwrap().log;
+    append(&log, &["A"]);
+    let (_, head) = log.head();
+    log.close();
+    edit(&only_file(&config.directory), |bytes| {
+        bytes.extend_from_slice(&[b'x'; 9000]);
+    });
+    let filler = small.fill();
+    let log = AuditLog::open(config.clone(), Some(head)).unwrap().log;
+    std::fs::remove_file(filler).unwrap();
+    append(&log, &[]);
+    log.close();
+    let lines = lines(&config.directory);
+    let cut = lines.iter().find(|l| l.record.operation == "AuditTailCut");
+    let details = &cut.unwrap().record.details;
+    assert_eq!(details["kept"], "nowhere: the disk is full");
+    let left = std::fs::read_dir(&config.directory).unwrap();
+    assert!(
+        left.flatten()
+            .all(|entry| { !entry.file_name().to_string_lossy().starts_with("damaged-") })
+    );
 }
 
 #[test]
