@@ -174,7 +174,7 @@ impl AuditLog {
     pub fn open(config: AuditConfig, head: Option<AuditHead>) -> Result<Start, AuditError> {
         let opened = open::open(&config.directory, head, config.accept_gap)?;
         let mut notes = Vec::new();
-        if let Some(cut) = &opened.cut {
+        for cut in &opened.cut {
             let kept = cut.kept.as_ref().map_or_else(
                 || "nowhere: the disk is full".to_owned(),
                 |path| path.display().to_string(),
@@ -182,7 +182,7 @@ impl AuditLog {
             tracing::warn!(
                 bytes = cut.bytes,
                 kept,
-                "the audit log ended with bytes that are no whole record; they were cut"
+                "a file of the audit log ended with bytes that are no whole record; they were cut"
             );
             notes.push(
                 service("AuditTailCut")

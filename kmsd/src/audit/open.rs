@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kms_core::audit::tree::{Edge, leaf_hash};
 use kms_core::audit::{Chain, MAX_LINE, Record, split};
-use kms_core::rows::AuditHead;
+use kms_core::rows::{AuditHead, Hash};
 
 use super::error::AuditError;
 use super::files::{LogFile, Place, last_seq, list, load_edge};
@@ -23,8 +23,8 @@ pub(super) struct Opened {
     pub(super) current: Option<(PathBuf, i64)>,
     /// Ids of the events after the catalogue's head.
     pub(super) events: HashSet<String>,
-    /// What a crash left over, and was set aside.
-    pub(super) cut: Option<Cut>,
+    /// What a crash or a disturbance left over, and was set aside.
+    pub(super) cut: Vec<Cut>,
     /// What was accepted although it is wrong.
     pub(super) gap: Option<String>,
     /// First records of files that are missing among those that were not read again.
@@ -96,7 +96,7 @@ struct Scan<'a> {
     /// Whether the head's chain value has been seen at its place.
     seen: bool,
     events: HashSet<String>,
-    cut: Option<Cut>,
+    cut: Vec<Cut>,
 }
 
 enum Line {
@@ -116,7 +116,7 @@ impl<'a> Scan<'a> {
             place,
             tolerant: false,
             events: HashSet::new(),
-            cut: None,
+            cut: Vec::new(),
         }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Scan<'a> {
                 self.place.file = file.first;
                 self.place.bytes = 0;
             }
-            let sound = self.read(file, rest.peek().is_none())?;
+            let sound = self.read(file, rest.peek().copied())?;
             current = Some(file.path.clone());
             if !sound {
                 break;
@@ -205,7 +205,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads one file from the known place on. Says whether it is sound to its end.
-    fn read(&mut self, file: &LogFile, last: bool) -> Result<bool, AuditError> {
+    fn read(&mut self, file: &LogFile, next: Option<&LogFile>) -> Result<bool, AuditError> {
         let mut reader = self.reader(file, self.place.bytes)?;
         let mut line = Vec::with_capacity(2048);
         loop {
@@ -227,7 +227,13 @@ impl<'a> Scan<'a> {
                 seq: self.place.chain.size(),
                 reason,
             };
+            // No record is lost where the next file goes on: something else wrote to this one while kmsd ran.
+            if next.is_some_and(|next| self.goes_on_in(next)) {
+                self.cut(file, true)?;
+                return Ok(true);
+            }
             // What was being written when the power went: after all that is known to have been made durable.
+            let last = next.is_none();
             let residue = last && partial && self.place.chain.size() >= self.head.size();
             if !residue && !self.tolerant {
                 return Err(damaged);
@@ -235,6 +241,18 @@ impl<'a> Scan<'a> {
             self.cut(file, residue)?;
             return Ok(false);
         }
+    }
+
+    /// Whether the first line of a file follows from the place.
+    fn goes_on_in(&self, file: &LogFile) -> bool {
+        let first = || -> Option<(Hash, u64)> {
+            let mut line = Vec::new();
+            read_line(&mut self.reader(file, 0).ok()?, &mut line).ok()?;
+            let (prev, _, seq) = split(line.strip_suffix(b"\n")?)?;
+            Some((prev, seq))
+        };
+        let place = (self.place.chain.value(), self.place.chain.size());
+        file.first == place.1 && first() == Some(place)
     }
 
     fn take(&mut self, line: &[u8]) -> Line {
@@ -294,7 +312,7 @@ impl<'a> Scan<'a> {
             super::files::sync_directory(self.directory)
         };
         cut().map_err(AuditError::io(&file.path))?;
-        self.cut = Some(Cut {
+        self.cut.push(Cut {
             bytes: file.bytes.saturating_sub(self.place.bytes),
             kept,
         });

@@ -38,6 +38,8 @@ pub(super) struct Writer {
     step: u8,
     /// There are more files than are to be kept, because the next start needs them.
     surplus: bool,
+    /// The file before the present one was disturbed: the noted place may be gone with it.
+    note_due: bool,
     looked: Instant,
     /// What was lost and refused when writing last worked.
     counted: (u64, u64),
@@ -120,6 +122,7 @@ impl Writer {
             reserve,
             step: 0,
             surplus: false,
+            note_due: false,
             looked: Instant::now()
                 .checked_sub(HOUSEKEEPING)
                 .unwrap_or_else(Instant::now),
@@ -267,6 +270,13 @@ impl Writer {
             .pending_bytes
             .fetch_sub(estimate, Ordering::Relaxed);
         self.shared.done.send_replace(self.done);
+        if std::mem::take(&mut self.note_due) {
+            // Held, so that one at a time is written. It stays as it is: the catalogue may not have this head yet.
+            let _saved = self.shared.saved.lock();
+            if let Err(error) = self.place.save(&self.shared.config.directory) {
+                tracing::warn!(%error, "where the audit log goes on after a disturbance could not be noted");
+            }
+        }
         // Under the lock, so that nobody goes to sleep in between.
         let _queue = self.shared.queue.lock();
         self.shared.room.notify_all();
@@ -399,6 +409,7 @@ impl Writer {
         let file = current.path.display().to_string();
         let text = format!("the file of the audit log {file} was disturbed: {what}");
         tracing::error!("{text}; a new one is begun");
+        self.note_due = true;
         self.shared.warnings.lock().push(text);
         self.notes.push(
             service("AuditLogDisturbed")
