@@ -15,7 +15,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cgroup {
     /// The path that /proc shows.
-    pub(super) path: String,
+    path: String,
+    /// Whether that is its path: bytes of it that are not UTF-8 are replaced.
+    exact: bool,
     /// Where its hierarchy may be mounted, below [`ROOT`].
     mounts: &'static [&'static str],
 }
@@ -23,7 +25,11 @@ pub(super) struct Cgroup {
 impl Cgroup {
     /// The cgroup that systemd put the process into: of its own hierarchy on a host with cgroups of
     /// version 1, else of the unified one.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    ///
+    /// Names below a unit are those of its own processes, which may choose any bytes: that the rest of the
+    /// path is not UTF-8 must not hide the unit.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes);
         let find = |name: &str| {
             text.lines().find_map(|line| {
                 let (_, rest) = line.split_once(':')?;
@@ -33,10 +39,12 @@ impl Cgroup {
         };
         match (find("name=systemd"), find("")) {
             (Some(path), _) => Some(Self {
+                exact: !path.contains(char::REPLACEMENT_CHARACTER),
                 path,
                 mounts: &["systemd"],
             }),
             (None, Some(path)) => Some(Self {
+                exact: !path.contains(char::REPLACEMENT_CHARACTER),
                 path,
                 mounts: &["", "unified"],
             }),
@@ -44,9 +52,17 @@ impl Cgroup {
         }
     }
 
-    /// The unit, if all directories down to it belong to root and nobody else may make more of them.
-    pub(super) fn unit(&self) -> Option<String> {
-        let (unit, parents) = unit_of(&self.path)?;
+    /// The path, if it can be written.
+    pub(super) fn text(&self) -> Option<String> {
+        self.exact.then(|| self.path.clone())
+    }
+
+    /// The unit, if all directories down to it belong to root and nobody else may make more of them; none
+    /// inside for a path that names none. `None` for a unit that nobody vouches for: it is not known.
+    pub(super) fn unit(&self) -> Option<Option<String>> {
+        let Some((unit, parents)) = unit_of(&self.path) else {
+            return Some(None);
+        };
         let is_roots = |path: &Path| {
             path.symlink_metadata()
                 .is_ok_and(|meta| meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o022 == 0)
@@ -61,7 +77,7 @@ impl Cgroup {
             }
             all.iter().all(|place| is_roots(place))
         });
-        vouched.then(|| unit.to_owned())
+        vouched.then(|| Some(unit.to_owned()))
     }
 }
 
@@ -131,23 +147,32 @@ mod tests {
 
     #[test]
     fn the_hierarchy_of_systemd_is_found() {
-        let unified = Cgroup::parse("0::/system.slice/a.service\n").unwrap();
+        let unified = Cgroup::parse(b"0::/system.slice/a.service\n").unwrap();
         assert_eq!(unified.path, "/system.slice/a.service");
         let hybrid =
             "3:cpu:/x\n1:name=systemd:/system.slice/b.service\n0::/system.slice/c.service\n";
         assert_eq!(
-            Cgroup::parse(hybrid).unwrap().path,
+            Cgroup::parse(hybrid.as_bytes()).unwrap().path,
             "/system.slice/b.service"
         );
-        assert_eq!(Cgroup::parse("3:cpu:/system.slice/b.service\n"), None);
-        assert_eq!(Cgroup::parse(""), None);
+        assert_eq!(Cgroup::parse(b"3:cpu:/system.slice/b.service\n"), None);
+        assert_eq!(Cgroup::parse(b""), None);
     }
 
     #[test]
     fn slices_that_are_not_there_vouch_for_nothing() {
         let path = "/no-such-thing.slice/nginx.service";
-        let cgroup = Cgroup::parse(&format!("0::{path}\n")).unwrap();
+        let cgroup = Cgroup::parse(format!("0::{path}\n").as_bytes()).unwrap();
         assert!(unit(path).is_some());
-        assert_eq!(cgroup.unit(), None);
+        assert_eq!(cgroup.unit(), None, "not known, instead of none");
+        let outside = Cgroup::parse(b"0::/\n").unwrap();
+        assert_eq!(outside.unit(), Some(None));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_hide_no_unit() {
+        let cgroup = Cgroup::parse(b"0::/system.slice/a.service/\xff\n").unwrap();
+        assert_eq!(unit(&cgroup.path), Some("a.service"));
+        assert_eq!(cgroup.text(), None);
     }
 }

@@ -46,16 +46,16 @@ impl Place {
         Some(Self(directory))
     }
 
-    fn read(&self, name: &str) -> io::Result<String> {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = openat(
             &self.0,
             name,
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let mut text = String::new();
-        File::from(file).take(MAX_FILE).read_to_string(&mut text)?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn link(&self, name: &str) -> io::Result<PathBuf> {
@@ -88,8 +88,8 @@ impl Place {
         let same = match self.link("ns/user") {
             Ok(theirs) => theirs == Path::new("/proc/self/ns/user").read_link()?,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let own = std::fs::read_to_string("/proc/self/uid_map")?;
-                let own_groups = std::fs::read_to_string("/proc/self/gid_map")?;
+                let own = std::fs::read("/proc/self/uid_map")?;
+                let own_groups = std::fs::read("/proc/self/gid_map")?;
                 own == self.read("uid_map")? && own_groups == self.read("gid_map")?
             }
             Err(error) => return Err(error),
@@ -123,17 +123,17 @@ pub(super) fn namespace(peer: &Peer) -> Namespace {
     }
 }
 
-/// What is known of the peer's process; `None` when it has ended, or when nothing vouches for its number
-/// and `trust_pid` is not set.
+/// What is known of the peer's process; `None` when it has ended, when nothing vouches for its number and
+/// `trust_pid` is not set, or when it cannot be told which unit it is in, if any: "in no unit" is a fact
+/// that spares a process what policies deny to its unit, so that it is never a guess.
 pub(super) fn facts(peer: &Peer, needs: Needs, trust_pid: bool) -> Option<ProcessFacts> {
     let process = &peer.process;
     if !process.is_checked() && !trust_pid {
         return None;
     }
     let place = process.place.as_ref()?;
-    let cgroup = place.read("cgroup").ok();
-    let cgroup = cgroup.as_deref().and_then(Cgroup::parse);
-    let unit = cgroup.as_ref().and_then(Cgroup::unit);
+    let cgroup = Cgroup::parse(&place.read("cgroup").ok()?)?;
+    let unit = cgroup.unit()?;
     let exe = place.exe();
     let exe_sha256 = match needs.exe_sha256 && exe.is_some() {
         true => exe::sha256(place),
@@ -142,7 +142,7 @@ pub(super) fn facts(peer: &Peer, needs: Needs, trust_pid: bool) -> Option<Proces
     let facts = ProcessFacts {
         invocation_id: unit.as_deref().and_then(invocation),
         unit,
-        cgroup: cgroup.map(|cgroup| cgroup.path),
+        cgroup: cgroup.text(),
         exe: exe.and_then(|exe| exe.into_os_string().into_string().ok()),
         exe_sha256,
         security_label: peer.label.clone(),
