@@ -32,8 +32,10 @@ pub struct ApprovalRules {
 }
 
 impl ApprovalRules {
+    /// Whoever lists CreateGrant means every way to make a grant: one that ends by itself may last as long.
     fn lists(&self, operation: &str) -> bool {
-        self.operations.iter().any(|listed| listed == operation)
+        let listed = |name: &str| self.operations.iter().any(|listed| listed == name);
+        listed(operation) || (operation == "CreateTemporaryGrant" && listed("CreateGrant"))
     }
 
     fn approver(&self, principal: &str) -> bool {
@@ -331,4 +333,21 @@ fn action(request: &Request) -> String {
 
 fn damaged() -> ApiError {
     internal("A request that waits for approvals is damaged in the store.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_for_grants_covers_those_that_end() {
+        let rules = |operation: &str| ApprovalRules {
+            operations: vec![operation.to_owned()],
+            ..ApprovalRules::default()
+        };
+        assert!(rules("CreateGrant").lists("CreateGrant"));
+        assert!(rules("CreateGrant").lists("CreateTemporaryGrant"));
+        assert!(!rules("CreateTemporaryGrant").lists("CreateGrant"));
+        assert!(!rules("RevokeGrant").lists("CreateTemporaryGrant"));
+    }
 }
