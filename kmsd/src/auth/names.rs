@@ -57,6 +57,8 @@ pub(crate) struct Names {
     files: Mutex<Vec<Option<Version>>>,
     /// Grows whenever an answer may have become another one.
     generation: AtomicU64,
+    /// The one at the last [`Names::refresh`].
+    told: AtomicU64,
 }
 
 /// Tells versions of a file apart.
@@ -70,6 +72,7 @@ impl Names {
             groups: Mutex::default(),
             files: Mutex::new(versions()),
             generation: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -110,9 +113,9 @@ impl Names {
     }
 
     /// Looks whether the files of the name service have changed, and asks again for those who called of
-    /// late and whose answers have become old. Returns whether anything is different. May block.
+    /// late and whose answers have become old. Returns whether anything is different from what it was at
+    /// the call before, also if it was a request that noticed. May block.
     pub(super) fn refresh(&self) -> bool {
-        let before = self.generation();
         let now = versions();
         let changed = std::mem::replace(&mut *self.files.lock(), now.clone()) != now;
         if changed {
@@ -130,7 +133,8 @@ impl Names {
                 self.note(renew(&self.groups, gid, name));
             }
         }
-        self.generation() != before
+        let generation = self.generation();
+        self.told.swap(generation, Ordering::AcqRel) != generation
     }
 }
 
@@ -311,6 +315,19 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         assert!(names.refresh());
         assert_eq!(names.generation(), before + 1);
+    }
+
+    #[test]
+    fn what_a_request_noticed_is_told_at_the_next_refresh() {
+        let names = Names::new(Duration::ZERO);
+        let stale = UserEntry {
+            name: "root".into(),
+            groups: Some(Arc::new([0, 4711])),
+        };
+        remember(&names.users, 0, stale);
+        names.user(0).unwrap();
+        assert!(names.refresh());
+        assert!(!names.refresh());
     }
 
     #[test]
