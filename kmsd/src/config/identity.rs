@@ -112,6 +112,10 @@ impl Rule {
                  names that IAM allows)"
             )
         })?;
+        // Its sessions would be called as the roles of units are: `assumed-role/unit/NAME`.
+        require(role != "unit", key, || {
+            "the role `unit` is the one of systemd units: choose another name".into()
+        })?;
         let any = self.user.is_some()
             || self.group.is_some()
             || self.unit.is_some()
@@ -165,4 +169,20 @@ pub(crate) fn is_iam_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rule_gives_the_role_of_units() {
+        let rule = |role: &str| Rule {
+            role: role.into(),
+            user: Some(NameOrId::Id(1000)),
+            ..Rule::default()
+        };
+        assert!(rule("unit").check().is_err());
+        rule("units").check().unwrap();
+    }
 }
