@@ -91,7 +91,12 @@ impl Kms {
             context: &in_key_policy,
             ..query
         };
-        let by_key_policy = key.map(|key| {
+        // Of a grant it hears what the policy of its key denies: who may retire one is said elsewhere.
+        let policed = match &permission.resource {
+            Resource::Key(key) | Resource::Grant(key, _) => Some(*key),
+            _ => None,
+        };
+        let by_key_policy = policed.map(|key| {
             let document = question
                 .key_policy
                 .or_else(|| self.snapshot().key_policies.get(&key.id).map(AsRef::as_ref));
@@ -104,6 +109,7 @@ impl Kms {
                 &mut trace,
             )
         });
+        let by_key_policy = by_key_policy.filter(|_| key.is_some());
         if denied.is_some() && trace.is_none() {
             return Err(denied.unwrap_or(DenyBasis::NoKeyPolicy));
         }

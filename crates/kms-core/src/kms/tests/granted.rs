@@ -482,3 +482,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_policy_may_deny_to_retire() {
+    let mut bench = Bench::new();
+    let key = bench.create_key();
+    let own = bench.give(&key, ALICE, &["Encrypt", "RetireGrant"], json!({}));
+    let other = bench.give(&key, ALICE, &["Encrypt", "RetireGrant"], json!({}));
+    let mut retire = |policy: Value, id: &str| {
+        let policy = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}, policy]});
+        let body = json!({"KeyId": key, "Policy": policy.to_string()});
+        bench.call("PutKeyPolicy", body).unwrap();
+        let body = json!({"KeyId": key, "GrantId": id});
+        (
+            bench.as_user("bob", "RetireGrant", body.clone()),
+            bench.as_user("alice", "RetireGrant", body),
+        )
+    };
+    let statement = |action: &str| json!({"Effect": "Deny", "Principal": {"AWS": ALICE}, "Action": action, "Resource": "*"});
+    let (bob, alice) = retire(statement("kms:RetireGrant"), &own);
+    denied(bob);
+    denied(alice);
+    // It allows nobody what only a party may.
+    let (bob, alice) = retire(statement("kms:RevokeGrant"), &other);
+    denied(bob);
+    alice.unwrap();
+}
