@@ -276,11 +276,12 @@ fn a_log_that_lacks_records_is_refused_and_accepted_only_when_told() {
         kmsd.assert_running();
         UnixStream::connect(world.daemon.socket()).is_ok()
     });
-    assert!(
+    // The log's thread writes it while kmsd already listens.
+    wait::until_true("the accepted gap in the log", wait::PATIENCE, || {
         records(&world)
             .iter()
             .any(|record| record["operation"] == "AuditGapAccepted")
-    );
+    });
     assert!(kmsd.terminate().success());
     world.daemon.start();
 }
