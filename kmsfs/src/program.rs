@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use kms_api::client::Client;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
@@ -106,9 +108,12 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
         errno,
     })?;
     let fs = Arc::new(fs.with_access_times(options.access_times));
+    // Caught before the mount is there: whoever sees it may end it, and it is taken down with it. Not earlier: until then a
+    // signal ends the program, also while it waits for kmsd.
+    let signals = catch_signals().map_err(system("cannot handle signals"))?;
     let mut active = ActiveMount::start(&place, lock, Arc::clone(&fs), &options)?;
+    stop_on_signals(signals, active.stopper()).map_err(system("cannot handle signals"))?;
     active.attach(control_socket(&place, fs, &keys, &options)?);
-    stop_on_signals(active.stopper()).map_err(system("cannot handle signals"))?;
     active
         .probe()
         .map_err(system("the mount does not answer"))?;
@@ -182,9 +187,12 @@ fn control_socket(
     ControlSocket::open(&path, controlled).map_err(|source| MountError::Control { path, source })
 }
 
-fn stop_on_signals(stopper: Stopper) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+fn catch_signals() -> std::io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Those that have come since [`catch_signals`], too.
+fn stop_on_signals(mut signals: Signals, stopper: Stopper) -> std::io::Result<()> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {

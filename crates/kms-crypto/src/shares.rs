@@ -29,7 +29,9 @@ struct Common {
     total: u8,
     /// Random: shares of two splittings of the same key are not mixed.
     set: [u8; SET],
-    /// First bytes of a hash of the *public* key: says whether what the shares give is the key.
+    /// First bytes of a hash of the key: says whether what the shares give is the key. Of all its bits, not of the public key:
+    /// X25519 ignores five bits of a private key (RFC 7748 section 5), and an altered share may change just those. Whoever has
+    /// the hash and guesses at a key of 256 random bits learns nothing that the public key does not say.
     check: [u8; CHECK],
 }
 
@@ -301,8 +303,7 @@ impl RecoveryShare {
 }
 
 fn check(key: &RecoveryPrivateKey) -> Result<[u8; CHECK], CryptoError> {
-    let public = key.public_key()?;
-    let hash = sha256(&[b"kmsd recovery share check 1", public.as_bytes()]);
+    let hash = sha256(&[b"kmsd recovery share check 1", key.key().expose()]);
     let mut check = [0; CHECK];
     check.iter_mut().zip(hash).for_each(|(to, byte)| *to = byte);
     Ok(check)
