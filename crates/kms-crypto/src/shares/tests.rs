@@ -150,6 +150,32 @@ proptest! {
     }
 }
 
+/// X25519 ignores the lowest three bits of a private key: an alteration that changes only these gives a key that works, and is
+/// found all the same.
+#[test]
+fn an_alteration_that_the_public_key_does_not_show_is_found() {
+    let mut shares = split(&key([7; 32]), 3, 5).unwrap();
+    let public = key([7; 32]).public_key().unwrap();
+    let genuine = *shares[1].value.expose();
+    let mut tried = 0;
+    for change in 1..=255 {
+        let mut value = genuine;
+        value[0] ^= change;
+        shares[1].value = Key::from_slice(&value).unwrap();
+        let all: Vec<&RecoveryShare> = shares.iter().collect();
+        let found = RecoveryPrivateKey::from_key(interpolate(&all[..3], 0).unwrap());
+        if found.public_key().unwrap() != public {
+            continue;
+        }
+        tried += 1;
+        assert_eq!(combine(&all[..3]).err(), Some(ShareError::Altered));
+        let combined = combine(&all).unwrap();
+        assert_eq!(combined.key.key().expose(), &[7; 32]);
+        assert_eq!(combined.altered, vec![1]);
+    }
+    assert_eq!(tried, 7);
+}
+
 /// A single share of many splittings of one key looks like random bytes: each value of a byte comes up as often as any other.
 /// 65,536 bytes, 256 values: chi-squared with 255 degrees of freedom is below 380 but once in a million times.
 #[test]
