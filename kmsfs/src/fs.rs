@@ -56,6 +56,7 @@ pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
     Timestamp,
 };
+use crate::access::{Access, Everybody};
 use crate::backing::{Dir, LowerId};
 use crate::errno::Errno;
 pub use crate::errno::FsResult;
@@ -77,6 +78,7 @@ pub struct Fs {
     dirs: Arc<Descriptors>,
     handles: Handles,
     keys: Arc<dyn Keys>,
+    access: Arc<dyn Access>,
     headers: Arc<Headers>,
     lengths: Arc<Lengths>,
     /// Damage that is in the log already.
@@ -140,6 +142,7 @@ impl Fs {
             dirs,
             handles: Handles::default(),
             keys,
+            access: Arc::new(Everybody),
             read_only,
             unclean,
             recheck: None,
@@ -171,6 +174,13 @@ impl Fs {
         }
         fs.opened = true;
         Ok(fs)
+    }
+
+    /// Sets who may use which policy; without that everybody may.
+    #[must_use]
+    pub fn with_access(mut self, access: Arc<dyn Access>) -> Fs {
+        self.access = access;
+        self
     }
 
     /// FORMAT.md assumes that a power cut leaves a page of 4096 bytes old or new. With smaller blocks it may tear one.

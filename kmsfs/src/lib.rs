@@ -6,10 +6,11 @@
 //! * [`fs`]: the operations on inodes and handles, which know no transport, over
 //! * `backing`: the only place with system calls on the lower tree, `*at` calls on descriptors.
 //!
-//! Beside them: [`volume`] asks kmsd for the keys, [`control`] is the socket of one mount,
+//! Beside them: [`volume`] asks kmsd for the keys, [`access`] who may use them, [`control`] is the socket of one mount,
 //! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume,
 //! [`status`] shows one. The program itself is [`run`].
 
+pub mod access;
 pub mod backing;
 pub mod check;
 pub mod control;

@@ -1,0 +1,38 @@
+//! Who may use a policy now.
+//!
+//! The file system layer knows only [`Access`]. A mount of one user has [`Everybody`]: whom the kernel lets in counts as the
+//! one who mounted. Tests put a double in its place.
+
+use kms_format::{PolicyId, VolumeId};
+
+use crate::errno::FsResult;
+use crate::fs::Caller;
+
+/// Says who may use which policy.
+pub trait Access: Send + Sync {
+    /// Whether `who` may use the policy now: list its directories, open its files, change them.
+    ///
+    /// # Errors
+    /// * `EACCES`, or what the mount was told to answer: not allowed.
+    /// * `ETIMEDOUT`: kmsd did not answer in time.
+    /// * [`crate::volume::WOULD_WAIT`]: kmsd has to be asked, and this thread must not wait.
+    fn may_use(&self, who: &Caller, volume: &VolumeId, policy: &PolicyId) -> FsResult<()>;
+
+    /// Whether users are told apart. Then every walk through the root of a policy has to be seen, and no listing may be
+    /// kept for the next reader.
+    fn per_user(&self) -> bool;
+}
+
+/// Everybody may use everything that is unlocked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Everybody;
+
+impl Access for Everybody {
+    fn may_use(&self, _who: &Caller, _volume: &VolumeId, _policy: &PolicyId) -> FsResult<()> {
+        Ok(())
+    }
+
+    fn per_user(&self) -> bool {
+        false
+    }
+}
