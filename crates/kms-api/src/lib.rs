@@ -22,6 +22,7 @@ pub mod blob;
 pub mod caller;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod destruction;
 pub mod enums;
 pub mod error;
 pub mod grants;
@@ -42,6 +43,7 @@ pub use approval::*;
 pub use audit::*;
 pub use blob::Blob;
 pub use caller::{Caller, CallerRole, ProcessFacts, Via};
+pub use destruction::*;
 pub use enums::*;
 pub use error::{ApiError, ErrorCode};
 pub use grants::*;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Blob;
+use crate::destruction::PolicyUse;
 use crate::enums::*;
 use crate::id::ResourceId;
 use crate::members::Text;
@@ -111,6 +112,9 @@ responses! {
         /// Current material of the key.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         current_key_material_id: Option<String>,
+        /// What it protected when that was last counted.
+        #[serde(rename = "Use", skip_serializing_if = "Option::is_none", default)]
+        usage: Option<PolicyUse>,
     }
 
     /// A volume and its policies.

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use crate::access::*;
 use crate::approval::*;
 use crate::audit::*;
+use crate::destruction::*;
 use crate::error::{ApiError, ErrorCode};
 use crate::grants::*;
 use crate::identity::*;
@@ -174,6 +175,7 @@ operations! {
         GetPolicy(GetPolicyRequest) -> GetPolicyResponse;
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
+        ReportPolicyUse(ReportPolicyUseRequest) -> EmptyResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
         GetAuditHead(GetAuditHeadRequest) -> GetAuditHeadResponse;
         LookupEvents(LookupEventsRequest) -> LookupEventsResponse;
@@ -225,6 +227,7 @@ impl Request {
             | Self::GetPolicy(_)
             | Self::DescribeVolume(_)
             | Self::ListVolumes(_)
+            | Self::ReportPolicyUse(_)
             | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
             | Self::GetAuditHead(_)

@@ -93,6 +93,7 @@ impl Store {
             authorization_epoch: 0,
             audit_head: None,
             revoked: Default::default(),
+            epoch_owed: false,
         };
         let mut domain = DomainKeys::new(&meta);
         domain.draw(1).unwrap();

@@ -14,6 +14,9 @@
 //! 6. the storage scrubs old bytes out of its files;
 //! 7. the sealer destroys the old epoch secret: from here no older copy of the store opens;
 //! 8. [`finish`].
+//!
+//! Secrets other than of keys go before: the change that takes them out of the rows sets
+//! [`MetaRow::epoch_owed`] in the same transaction, and an epoch that dooms nothing more follows.
 
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ pub fn begin(snapshot: &Snapshot, doomed: &[KeyId], domain: DomainRow, now: Now)
         domain: domain.id,
         deletion_epoch: snapshot.meta.deletion_epoch.saturating_add(1),
         epoch_change: Some(EpochPhase::Rewrapping),
+        epoch_owed: false,
         ..snapshot.meta.clone()
     };
     let mut changes = vec![

@@ -6,6 +6,7 @@ mod background;
 mod break_glass;
 mod counts;
 mod crypto;
+mod destruction;
 mod grants;
 mod guard_rails;
 mod identities;
@@ -249,6 +250,7 @@ impl Kms {
             Request::GetPolicy(r) => self.get_policy(auth, r, world),
             Request::DescribeVolume(r) => self.describe_volume(auth, r),
             Request::ListVolumes(r) => self.list_volumes(auth, r),
+            Request::ReportPolicyUse(r) => self.report_policy_use(auth, r, world),
             Request::GetAuditHead(_) | Request::LookupEvents(_) | Request::WaitForEvents(_) => {
                 Ok(Outcome::Host)
             }

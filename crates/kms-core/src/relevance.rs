@@ -152,7 +152,8 @@ fn put(before: &Snapshot, row: &Row) -> Relevance {
         | Row::Volume(_)
         | Row::Lease(_)
         | Row::Approval(_)
-        | Row::Outbox(_) => Relevance::None,
+        | Row::Outbox(_)
+        | Row::PolicyUse(_) => Relevance::None,
     }
 }
 
@@ -202,7 +203,8 @@ fn remove(before: &Snapshot, table: Table, id: &str) -> Relevance {
         | Table::Volume
         | Table::Lease
         | Table::Approval
-        | Table::Outbox => return Relevance::None,
+        | Table::Outbox
+        | Table::PolicyUse => return Relevance::None,
     })
 }
 

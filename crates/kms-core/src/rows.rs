@@ -45,11 +45,13 @@ pub enum Table {
     Approval,
     /// Audit records of committed changes that are not known to be in the log yet.
     Outbox,
+    /// One row per policy whose extent was reported.
+    PolicyUse,
 }
 
 impl Table {
     /// Every table, in a fixed order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Mac,
         Self::Enrollment,
@@ -65,6 +67,7 @@ impl Table {
         Self::Lease,
         Self::Approval,
         Self::Outbox,
+        Self::PolicyUse,
     ];
 
     /// The table's name in a database.
@@ -85,6 +88,7 @@ impl Table {
             Self::Lease => "leases",
             Self::Approval => "approvals",
             Self::Outbox => "audit_outbox",
+            Self::PolicyUse => "policy_use",
         }
     }
 }
@@ -165,6 +169,9 @@ pub struct MetaRow {
     /// Grants that were revoked while somebody may still rely on them: revoking them again is no error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<RevokedGrant>,
+    /// Secrets were taken out of the rows that older copies of the store still hold: a deletion epoch has to follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub epoch_owed: bool,
 }
 
 /// A grant that is gone, until whoever revoked it has been told so; at most for [`RevokedGrant::KEPT_MS`].
@@ -517,6 +524,26 @@ pub struct OutboxRow {
     pub record: Bytes,
 }
 
+/// What a policy protected when that was last counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyUseRow {
+    /// 32 hex digits.
+    pub volume: String,
+    /// 32 hex digits.
+    pub id: String,
+    /// Number of files.
+    pub files: u64,
+    /// Number of directories.
+    pub directories: u64,
+    /// Sizes of the files together.
+    pub bytes: u64,
+    /// Where it was mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountpoint: Option<String>,
+    /// Wall clock, milliseconds.
+    pub reported_ms: i64,
+}
+
 /// Content mode of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
@@ -590,6 +617,8 @@ pub enum Row {
     Approval(ApprovalRow),
     /// See [`OutboxRow`].
     Outbox(OutboxRow),
+    /// See [`PolicyUseRow`].
+    PolicyUse(PolicyUseRow),
 }
 
 /// A row cannot be read or written.
@@ -623,6 +652,7 @@ impl Row {
             Self::Lease(_) => Table::Lease,
             Self::Approval(_) => Table::Approval,
             Self::Outbox(_) => Table::Outbox,
+            Self::PolicyUse(_) => Table::PolicyUse,
         }
     }
 
@@ -642,6 +672,7 @@ impl Row {
             Self::Lease(row) => row.id.clone(),
             Self::Approval(row) => row.id.clone(),
             Self::Outbox(row) => row.id.clone(),
+            Self::PolicyUse(row) => policy_id(&row.volume, &row.id),
         }
     }
 
@@ -669,6 +700,7 @@ impl Row {
             Self::Lease(row) => json(serde_json::to_vec(row))?,
             Self::Approval(row) => json(serde_json::to_vec(row))?,
             Self::Outbox(row) => json(serde_json::to_vec(row))?,
+            Self::PolicyUse(row) => json(serde_json::to_vec(row))?,
         };
         Ok(RawRow {
             table: self.table(),
@@ -707,6 +739,7 @@ impl Row {
             Table::Lease => Self::Lease(json(raw)?),
             Table::Approval => Self::Approval(json(raw)?),
             Table::Outbox => Self::Outbox(json(raw)?),
+            Table::PolicyUse => Self::PolicyUse(json(raw)?),
         };
         if row.id() != raw.id {
             return Err(damaged(format!("its content belongs to row {}", row.id())));

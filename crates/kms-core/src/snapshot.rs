@@ -9,8 +9,8 @@ use crate::ids::{KeyId, MaterialId};
 use crate::policy::PolicyKind;
 use crate::rows::{
     AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
-    LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, RawRow, Row, RowError, Table, VolumeRow,
-    domain_id, grant_id, identity_policy_id, material_id, policy_id,
+    LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError,
+    Table, VolumeRow, domain_id, grant_id, identity_policy_id, material_id, policy_id,
 };
 
 /// The rows of one store.
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub(crate) leases: BTreeMap<String, Arc<LeaseRow>>,
     pub(crate) approvals: BTreeMap<String, Arc<ApprovalRow>>,
     pub(crate) outbox: BTreeMap<String, Arc<OutboxRow>>,
+    /// By volume and policy, as [`policy_id`] joins them.
+    pub(crate) policy_use: BTreeMap<String, Arc<PolicyUseRow>>,
     /// The policy of every key, compiled.
     pub(crate) key_policies: BTreeMap<KeyId, Arc<Document>>,
     pub(crate) interned: Interned,
@@ -73,6 +75,7 @@ impl Snapshot {
             leases: BTreeMap::new(),
             approvals: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            policy_use: BTreeMap::new(),
             key_policies: BTreeMap::new(),
             interned: Interned::default(),
             attached: Attached::default(),
@@ -241,6 +244,10 @@ impl Snapshot {
             Row::Outbox(row) => {
                 self.outbox.insert(row.id.clone(), Arc::new(row));
             }
+            Row::PolicyUse(row) => {
+                let id = policy_id(&row.volume, &row.id);
+                self.policy_use.insert(id, Arc::new(row));
+            }
         }
     }
 
@@ -314,6 +321,9 @@ impl Snapshot {
             }
             Table::Outbox => {
                 self.outbox.remove(id);
+            }
+            Table::PolicyUse => {
+                self.policy_use.remove(id);
             }
         }
     }

@@ -140,6 +140,7 @@ fn write_first(
         authorization_epoch: 0,
         audit_head: None,
         revoked: Vec::new(),
+        epoch_owed: false,
     };
     let mut domain = DomainKeys::new(&meta);
     domain.draw(meta.domain)?;

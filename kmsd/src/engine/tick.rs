@@ -102,7 +102,11 @@ impl Shared {
         if !found.clocks_disagree.is_empty() {
             self.alert("deletion", &found.clocks_disagree)?;
         }
-        let unfinished = self.kms.read().snapshot().meta().epoch_change.is_some();
+        let unfinished = {
+            let kms = self.kms.read();
+            let meta = kms.snapshot().meta();
+            meta.epoch_change.is_some() || meta.epoch_owed
+        };
         if found.due.is_empty() && !unfinished {
             return Ok(());
         }
@@ -290,8 +294,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Steps 2 to 8, from wherever the store stands.
+    /// Ends the epoch that is under way, if one is, and goes through one that is owed.
     pub(super) fn finish_epoch(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        self.finish_begun(writer)?;
+        if self.kms.read().snapshot().meta().epoch_owed {
+            self.begin_epoch(writer, &[])?;
+            self.finish_begun(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Steps 2 to 8, from wherever the store stands.
+    fn finish_begun(&self, writer: &mut Writer) -> Result<(), EngineError> {
         let phase = |shared: &Self| shared.kms.read().snapshot().meta().epoch_change;
         if phase(self) == Some(EpochPhase::Rewrapping) {
             loop {

@@ -395,6 +395,10 @@ impl Kms {
             R::DescribeVolume(r) => {
                 Needs::local("kmsd:DescribeVolume", format!("volume/{}", r.volume_id))
             }
+            R::ReportPolicyUse(r) => {
+                self.policy(r.volume_id, r.policy_id)?;
+                Needs::local("kmsd:ReportPolicyUse", format!("volume/{}", r.volume_id))
+            }
             R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
             R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
             R::WaitForEvents(_) => Needs::local("kmsd:WaitForEvents", "audit".to_owned()),

@@ -93,6 +93,7 @@ fn snapshot() -> Snapshot {
         authorization_epoch: 0,
         audit_head: None,
         revoked: Vec::new(),
+        epoch_owed: false,
     };
     Snapshot::new(meta, Vec::new())
 }

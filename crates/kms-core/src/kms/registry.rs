@@ -192,6 +192,7 @@ impl Kms {
             generation: row.generation,
             key_state: key.map(|key| wire_state(key.state)),
             current_key_material_id: key.and_then(|key| key.current).map(|id| id.to_string()),
+            usage: self.policy_use(row),
         })
     }
 }

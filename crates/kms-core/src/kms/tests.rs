@@ -72,6 +72,7 @@ impl Bench {
             authorization_epoch: 0,
             audit_head: None,
             revoked: Vec::new(),
+            epoch_owed: false,
         };
         let kek = Key::random().unwrap();
         let mut domain = DomainKeys::new(&meta);

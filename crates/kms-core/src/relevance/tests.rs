@@ -70,6 +70,7 @@ fn store(rows: Vec<Row>) -> Snapshot {
         authorization_epoch: 0,
         audit_head: None,
         revoked: Vec::new(),
+        epoch_owed: false,
     };
     let mut snapshot = Snapshot::new(meta, vec![]);
     rows.into_iter()

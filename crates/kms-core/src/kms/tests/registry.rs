@@ -135,3 +135,32 @@ fn the_status_counts_and_warns() {
         (&json!({"Enabled": 1}), &json!(1))
     );
 }
+
+#[test]
+fn what_a_policy_holds_is_shown_as_last_reported() {
+    let mut bench = Bench::new();
+    let key = bench.create_key();
+    let volume = bench.call("CreateVolume", json!({})).unwrap()["VolumeId"].clone();
+    let body = json!({"VolumeId": volume, "KeyId": key, "ContentMode": "XTS"});
+    let policy = bench.call("CreatePolicy", body).unwrap()["PolicyId"].clone();
+    let shown = |bench: &mut Bench| {
+        let described = bench.call("DescribeVolume", json!({"VolumeId": volume}));
+        described.unwrap()["Policies"][0]["Use"].clone()
+    };
+    assert_eq!(shown(&mut bench), json!(null));
+    let mut report =
+        json!({"VolumeId": volume, "PolicyId": policy, "Files": 1, "Directories": 1, "Bytes": 5});
+    bench.call("ReportPolicyUse", report.clone()).unwrap();
+    report["Files"] = json!(7);
+    report["Mountpoint"] = json!("/srv/hr");
+    bench.call("ReportPolicyUse", report.clone()).unwrap();
+    let found = shown(&mut bench);
+    assert_eq!(
+        (&found["Files"], &found["Bytes"], &found["Mountpoint"]),
+        (&json!(7), &json!(5), &json!("/srv/hr"))
+    );
+    // It makes no policy known.
+    report["PolicyId"] = json!("0".repeat(32));
+    let refused = bench.call("ReportPolicyUse", report).unwrap_err();
+    assert!(refused.starts_with("NotFoundException"), "{refused}");
+}
