@@ -12,6 +12,7 @@ mod inline;
 mod load;
 mod lower;
 mod pages;
+mod reencrypt;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub use self::fault::{Fault, Faulty};
 pub use self::lower::Lower;
 use self::pages::Pages;
 pub use self::pages::{Synced, Ticket};
+use self::reencrypt::Former;
+pub use self::reencrypt::Progress;
 use crate::file::{INLINE_MAX, Layout};
 use crate::{ContentMode, FileHeader, FileKeys, FormatError, UnlockedPolicy, size, xts};
 
@@ -32,6 +35,8 @@ pub struct File<L> {
     policy: Arc<UnlockedPolicy>,
     /// Missing as long as nothing was ever written: then the lower file is empty.
     sealed: Option<(FileHeader, FileKeys)>,
+    /// While it is being re-encrypted: what is under the old key.
+    former: Option<Former>,
     layout: Layout,
     /// The content, for layout inline.
     inline: Zeroizing<Vec<u8>>,
@@ -81,7 +86,8 @@ impl<L: Lower> File<L> {
         self.sealed.as_ref().map(|(_, keys)| keys)
     }
 
-    /// The file's keys; makes them, and writes the first header, if there are none yet.
+    /// The file's keys; makes them, and writes the first header, if there are none yet. They are durable if something durable
+    /// is under those of before.
     ///
     /// # Errors
     /// The lower file system's.
@@ -89,6 +95,7 @@ impl<L: Lower> File<L> {
         if self.sealed.is_none() {
             self.store_inline(Zeroizing::default())?;
         }
+        self.publish()?;
         Ok(self.sealed()?.1)
     }
 
@@ -116,6 +123,7 @@ impl<L: Lower> File<L> {
         if data.is_empty() {
             return Ok(());
         }
+        self.settle_watermark()?;
         let end = offset.checked_add(data.len() as u64);
         let end = end.ok_or(Fault::TooLarge)?;
         size::lower_size(self.policy.mode(), end)?;
@@ -143,6 +151,7 @@ impl<L: Lower> File<L> {
     pub fn resize(&mut self, new: u64) -> Faulty<(), L::Error> {
         self.check_writable()?;
         size::lower_size(self.policy.mode(), new)?;
+        self.settle_watermark()?;
         match self.layout {
             Layout::Inline if new <= INLINE_MAX as u64 => self.resize_inline(new),
             Layout::Inline => self.spill(false, |this| this.resize_units(new)),

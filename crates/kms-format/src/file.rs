@@ -1,11 +1,14 @@
 //! The header page of a lower file: wrapped keys, length, and the content of small files (FORMAT.md section 5.1).
 
+mod reencrypt;
 mod settle;
 mod slot;
 
 use kms_crypto::{Key, random_array};
 use zeroize::Zeroizing;
 
+pub(crate) use self::reencrypt::window;
+pub use self::reencrypt::{Digest, EVERYTHING, WINDOW};
 pub use self::settle::Settled;
 use self::slot::Slot;
 pub use self::slot::Wrap;
@@ -56,6 +59,8 @@ pub struct FileHeader {
     lineage: (PolicyId, u32),
     state: LengthState,
     length: u64,
+    /// Of a re-encryption; 0 when there is none.
+    watermark: u64,
     body: usize,
     slots: [Slot; 2],
     /// The slot that the keys in use came from.
@@ -90,9 +95,10 @@ impl FileHeader {
             lineage: (policy.policy(), policy.generation()),
             state: LengthState::Exact,
             length: 0,
+            watermark: 0,
             body: 0,
             slots: [
-                Slot::wrap(policy, id, policy.mode(), 1, &keys)?,
+                Slot::wrap(policy, id, policy.mode(), (1, false), &keys)?,
                 Slot::Empty,
             ],
             active: 0,
@@ -144,7 +150,7 @@ impl FileHeader {
         };
         fields.reserved(53, 3)?;
         let length = fields.u64(56)?;
-        fields.reserved(64, 8)?;
+        let watermark = fields.u64(64)?;
         let body = fields.u32(72)?;
         fields.reserved(76, 4)?;
         fields.reserved(108, 20)?;
@@ -153,9 +159,15 @@ impl FileHeader {
             .filter(|body| *body <= INLINE_MAX)
             .ok_or_else(|| fields.bad("body length", body))?;
         let consistent = match (layout, mode) {
-            (Layout::Inline, _) => state == LengthState::Exact && length == body as u64,
+            (Layout::Inline, _) => {
+                state == LengthState::Exact
+                    && length == body as u64
+                    && matches!(watermark, 0 | EVERYTHING)
+            }
             (Layout::Units, ContentMode::Xts) => {
-                state == LengthState::Growing && length == 0 && body == 0
+                state == LengthState::Growing
+                    && length == 0
+                    && reencrypt::window_fits(watermark, body)
             }
             (Layout::Units, ContentMode::Gcm) => true,
         };
@@ -163,6 +175,7 @@ impl FileHeader {
             return Err(fields.bad("authenticated length", length));
         }
         let [a, b] = SLOTS;
+        let slot = |at| Slot::decode(&fields.array(at)?, watermark != 0);
         Ok(Self {
             mode,
             layout,
@@ -170,11 +183,9 @@ impl FileHeader {
             lineage: (PolicyId(fields.array(32)?), fields.u32(48)?),
             state,
             length,
+            watermark,
             body,
-            slots: [
-                Slot::decode(&fields.array(a)?)?,
-                Slot::decode(&fields.array(b)?)?,
-            ],
+            slots: [slot(a)?, slot(b)?],
             active: 0,
         })
     }
@@ -186,7 +197,8 @@ impl FileHeader {
         wraps.into_iter().flatten()
     }
 
-    /// Opens the file key with the newest usable slot of this policy and generation.
+    /// Opens the file key with the newest usable slot of this policy and generation. While the file is being re-encrypted
+    /// that is the new key, which the body is sealed under; [`FileHeader::unlock_former`] gives the other.
     ///
     /// # Errors
     /// [`FormatError::ForeignPolicy`] or [`FormatError::OtherGeneration`] if no slot names this key,
@@ -200,10 +212,8 @@ impl FileHeader {
                 value: self.mode.byte().into(),
             });
         }
-        let mut candidates = [0, 1].map(|index| (self.sequence(index), index));
-        candidates.sort_unstable_by(|a, b| b.cmp(a));
         let mut refused = None;
-        for (_, index) in candidates {
+        for index in self.candidates() {
             match self
                 .slots
                 .get(index)
@@ -276,12 +286,30 @@ impl FileHeader {
         keys: &FileKeys,
         page: &mut [u8; PAGE],
     ) -> Result<(), FormatError> {
+        self.write_window(keys, &[], page)
+    }
+
+    /// As [`FileHeader::write_units`], with the window of a re-encryption: one digest of the new page for each unit that
+    /// is about to be written anew.
+    ///
+    /// # Errors
+    /// [`FormatError::Misuse`] for keys of another file, a file of mode gcm, or one that is not being re-encrypted.
+    pub fn write_window(
+        &mut self,
+        keys: &FileKeys,
+        window: &[Digest],
+        page: &mut [u8; PAGE],
+    ) -> Result<(), FormatError> {
         if self.mode != ContentMode::Xts {
             return Err(FormatError::Misuse(
                 "a file of mode gcm needs a length and holes",
             ));
         }
-        self.write(keys, Layout::Units, LengthState::Growing, 0, &[], page)
+        if !reencrypt::window_fits(self.watermark, window.as_flattened().len()) {
+            return Err(FormatError::Misuse("a window belongs to a re-encryption"));
+        }
+        let window = window.as_flattened();
+        self.write(keys, Layout::Units, LengthState::Growing, 0, window, page)
     }
 
     /// Builds the page of a file of mode gcm whose content is in units.
@@ -349,6 +377,7 @@ impl FileHeader {
             }],
         )?;
         put(page, 56, &length.to_le_bytes())?;
+        put(page, 64, &self.watermark.to_le_bytes())?;
         put(page, 72, &body_length.to_le_bytes())?;
         let nonce = random_array()?;
         put(page, NONCE, &nonce)?;
@@ -379,7 +408,8 @@ impl FileHeader {
     /// the page ([`FileHeader::write_slots`]) and syncs it before anything depends on it.
     ///
     /// # Errors
-    /// [`FormatError::Misuse`] for keys of another file, or a policy of another content mode.
+    /// [`FormatError::Misuse`] for keys of another file, a policy of another content mode, or a file that is being
+    /// re-encrypted: both slots are in use then.
     pub fn rewrap(&mut self, to: &UnlockedPolicy, keys: &FileKeys) -> Result<(), FormatError> {
         if keys.id() != self.id {
             return Err(FormatError::Misuse("keys of another file"));
@@ -387,20 +417,26 @@ impl FileHeader {
         if to.mode() != self.mode {
             return Err(FormatError::Misuse("a file keeps its content mode"));
         }
-        let newest = self.sequence(0).max(self.sequence(1));
-        let next = newest
-            .checked_add(1)
-            .ok_or(FormatError::Misuse("slot sequence"))?;
+        if self.watermark != 0 {
+            return Err(FormatError::Misuse(
+                "a file that is being re-encrypted has no free slot",
+            ));
+        }
+        let next = self.next_sequence()?;
         let target = 1_usize.saturating_sub(self.active);
         if let Some(slot) = self.slots.get_mut(target) {
-            *slot = Slot::wrap(to, self.id, self.mode, next, keys)?;
+            *slot = Slot::wrap(to, self.id, self.mode, (next, false), keys)?;
         }
         self.active = target;
         Ok(())
     }
 
-    /// Empties the slot that is not in use; call it when the page with the new slot is known to be on the disk.
+    /// Empties the slot that is not in use; call it when the page with the new slot is known to be on the disk. Does
+    /// nothing while the file is being re-encrypted.
     pub fn retire(&mut self) {
+        if self.watermark != 0 {
+            return;
+        }
         if let Some(slot) = self.slots.get_mut(1_usize.saturating_sub(self.active)) {
             *slot = Slot::Empty;
         }
@@ -410,6 +446,13 @@ impl FileHeader {
     #[must_use]
     pub fn has_unusable_slot(&self) -> bool {
         self.slots.contains(&Slot::Unusable)
+    }
+
+    fn next_sequence(&self) -> Result<u64, FormatError> {
+        let newest = self.sequence(0).max(self.sequence(1));
+        newest
+            .checked_add(1)
+            .ok_or(FormatError::Misuse("slot sequence"))
     }
 
     fn sequence(&self, index: usize) -> u64 {

@@ -199,6 +199,11 @@ impl FileKeys {
         XattrKeys::derive(&self.id.0, &self.key)
     }
 
+    /// Whether this is the same key.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        kms_crypto::constant_time_eq(self.key.expose(), other.key.expose())
+    }
+
     pub(crate) const fn header(&self) -> &GcmKey {
         &self.header
     }

@@ -13,12 +13,35 @@ impl<L: Lower> File<L> {
         }
     }
 
+    /// Reads, one key after the other.
     pub(super) fn read_cells(&self, offset: u64, out: &mut [u8]) -> Faulty<usize, L::Error> {
+        let mut done = 0;
+        loop {
+            let at = offset.saturating_add(done as u64);
+            let rest = out.get_mut(done..).unwrap_or_default();
+            if rest.is_empty() || at >= self.size {
+                return Ok(done);
+            }
+            let (cipher, end) = self.cipher_at(at)?;
+            let most = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let part = rest.get_mut(..most.min(rest.len()));
+            match self.read_run(cipher, at, part.unwrap_or_default())? {
+                0 => return Ok(done),
+                got => done = done.saturating_add(got),
+            }
+        }
+    }
+
+    fn read_run(
+        &self,
+        cipher: &xts::Content,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Faulty<usize, L::Error> {
         let plan = xts::plan_read(self.size, offset, out.len());
         if plan.lower_len == 0 {
             return Ok(0);
         }
-        let cipher = self.cipher()?;
         let read = |buffer: &mut [u8]| {
             let got = self.lower.read_at(buffer, plan.lower_offset);
             let got = got.map_err(Fault::Lower)?;
@@ -42,12 +65,30 @@ impl<L: Lower> File<L> {
         })
     }
 
+    /// Writes, one key after the other: as if the part below the border had been written alone.
     pub(super) fn write_cells(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {
+        let below = self.border_of_cells().saturating_sub(offset);
+        match usize::try_from(below) {
+            Ok(below) if below > 0 && below < data.len() => {
+                let (old_size, border) = (self.size, offset.saturating_add(below as u64));
+                let (first, second) = data.split_at_mut(below);
+                self.write_run(offset, first)?;
+                let written = self.write_run(border, second);
+                if written.is_err() && self.size > old_size {
+                    let _ = self.resize_cells(old_size);
+                }
+                written
+            }
+            _ => self.write_run(offset, data),
+        }
+    }
+
+    fn write_run(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {
         let plan = xts::plan_write(self.size, offset, data.len())?;
         if let Some(fix) = &plan.tail_fix {
             self.fix_tail(fix)?;
         }
-        let cipher = self.cipher()?;
+        let (cipher, _) = self.cipher_at(offset)?;
         let written = if let Some(unit) = plan.in_place() {
             cipher.encrypt_units(unit, data)?;
             self.lower.write_at(data, plan.lower_offset)
@@ -122,7 +163,7 @@ impl<L: Lower> File<L> {
     }
 
     fn fix_tail(&self, fix: &xts::TailFix) -> Faulty<(), L::Error> {
-        let cipher = self.cipher()?;
+        let (cipher, _) = self.cipher_at(fix.lower_offset.saturating_sub(size::HEADER))?;
         let bytes = cipher.seal_tail(fix, self.cell(fix.lower_offset)?)?;
         self.write_lower(&bytes, fix.lower_offset)
     }

@@ -112,9 +112,12 @@ impl<L: Lower> File<L> {
             self.clear_end()?;
         }
         let mut page = [0; file::PAGE];
+        let before = self.sealed()?.0.clone();
+        self.everything_is_new()?;
         let (header, keys) = self.sealed()?;
         header.write_inline(keys, &[], &mut page)?;
         if let Err(fault) = self.write_lower(&page, 0) {
+            self.sealed()?.0.clone_from(&before);
             self.doubt_header();
             return Err(fault);
         }
@@ -123,7 +126,7 @@ impl<L: Lower> File<L> {
         self.units = Units::None;
         self.inline = Zeroizing::default();
         self.size = 0;
-        if self.synced && self.policy.mode() == ContentMode::Gcm {
+        if self.synced && (self.policy.mode() == ContentMode::Gcm || self.reencrypting()) {
             // The loss has to be allowed before it can be met.
             self.sync_lower()?;
         }

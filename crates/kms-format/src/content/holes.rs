@@ -38,6 +38,7 @@ impl<L: Lower> File<L> {
     /// As [`File::write`].
     pub fn punch(&mut self, offset: u64, length: u64) -> Faulty<(), L::Error> {
         self.check_writable()?;
+        self.settle_watermark()?;
         match self.layout {
             Layout::Inline => self.clear_inline(offset, length),
             Layout::Units => match self.policy.mode() {

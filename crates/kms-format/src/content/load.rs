@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Fault, Faulty, File, Lower, Pages, Units};
+use super::{Fault, Faulty, File, Former, Lower, Pages, Units};
 use crate::file::{self, Layout, Settled};
 use crate::{ContentMode, FileHeader, FormatError, Record, UnlockedPolicy, gcm, size};
 
@@ -16,6 +16,7 @@ impl<L: Lower> File<L> {
             writable: true,
             policy,
             sealed: None,
+            former: None,
             layout: Layout::Inline,
             inline: Zeroizing::default(),
             units: Units::None,
@@ -39,7 +40,7 @@ impl<L: Lower> File<L> {
         writable: bool,
         unclean: bool,
         policy: &Arc<UnlockedPolicy>,
-        older: impl FnOnce(u32) -> Result<Arc<UnlockedPolicy>, L::Error>,
+        older: impl Fn(u32) -> Result<Arc<UnlockedPolicy>, L::Error>,
     ) -> Faulty<Self, L::Error> {
         let lower_size = lower.size().map_err(Fault::Lower)?;
         let mut page = [0; file::PAGE];
@@ -71,17 +72,25 @@ impl<L: Lower> File<L> {
             }
             decoded => decoded?,
         };
-        let mine = |wrap: &file::Wrap| wrap.policy == policy.policy();
-        let policy = match header.wraps().find(mine) {
-            Some(wrap) if wrap.generation != policy.generation() => {
-                older(wrap.generation).map_err(Fault::Lower)?
-            }
+        let current = policy;
+        let policy_of = |wrap: Option<file::Wrap>| match wrap {
+            Some(wrap) if wrap.generation != current.generation() => older(wrap.generation),
             // With none of this policy unlocking fails, and says whose it is.
-            _ => Arc::clone(policy),
+            _ => Ok(Arc::clone(current)),
         };
+        let wrap = header.wrap_in_use(current.policy());
+        let policy = policy_of(wrap).map_err(Fault::Lower)?;
         let file_keys = header.unlock(&policy)?;
         let body = header.open_body(&file_keys, &page)?;
         let layout = header.layout();
+        let former = match header.former_wrap() {
+            // There is none; or its slot is empty or torn, and it is needed no more.
+            None if matches!(header.reencrypted(), None | Some(file::EVERYTHING)) => None,
+            wrap => {
+                let policy = policy_of(wrap).map_err(Fault::Lower)?;
+                Former::open(&header, &policy, &file_keys, &body)?
+            }
+        };
         let units = match (layout, header.mode()) {
             (Layout::Inline, _) => Units::None,
             (Layout::Units, ContentMode::Xts) => Units::Cells(file_keys.xts()?),
@@ -104,6 +113,7 @@ impl<L: Lower> File<L> {
             writable,
             policy,
             sealed: Some((header, file_keys)),
+            former,
             layout,
             inline: if layout == Layout::Inline {
                 body

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::claim::{Synced, Ticket};
+use super::reencrypt::Keyring;
 use super::{Faulty, File, Lower};
 use crate::file::LengthState;
 use crate::gcm::{self, HoleList};
@@ -30,7 +31,7 @@ const CONTENT: u64 = gcm::CONTENT as u64;
 
 /// What is known of the units of an open file.
 pub(super) struct Pages {
-    ranges: Mutex<Vec<Arc<gcm::Range>>>,
+    pub(super) ranges: Ranges,
     /// The units that are holes. Units in it may have content that is zero.
     holes: HoleList,
     /// From this unit on there may be more holes: the file was found growing.
@@ -74,7 +75,7 @@ impl Pages {
     pub(super) fn new() -> Self {
         let now = Moment::now();
         Self {
-            ranges: Mutex::default(),
+            ranges: Ranges::default(),
             holes: HoleList::default(),
             unknown: None,
             claim: None,
@@ -103,11 +104,30 @@ impl Pages {
         })
     }
 
+    /// The key that a unit is sealed under.
+    fn range(&self, keys: Keyring<'_>, unit: u64) -> Result<Arc<gcm::Range>, FormatError> {
+        match keys.former {
+            Some((border, keys, ranges)) if unit >= border => ranges.get(keys, unit),
+            _ => self.ranges.get(keys.now, unit),
+        }
+    }
+
+    /// Whether a unit may be zeros in the lower file.
+    fn may_be_zero(&self, unit: u64) -> bool {
+        self.unknown.is_some_and(|from| unit >= from) || self.holes.contains(unit)
+    }
+}
+
+/// Keys of ranges that were used last.
+#[derive(Default)]
+pub(super) struct Ranges(Mutex<Vec<Arc<gcm::Range>>>);
+
+impl Ranges {
     /// The key of the range of a unit.
-    fn range(&self, keys: &FileKeys, unit: u64) -> Result<Arc<gcm::Range>, FormatError> {
+    pub(super) fn get(&self, keys: &FileKeys, unit: u64) -> Result<Arc<gcm::Range>, FormatError> {
         let wanted = gcm::range_of(unit);
         // A poisoned lock guards nothing but whole entries.
-        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ranges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = ranges.iter().find(|range| range.range() == wanted) {
             return Ok(Arc::clone(range));
         }
@@ -118,17 +138,16 @@ impl Pages {
         ranges.push(Arc::clone(&range));
         Ok(range)
     }
-
-    /// Whether a unit may be zeros in the lower file.
-    fn may_be_zero(&self, unit: u64) -> bool {
-        self.unknown.is_some_and(|from| unit >= from) || self.holes.contains(unit)
-    }
 }
 
 impl<L: Lower> File<L> {
-    fn pages(&self) -> Result<(&Pages, &FileKeys), FormatError> {
+    pub(super) fn pages(&self) -> Result<(&Pages, Keyring<'_>), FormatError> {
         match (&self.units, &self.sealed) {
-            (super::Units::Pages(pages), Some((_, keys))) => Ok((pages, keys)),
+            (super::Units::Pages(pages), Some((_, now))) => {
+                let former = self.border();
+                let former = former.map(|(border, old)| (border, &old.keys, &old.ranges));
+                Ok((pages, Keyring { now, former }))
+            }
             _ => Err(NO_PAGES),
         }
     }

@@ -10,6 +10,9 @@ use crate::{ContentMode, FileId, FileKeys, FormatError, PolicyId, Record, Unlock
 pub(super) const SLOT: usize = 128;
 
 const FIXED: usize = 32;
+const ROLE: usize = 28;
+/// The slot's key is the new one of a re-encryption.
+const NEXT: u32 = 1;
 const AAD: &[u8] = b"kmsfs/1/file-slot";
 
 /// Under which key a slot says it is wrapped.
@@ -21,6 +24,8 @@ pub struct Wrap {
     pub generation: u32,
     /// The slot's sequence number, from 1; the newest wins.
     pub sequence: u64,
+    /// It wraps the new key of a re-encryption that is under way.
+    pub next: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +44,7 @@ impl Slot {
         policy: &UnlockedPolicy,
         id: FileId,
         mode: ContentMode,
-        sequence: u64,
+        (sequence, next): (u64, bool),
         keys: &FileKeys,
     ) -> Result<Self, FormatError> {
         let (generation, owner) = (policy.generation(), policy.policy());
@@ -47,6 +52,7 @@ impl Slot {
             policy: owner,
             generation,
             sequence,
+            next,
         };
         let fixed = fixed(&wrap)?;
         let key = keys::wrap(policy.files(), &[AAD, &whose(id, mode), &fixed], keys.key())?;
@@ -96,19 +102,26 @@ impl Slot {
         }
     }
 
-    pub(super) fn decode(bytes: &[u8; SLOT]) -> Result<Self, FormatError> {
+    /// Without a re-encryption a slot for its new key is left over from one that did not begin: nothing is under that key.
+    pub(super) fn decode(bytes: &[u8; SLOT], reencrypting: bool) -> Result<Self, FormatError> {
         if is_zero(bytes) {
             return Ok(Self::Empty);
         }
         let fields = Fields::exact(Record::FileSlot, bytes, SLOT)?;
         let sequence = fields.u64(0)?;
-        if sequence == 0 || fields.reserved(28, 4).is_err() || fields.reserved(80, 48).is_err() {
+        let next = match fields.u32(ROLE)? {
+            0 => false,
+            NEXT if reencrypting => true,
+            _ => return Ok(Self::Unusable),
+        };
+        if sequence == 0 || fields.reserved(80, 48).is_err() {
             return Ok(Self::Unusable);
         }
         let wrap = Wrap {
             policy: PolicyId(fields.array(8)?),
             generation: fields.u32(24)?,
             sequence,
+            next,
         };
         Ok(Self::Wrapped {
             wrap,
@@ -132,6 +145,8 @@ fn fixed(wrap: &Wrap) -> Result<[u8; FIXED], FormatError> {
     put(&mut out, 0, &wrap.sequence.to_le_bytes())?;
     put(&mut out, 8, &wrap.policy.0)?;
     put(&mut out, 24, &wrap.generation.to_le_bytes())?;
+    let role = if wrap.next { NEXT } else { 0 };
+    put(&mut out, ROLE, &role.to_le_bytes())?;
     Ok(out)
 }
 

@@ -210,7 +210,14 @@ fn faults_are_named() {
     ));
     assert!(matches!(
         with(64, 1),
-        FormatError::Reserved { offset: 64, .. }
+        FormatError::BadField {
+            field: "authenticated length",
+            ..
+        }
+    ));
+    assert!(matches!(
+        with(77, 1),
+        FormatError::Reserved { offset: 76, .. }
     ));
     assert!(matches!(
         with(75, 1),

@@ -106,8 +106,10 @@ pub(crate) fn load(
     lower: &Memory,
     unclean: bool,
 ) -> Result<File<Memory>, String> {
-    File::load(lower.clone(), true, unclean, policy, |_| unreachable!())
-        .map_err(|fault| format!("load: {fault:?}"))
+    File::load(lower.clone(), true, unclean, policy, |generation| {
+        Ok(crate::policy_at(policy.mode(), generation))
+    })
+    .map_err(|fault| format!("load: {fault:?}"))
 }
 
 pub(crate) fn content(file: &File<Memory>) -> Result<Vec<u8>, String> {

@@ -214,6 +214,51 @@ fn no_stop_damages_a_file_of_mode_gcm() {
     println!("gcm: {checked} states checked");
 }
 
+/// A re-encryption, with another operation between its steps.
+fn enumerate_new_keys(mode: ContentMode) -> Result<usize, String> {
+    let policy = policy(mode);
+    let full = std::env::var_os("KMS_TESTS_FULL").is_some();
+    let (mut checked, mut seed) = (0, 0);
+    for start in STARTS {
+        for size in SIZES {
+            for number in 0..operations(&mut Random::new(1), size).len() {
+                seed += 1;
+                if !full && seed % 23 != 0 {
+                    continue;
+                }
+                let mut case = Case::new(&policy, seed);
+                case.start(start, size);
+                let op = operations(&mut case.random, size).swap_remove(number);
+                let steps = [
+                    Op::Begin(2),
+                    Op::Step(1),
+                    op,
+                    Op::Step(1),
+                    Op::Reencrypt(2),
+                    Op::Sync,
+                ];
+                for op in &steps {
+                    let named = |what| format!("{what}, mode {mode:?}, {start:?}, {size} bytes");
+                    checked += case.check(op).map_err(named)?;
+                }
+            }
+        }
+    }
+    Ok(checked)
+}
+
+#[test]
+fn no_stop_damages_a_file_of_mode_xts_that_gets_a_new_key() {
+    let checked = enumerate_new_keys(ContentMode::Xts).unwrap_or_else(|what| panic!("{what}"));
+    println!("xts: {checked} states checked");
+}
+
+#[test]
+fn no_stop_damages_a_file_of_mode_gcm_that_gets_a_new_key() {
+    let checked = enumerate_new_keys(ContentMode::Gcm).unwrap_or_else(|what| panic!("{what}"));
+    println!("gcm: {checked} states checked");
+}
+
 /// The same, with lower files whose syncs do nothing: the orders that FORMAT.md asks for are not kept then, and that
 /// has to be noticed.
 #[test]
@@ -226,6 +271,9 @@ fn a_wrong_order_is_found() {
         // The header vouches for, or leaves behind, what is not there yet.
         (ContentMode::Gcm, 3000, Op::Resize(10_000)),
         (ContentMode::Xts, 3000, Op::Resize(10_000)),
+        // Content is under a key that no header has yet.
+        (ContentMode::Xts, 12_000, Op::Reencrypt(2)),
+        (ContentMode::Gcm, 12_000, Op::Reencrypt(2)),
     ] {
         let policy = policy(mode);
         let mut case = Case::new(&policy, 7);

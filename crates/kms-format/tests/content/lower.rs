@@ -89,10 +89,27 @@ impl Memory {
         })))
     }
 
+    /// As somebody finds it who was killed: what happened since the last sync is there, but not durable.
+    pub(crate) fn killed(durable: &Image, events: &[Event]) -> Memory {
+        let lower = Memory::of(durable.clone());
+        events.iter().for_each(|event| lower.change(event.clone()));
+        lower
+    }
+
     /// What happened since the last sync, and how often there was one.
     pub(crate) fn events(&self) -> (Vec<Event>, usize) {
         let state = self.0.borrow();
         (state.events.clone(), state.syncs)
+    }
+
+    /// Another file with what is in this one now.
+    pub(crate) fn clone_of_now(&self) -> Memory {
+        Memory::of(self.0.borrow().now.clone())
+    }
+
+    /// Which pages are not holes.
+    pub(crate) fn pages(&self) -> Vec<u64> {
+        self.0.borrow().now.pages.keys().copied().collect()
     }
 
     pub(crate) fn durable(&self) -> Image {

@@ -15,6 +15,7 @@ mod lower;
 mod model;
 mod ops;
 mod random;
+mod reencrypt;
 mod tickets;
 mod wraps;
 
@@ -24,9 +25,20 @@ use kms_crypto::Key;
 use kms_format::{ContentMode, PolicyId, UnlockedPolicy, VolumeId};
 
 fn policy(mode: ContentMode) -> Arc<UnlockedPolicy> {
-    let key = |byte| Key::from_slice(&[byte; 32]).unwrap();
+    policy_at(mode, 1)
+}
+
+fn policy_at(mode: ContentMode, generation: u32) -> Arc<UnlockedPolicy> {
+    let key = |byte: u32| Key::from_slice(&[byte as u8; 32]).unwrap();
     let (volume, policy) = (VolumeId([7; 16]), PolicyId([1; 16]));
-    let unlocked = UnlockedPolicy::derive(volume, policy, 1, mode, &key(1), &key(2));
+    let unlocked = UnlockedPolicy::derive(
+        volume,
+        policy,
+        generation,
+        mode,
+        &key(generation),
+        &key(generation ^ 200),
+    );
     Arc::new(unlocked.unwrap())
 }
 

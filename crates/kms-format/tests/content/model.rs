@@ -10,7 +10,7 @@ use crate::{fresh, policy};
 
 /// Runs one program; after each operation the content is compared, and some of the states are checked that a crash
 /// at this moment could leave. Gives the number of those.
-fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64) -> usize {
+fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64, moving: bool) -> usize {
     let policy = policy(mode);
     let mut random = Random::new(seed);
     let mut file = fresh(&policy);
@@ -19,7 +19,11 @@ fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64) -> usize {
     let mut done = Vec::new();
     let mut checked = 0;
     for _ in 0..length {
-        let op = Op::random(&mut random, content.len() as u64);
+        let op = if moving {
+            Op::random_moving(&mut random, content.len() as u64)
+        } else {
+            Op::random(&mut random, content.len() as u64)
+        };
         let short = format!("{op:?}").chars().take(30).collect::<String>();
         done.push(format!("{} bytes: {short}", content.len()));
         let trail = || {
@@ -82,7 +86,7 @@ fn program(mode: ContentMode, seed: u64, length: usize, crashes: u64) -> usize {
 const FOUND: [u64; 1] = [290];
 
 /// One seed, if KMS_SEED says which; many more than usual with KMS_TESTS_FULL.
-fn run(mode: ContentMode) {
+fn run(mode: ContentMode, moving: bool) {
     let number = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
     let most = if std::env::var_os("KMS_TESTS_FULL").is_some() {
         2000
@@ -92,17 +96,27 @@ fn run(mode: ContentMode) {
     let seeds = number("KMS_SEED").map_or(1..=most, |seed| seed..=seed);
     let checked: usize = seeds
         .chain(FOUND)
-        .map(|seed| program(mode, seed, 60, 12))
+        .map(|seed| program(mode, seed, 60, 12, moving))
         .sum();
     println!("{mode:?}: {checked} states checked");
 }
 
 #[test]
 fn random_programs_in_mode_xts_survive_crashes() {
-    run(ContentMode::Xts);
+    run(ContentMode::Xts, false);
 }
 
 #[test]
 fn random_programs_in_mode_gcm_survive_crashes() {
-    run(ContentMode::Gcm);
+    run(ContentMode::Gcm, false);
+}
+
+#[test]
+fn random_programs_in_mode_xts_survive_crashes_while_the_file_gets_new_keys() {
+    run(ContentMode::Xts, true);
+}
+
+#[test]
+fn random_programs_in_mode_gcm_survive_crashes_while_the_file_gets_new_keys() {
+    run(ContentMode::Gcm, true);
 }

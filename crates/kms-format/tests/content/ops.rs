@@ -1,8 +1,9 @@
 //! Operations on a file, and what they mean.
 
-use kms_format::content::{Fault, File, Lower as _};
+use kms_format::content::{Fault, File, Lower as _, Progress};
 
 use crate::lower::{Memory, Never};
+use crate::policy_at;
 use crate::random::Random;
 
 #[derive(Debug, Clone)]
@@ -15,6 +16,26 @@ pub(crate) enum Op {
     Sync,
     /// sync(2): reaches the lower file system, and nobody else hears of it.
     HostSync,
+    /// A new key, of this generation.
+    Begin(u32),
+    /// So many units of a re-encryption, if there is one.
+    Step(usize),
+    /// The end of one, if there is nothing left to do.
+    End,
+    /// All of one.
+    Reencrypt(u32),
+}
+
+/// As kmsfs does it, with small steps.
+pub(crate) fn reencrypt(file: &mut File<Memory>, generation: u32) -> Result<(), Fault<Never>> {
+    let to = policy_at(file.mode(), generation);
+    if file.blank() || file.reencrypt_inline(&to)? {
+        return Ok(());
+    }
+    file.begin_reencryption(&to)?;
+    while let Progress::More { .. } = file.reencrypt_step(2)? {}
+    assert!(file.end_reencryption()?, "there is nothing left to do");
+    Ok(())
 }
 
 impl Op {
@@ -25,6 +46,14 @@ impl Op {
             Op::Punch(offset, length) => file.punch(*offset, *length),
             Op::Sync => file.sync(),
             Op::HostSync => file.lower().sync_data().map_err(Fault::Lower),
+            Op::Begin(generation) if !file.blank() => {
+                file.begin_reencryption(&policy_at(file.mode(), *generation))
+            }
+            Op::Begin(_) => Ok(()),
+            Op::Step(units) if file.reencrypting() => file.reencrypt_step(*units).map(drop),
+            Op::Step(_) => Ok(()),
+            Op::End => file.end_reencryption().map(drop),
+            Op::Reencrypt(generation) => reencrypt(file, *generation),
         }
     }
 
@@ -45,7 +74,18 @@ impl Op {
                 let end = ((offset + length) as usize).min(limit);
                 content[start..end].fill(0);
             }
-            Op::Sync | Op::HostSync => {}
+            _ => {}
+        }
+    }
+
+    /// One of those of a re-encryption, and of all others.
+    pub(crate) fn random_moving(random: &mut Random, size: u64) -> Op {
+        match random.below(10) {
+            0 => Op::Begin(1 + random.below(4) as u32),
+            1..=3 => Op::Step(1 + random.below(3) as usize),
+            4 => Op::End,
+            5 => Op::Reencrypt(1 + random.below(4) as u32),
+            _ => Op::random(random, size),
         }
     }
 

@@ -37,6 +37,7 @@ impl<L: Lower> File<L> {
         if !self.writable || self.pages().is_err() {
             return Ok(None);
         }
+        self.settle_watermark()?;
         self.learn()?;
         let pages = self.pages()?.0;
         Ok(Some(Ticket {
@@ -96,6 +97,12 @@ impl<L: Lower> File<L> {
             self.sync_lower()?;
         }
         Ok(())
+    }
+
+    /// Writes the header page again as it is: with what else a header says.
+    pub(in super::super) fn repeat_claim(&mut self) -> Faulty<(), L::Error> {
+        let claim = self.pages()?.0.claim.clone().ok_or(NO_PAGES)?;
+        self.write_claim(claim.state, claim.length, claim.holes)
     }
 
     /// Writes the header page.

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
+use super::super::reencrypt::Keyring;
 use super::super::{Fault, Faulty, File, Lower, SCRATCH};
 use super::{CONTENT, Pages};
+use crate::FormatError;
 use crate::gcm::{self, Unit};
-use crate::{FileKeys, FormatError};
 
 /// The content of one unit.
 pub(super) type Content = [u8; gcm::CONTENT];
@@ -47,7 +48,7 @@ impl<L: Lower> File<L> {
     }
 
     /// Reads lower pages; zeros behind the end of the lower file.
-    pub(super) fn fetch(&self, first: u64, buffer: &mut [u8]) -> Faulty<(), L::Error> {
+    pub(in super::super) fn fetch(&self, first: u64, buffer: &mut [u8]) -> Faulty<(), L::Error> {
         let got = self.lower.read_at(buffer, gcm::offset(first));
         let got = got.map_err(Fault::Lower)?;
         if let Some(missing) = buffer.get_mut(got..) {
@@ -78,14 +79,14 @@ impl<L: Lower> File<L> {
 
 impl Pages {
     /// Decrypts a page where it is and says how many bytes of content it has; none in a hole.
-    pub(super) fn open_page(
+    pub(in super::super) fn open_page(
         &self,
-        keys: &FileKeys,
+        keys: Keyring<'_>,
         unit: u64,
         page: &mut [u8; gcm::PAGE],
     ) -> Result<usize, FormatError> {
         let damaged = |what| FormatError::Unit { unit, what };
-        match self.range(keys, unit)?.open(unit, page) {
+        match keys.open(&self.ranges, unit, page) {
             Ok(Unit::Data(length)) => Ok(length),
             Ok(Unit::Zero) if self.may_be_zero(unit) => Ok(0),
             Ok(Unit::Zero) => Err(damaged(

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use super::super::reencrypt::Keyring;
 use super::super::{Fault, Faulty, File, Lower, SCRATCH, Units};
 use super::read::{Content, room, small, touched};
-use super::{CONTENT, NO_PAGES, Pages};
+use super::{CONTENT, Pages};
 use crate::bytes::is_zero;
 use crate::file::{self, Layout, LengthState};
 use crate::gcm::{self, HoleList};
-use crate::{FileKeys, FormatError, size};
+use crate::{FormatError, size};
 
 /// How many pages of zeros are written at a time.
 const FILL: u64 = 256;
@@ -203,7 +204,8 @@ impl<L: Lower> File<L> {
             holes: none,
         });
         let units = touched(0, new);
-        let (_, keys) = self.sealed.as_ref().ok_or(NO_PAGES)?;
+        let (_, now) = self.sealed.as_ref().ok_or(super::NO_PAGES)?;
+        let keys = Keyring { now, former: None };
         let written = SCRATCH.with_borrow_mut(|scratch| {
             let buffer = room(scratch, units.end);
             pages.seal(keys, &units, (0, data, new), (None, None), buffer)?;
@@ -238,7 +240,7 @@ impl Pages {
     /// first and last unit the old content may stay around it.
     fn seal(
         &self,
-        keys: &FileKeys,
+        keys: Keyring<'_>,
         units: &Range<u64>,
         (offset, data, size): (u64, &[u8], u64),
         (mut head, mut tail): (Option<Box<Kept>>, Option<Box<Kept>>),
