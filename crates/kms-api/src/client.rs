@@ -246,6 +246,7 @@ impl Request {
                 | Self::RotateKeyOnDemand(_)
                 | Self::CreateVolume(_)
                 | Self::CreatePolicy(_)
+                | Self::RotatePolicy(_)
                 | Self::AcquireLease(_)
         )
     }

@@ -185,6 +185,31 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// What a user who loses access to a tree keeps of open files.
+    RevokeMode {
+        /// Descriptors and mappings of the user fail; others reopen the file.
+        Stale = "STALE",
+        /// The user's processes that hold files are killed.
+        Kill = "KILL",
+    }
+}
+
+#[allow(
+    clippy::derivable_impls,
+    reason = "the macro derives for every enumeration alike"
+)]
+impl Default for RevokeMode {
+    fn default() -> Self {
+        Self::Stale
+    }
+}
+
+wire_enum! {
+    /// What a mount does with a tree while kmsd cannot be asked.
+    OnKmsdLoss { KeepOpen = "KEEP_OPEN", LockAfter = "LOCK_AFTER", }
+}
+
+wire_enum! {
     /// How kmsfs protects content under a policy.
     ContentMode { Xts = "XTS", Gcm = "GCM", }
 }

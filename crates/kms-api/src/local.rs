@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::Blob;
 use crate::destruction::PolicyUse;
 use crate::enums::*;
+use crate::generations::{OldGenerationSummary, PolicySettings};
 use crate::id::ResourceId;
 use crate::members::Text;
 use crate::request::requests;
@@ -37,6 +38,8 @@ requests! {
         volume_id: ResourceId = "VolumeId" id();
         /// The policy.
         policy_id: ResourceId = "PolicyId" id();
+        /// The generation, any that is kept; the current one when absent.
+        generation: Option<u32> = "Generation" opt_int(1, i32::MAX as u32);
     }
 
     /// Describes a volume and its policies.
@@ -80,7 +83,7 @@ responses! {
         policy_secret: Blob,
     }
 
-    /// A policy.
+    /// One generation of a policy.
     GetPolicyResponse {
         /// Its identifier.
         policy_id: ResourceId,
@@ -88,12 +91,20 @@ responses! {
         key_arn: String,
         /// How content is protected.
         content_mode: ContentMode,
-        /// Generation of the policy key, from 1.
+        /// The generation of the policy key that the answer is about, from 1.
         generation: u32,
+        /// The generation under which everything new is made.
+        current_generation: u32,
+        /// The generations before it that are kept.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        older_generations: Vec<u32>,
         /// 32 bytes that go into the policy key and exist nowhere else.
         policy_secret: Blob,
         /// State of the key.
         key_state: KeyState,
+        /// What the administrator chose.
+        #[serde(flatten)]
+        settings: PolicySettings,
     }
 
     /// A policy as DescribeVolume lists it: without its secret.
@@ -115,6 +126,14 @@ responses! {
         /// What it protected when that was last counted.
         #[serde(rename = "Use", skip_serializing_if = "Option::is_none", default)]
         usage: Option<PolicyUse>,
+        /// When the generation was made.
+        creation_date: Timestamp,
+        /// The generations before it that are kept.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        older_generations: Vec<OldGenerationSummary>,
+        /// What the administrator chose.
+        #[serde(flatten)]
+        settings: PolicySettings,
     }
 
     /// A volume and its policies.

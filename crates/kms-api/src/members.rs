@@ -280,6 +280,15 @@ impl Members {
         }
     }
 
+    /// A flag that may be left as it is.
+    pub(crate) fn opt_flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(serialization()),
+        }
+    }
+
     /// An optional value of an enumeration.
     pub(crate) fn opt_enum<T: WireEnum>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         match self.take(name) {

@@ -7,6 +7,7 @@ use crate::approval::*;
 use crate::audit::*;
 use crate::destruction::*;
 use crate::error::{ApiError, ErrorCode};
+use crate::generations::*;
 use crate::grants::*;
 use crate::identity::*;
 use crate::lease::*;
@@ -173,6 +174,8 @@ operations! {
         CreateVolume(CreateVolumeRequest) -> CreateVolumeResponse;
         CreatePolicy(CreatePolicyRequest) -> CreatePolicyResponse;
         GetPolicy(GetPolicyRequest) -> GetPolicyResponse;
+        UpdatePolicy(UpdatePolicyRequest) -> UpdatePolicyResponse;
+        RotatePolicy(RotatePolicyRequest) -> RotatePolicyResponse;
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         ReportPolicyUse(ReportPolicyUseRequest) -> EmptyResponse;
@@ -225,6 +228,7 @@ impl Request {
             | Self::GenerateRandom(_)
             | Self::CreateVolume(_)
             | Self::GetPolicy(_)
+            | Self::UpdatePolicy(_)
             | Self::DescribeVolume(_)
             | Self::ListVolumes(_)
             | Self::ReportPolicyUse(_)
@@ -280,6 +284,7 @@ impl Request {
             Self::EnableKeyRotation(r) => Some(&r.key_id),
             Self::DisableKeyRotation(r) => Some(&r.key_id),
             Self::CreatePolicy(r) => Some(&r.key_id),
+            Self::RotatePolicy(r) => r.key_id.as_deref(),
             Self::CreateGrant(r) => Some(&r.key_id),
             Self::CreateTemporaryGrant(r) => Some(&r.grant.key_id),
             Self::ListGrants(r) => Some(&r.key_id),
@@ -297,6 +302,7 @@ impl Response {
             Self::CreateKey(r) => Some(&r.key_metadata.arn),
             Self::Decrypt(r) => Some(&r.key_id),
             Self::GetPolicy(r) => Some(&r.key_arn),
+            Self::RotatePolicy(r) => Some(&r.key_arn),
             _ => None,
         }
     }

@@ -25,7 +25,7 @@ use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::KeyId;
 use crate::rows::{
     Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
-    domain_id, grant_id, material_id,
+    Wrapped, domain_id, grant_id, material_id,
 };
 use crate::snapshot::Snapshot;
 
@@ -59,14 +59,16 @@ pub fn begin(snapshot: &Snapshot, doomed: &[KeyId], domain: DomainRow, now: Now)
         for row in snapshot.grants.of_key(key.id, None) {
             changes.push(Change::Remove(Table::Grant, grant_id(row.key, &row.id)));
         }
-        // The row stays, without its secret: it answers which trees were lost with the key.
-        for row in snapshot.policies().filter(|row| row.key == key.id) {
-            let row = PolicyRow {
-                secret: None,
-                ..PolicyRow::clone(row)
-            };
-            changes.push(Change::Put(Row::Policy(row)));
+    }
+    let gone = |key: KeyId| doomed.contains(&key);
+    // The row stays, without its secret: it answers which trees were lost with the key.
+    for row in snapshot.policies().filter(|row| row.keys().any(gone)) {
+        let mut row = PolicyRow::clone(row);
+        if gone(row.key) {
+            row.secret = None;
         }
+        row.older.retain(|old| !gone(old.key));
+        changes.push(Change::Put(Row::Policy(row)));
     }
     changes
 }
@@ -86,9 +88,9 @@ pub fn rewrap(snapshot: &Snapshot, domain: &DomainKeys) -> Result<Vec<Change>, D
     let policies = snapshot
         .policies()
         .filter(|row| {
-            row.secret
-                .as_ref()
-                .is_some_and(|secret| secret.domain != current)
+            let older = row.older.iter().map(|old| &old.secret);
+            let mut secrets = row.secret.iter().chain(older);
+            secrets.any(|secret| secret.domain != current)
         })
         .map(Old::Policy);
     materials
@@ -168,15 +170,20 @@ impl Old<'_> {
                 })))
             }
             Self::Policy(row) => {
-                let subject = Subject::PolicySecret(&row.volume, &row.id, row.generation);
-                let secret = match &row.secret {
-                    Some(wrapped) => Some(domain.wrap(subject, &domain.unwrap(subject, wrapped)?)?),
-                    None => None,
+                let moved = |generation, wrapped: &Wrapped| {
+                    let subject = Subject::PolicySecret(&row.volume, &row.id, generation);
+                    domain.wrap(subject, &domain.unwrap(subject, wrapped)?)
                 };
-                Ok(Change::Put(Row::Policy(PolicyRow {
+                let secret = row.secret.as_ref();
+                let secret = secret.map(|old| moved(row.generation, old)).transpose()?;
+                let mut row = PolicyRow {
                     secret,
                     ..PolicyRow::clone(row)
-                })))
+                };
+                for old in &mut row.older {
+                    old.secret = moved(old.generation, &old.secret)?;
+                }
+                Ok(Change::Put(Row::Policy(row)))
             }
         }
     }

@@ -7,6 +7,7 @@ mod break_glass;
 mod counts;
 mod crypto;
 mod destruction;
+mod generations;
 mod grants;
 mod guard_rails;
 mod identities;
@@ -248,6 +249,8 @@ impl Kms {
             Request::CreateVolume(r) => self.create_volume(auth, r, world),
             Request::CreatePolicy(r) => self.create_policy(auth, r, world),
             Request::GetPolicy(r) => self.get_policy(auth, r, world),
+            Request::UpdatePolicy(r) => self.update_policy(auth, r),
+            Request::RotatePolicy(r) => self.rotate_policy(auth, r, world),
             Request::DescribeVolume(r) => self.describe_volume(auth, r),
             Request::ListVolumes(r) => self.list_volumes(auth, r),
             Request::ReportPolicyUse(r) => self.report_policy_use(auth, r, world),

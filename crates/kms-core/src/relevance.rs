@@ -107,6 +107,7 @@ pub fn takes_away(request: &Request) -> bool {
             | "DeleteIdentityPolicy"
             | "PutGuardRail"
             | "DeleteGuardRail"
+            | "UpdatePolicy"
     )
 }
 
@@ -135,12 +136,8 @@ fn put(before: &Snapshot, row: &Row) -> Relevance {
         }
         Row::Policy(row) => {
             let place = (row.volume.clone(), row.id.clone());
-            match before.policies.get(&place) {
-                Some(old) if policy(old, row) => {
-                    Relevance::Tightening(Reach::key(old.key).and(Reach::key(row.key)))
-                }
-                Some(_) | None => Relevance::None,
-            }
+            let old = before.policies.get(&place);
+            old.map_or(Relevance::None, |old| policy(old, row))
         }
         Row::IdentityPolicy(_) | Row::GuardRail(_) => Relevance::Tightening(Reach::All),
         // New material, and material under another wrap, opens what it opened before.
@@ -175,12 +172,25 @@ fn key(old: &KeyRow, new: &KeyRow) -> Relevance {
     Relevance::Tightening(Reach::key(new.id))
 }
 
-/// Whether a directory tree hangs on something else than before.
-fn policy(old: &PolicyRow, new: &PolicyRow) -> bool {
-    old.key != new.key
-        || old.mode != new.mode
-        || old.generation != new.generation
-        || old.secret.is_some() != new.secret.is_some()
+/// A directory tree hangs on something else than before, or is to be treated in another way.
+fn policy(old: &PolicyRow, new: &PolicyRow) -> Relevance {
+    let reach = Reach::Keys(old.keys().chain(new.keys()).collect());
+    let of = |row: &PolicyRow| -> BTreeSet<u32> {
+        let current = row.secret.iter().map(|_| row.generation);
+        current
+            .chain(row.older.iter().map(|old| old.generation))
+            .collect()
+    };
+    let (had, has) = (of(old), of(new));
+    let same = old.key == new.key && old.mode == new.mode && old.settings == new.settings;
+    if !same || !had.is_subset(&has) {
+        return Relevance::Tightening(reach);
+    }
+    // Another generation beside those that there were: what was allowed stays so.
+    if old.generation != new.generation || had != has || old.label != new.label {
+        return Relevance::Loosening(reach);
+    }
+    Relevance::None
 }
 
 fn remove(before: &Snapshot, table: Table, id: &str) -> Relevance {

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Due, Elapsed};
 use crate::ids::{KeyId, MaterialId, Scope};
 
+mod policy;
+
+pub use policy::{OldGeneration, OnLoss, PolicyRow, PolicySettings, Revoke};
+
 /// The version of the row encodings; a store of another version is refused.
 pub const FORMAT: u32 = 1;
 
@@ -357,25 +361,6 @@ pub struct VolumeRow {
     pub label: String,
     /// Wall clock, milliseconds.
     pub created_ms: i64,
-}
-
-/// A policy: one protected directory tree of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRow {
-    /// 32 hex digits.
-    pub volume: String,
-    /// 32 hex digits.
-    pub id: String,
-    /// The KMS key.
-    pub key: KeyId,
-    /// How file contents are encrypted.
-    pub mode: Mode,
-    /// 1 for the first, rises with every rewrap.
-    pub generation: u32,
-    /// Wall clock, milliseconds.
-    pub created_ms: i64,
-    /// The policy secret; none once the key is destroyed.
-    pub secret: Option<Wrapped>,
 }
 
 /// A grant: an allowance on one key for one principal.

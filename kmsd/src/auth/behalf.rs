@@ -71,6 +71,7 @@ pub(crate) fn is_for_users(request: &Request) -> bool {
             | Request::CreateVolume(_)
             | Request::CreatePolicy(_)
             | Request::GetPolicy(_)
+            | Request::RotatePolicy(_)
             | Request::DescribeVolume(_)
             | Request::GetCallerIdentity(_)
     )

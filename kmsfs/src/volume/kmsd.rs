@@ -203,6 +203,7 @@ impl KmsdKeys {
             .send(GetPolicyRequest {
                 volume_id: ResourceId(self.volume.0),
                 policy_id: ResourceId(policy.0),
+                generation: None,
             })
             .map_err(|error| refused(&key, Reason::from_client(&error)))?;
         key.clone_from(&row.key_arn);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use kms_api::{
     ApiError, Blob, ContentMode, CreatePolicyResponse, CreateVolumeResponse, DecryptResponse,
-    EncryptionAlgorithm, ErrorCode, GenerateDataKeyResponse, GetPolicyResponse, KeyState, Request,
-    ResourceId,
+    EncryptionAlgorithm, ErrorCode, GenerateDataKeyResponse, GetPolicyResponse, KeyState,
+    PolicySettings, Request, ResourceId,
 };
 use parking_lot::Mutex;
 
@@ -132,8 +132,11 @@ impl FakeKmsd {
                     key_arn: ARN.into(),
                     content_mode: mode.unwrap_or(ContentMode::Xts),
                     generation,
+                    current_generation: generation,
+                    older_generations: Vec::new(),
                     policy_secret: Blob::new(vec![7; 32]),
                     key_state: KeyState::Enabled,
+                    settings: PolicySettings::default(),
                 };
                 (200, serde_json::to_vec(&row).unwrap())
             }

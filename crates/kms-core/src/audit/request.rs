@@ -151,7 +151,7 @@ fn elements(response: &Response) -> Recorded {
             ("endDate", json!(millis(response.end_date))),
         ],
         Response::CreateVolume(response) => vec![("volumeId", json!(response.volume_id))],
-        Response::CreatePolicy(response) => vec![
+        Response::CreatePolicy(response) | Response::RotatePolicy(response) => vec![
             ("policyId", json!(response.policy_id)),
             ("keyArn", json!(response.key_arn)),
             ("contentMode", json!(response.content_mode)),

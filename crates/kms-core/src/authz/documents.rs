@@ -293,7 +293,7 @@ pub(crate) const ADMINISTRATOR_TEXT: &str = r#"{"Version":"2012-10-17","Statemen
 
 /// What kmsfs needs to keep its volumes open: the registry, leases, and the data keys that are bound to a volume.
 pub(crate) const SERVICE_TEXT: &str = r#"{"Version":"2012-10-17","Statement":[
-{"Sid":"Registry","Effect":"Allow","Action":["kmsd:CreateVolume","kmsd:DescribeVolume","kmsd:ListVolumes","kmsd:CreatePolicy","kmsd:GetPolicy","kmsd:ReportPolicyUse","kmsd:GetStatus","kmsd:AcquireLease","kmsd:WaitForEpoch","kmsd:AcknowledgeEpoch","kmsd:ReleaseLease"],"Resource":"*"},
+{"Sid":"Registry","Effect":"Allow","Action":["kmsd:CreateVolume","kmsd:DescribeVolume","kmsd:ListVolumes","kmsd:CreatePolicy","kmsd:GetPolicy","kmsd:RotatePolicy","kmsd:ReportPolicyUse","kmsd:GetStatus","kmsd:AcquireLease","kmsd:WaitForEpoch","kmsd:AcknowledgeEpoch","kmsd:ReleaseLease"],"Resource":"*"},
 {"Sid":"Describe","Effect":"Allow","Action":["kms:DescribeKey","kms:ListAliases"],"Resource":"*"},
 {"Sid":"DataKeysOfVolumes","Effect":"Allow","Action":["kms:Decrypt","kms:GenerateDataKey","kms:GenerateDataKeyWithoutPlaintext"],"Resource":"*","Condition":{"Null":{"kms:EncryptionContext:kmsfs:volume":"false"}}}]}"#;
 

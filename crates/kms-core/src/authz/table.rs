@@ -310,18 +310,44 @@ impl Kms {
             }
             R::GetPolicy(r) => {
                 let row = self.policy(r.volume_id, r.policy_id)?;
-                let key = self.key_by_id(row.key)?;
-                let context = registry_context(r.volume_id, Some(r.policy_id), row.generation);
-                let details = Details {
-                    encryption_context: Some(Cow::Owned(context)),
-                    encryption_algorithm: Some(algorithm(None)),
-                    ..Details::default()
-                };
+                let found = self.generation(row, r.generation)?;
+                let key = self.key_by_id(found.key)?;
+                let details = data_key_of(r.volume_id, r.policy_id, found.generation);
                 Needs::with("kms:Decrypt", Resource::Key(key), details).and(
                     "kmsd:GetPolicy",
                     volume_resource(r.volume_id),
                     Details::default(),
                 )
+            }
+            R::UpdatePolicy(r) => {
+                self.policy(r.volume_id, r.policy_id)?;
+                Needs::with(
+                    "kmsd:UpdatePolicy",
+                    volume_resource(r.volume_id),
+                    Details::default(),
+                )
+            }
+            // Whoever may not open the tree may not hang it on something else either.
+            R::RotatePolicy(r) => {
+                let row = self.policy(r.volume_id, r.policy_id)?;
+                let from = self.key_by_id(row.key)?;
+                let (to, named) = match &r.key_id {
+                    Some(name) => (self.key_or_alias(name)?, self.named(name)),
+                    None => (from, Details::default()),
+                };
+                let next = row.generation.saturating_add(1);
+                let new = Details {
+                    request_alias: named.request_alias,
+                    ..data_key_of(r.volume_id, r.policy_id, next)
+                };
+                let old = data_key_of(r.volume_id, r.policy_id, row.generation);
+                Needs::with("kms:GenerateDataKey", Resource::Key(to), new)
+                    .and("kms:Decrypt", Resource::Key(from), old)
+                    .and(
+                        "kmsd:RotatePolicy",
+                        volume_resource(r.volume_id),
+                        Details::default(),
+                    )
             }
             R::PutKeyPolicy(r) => {
                 let details = Details {
@@ -544,6 +570,16 @@ fn volume_resource<'a>(volume: ResourceId) -> Resource<'a> {
 pub(super) const VOLUME: &str = "kmsfs:volume";
 
 /// The encryption context under which kmsfs keeps the data key of a policy (docs/FORMAT.md).
+/// What is asked about the data key of one generation of a policy.
+fn data_key_of(volume: ResourceId, policy: ResourceId, generation: u32) -> Details<'static> {
+    let context = registry_context(volume, Some(policy), generation);
+    Details {
+        encryption_context: Some(Cow::Owned(context)),
+        encryption_algorithm: Some(algorithm(None)),
+        ..Details::default()
+    }
+}
+
 fn registry_context(
     volume: ResourceId,
     policy: Option<ResourceId>,

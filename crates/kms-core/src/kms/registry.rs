@@ -14,12 +14,13 @@ use kms_api::{
 };
 use kms_crypto::Key;
 
+use super::generations::wire_settings;
 use super::keys::wire_state;
 use super::{Kms, Outcome, World, internal, no_domain, no_entropy, no_memory, pages, reply};
 use crate::authz::Authorized;
 use crate::domain::Subject;
 use crate::entropy;
-use crate::rows::{Change, Mode, PolicyRow, Row, VolumeRow};
+use crate::rows::{Change, Mode, PolicyRow, PolicySettings, Row, VolumeRow};
 use crate::states::Action;
 
 impl Kms {
@@ -62,12 +63,13 @@ impl Kms {
             volume: volume.id.clone(),
             id,
             key: key.id,
-            mode: match request.content_mode {
-                ContentMode::Xts => Mode::Xts,
-                ContentMode::Gcm => Mode::Gcm,
-            },
+            mode: stored_mode(request.content_mode),
             generation,
             created_ms: world.now.wall_ms,
+            label: String::new(),
+            settings: PolicySettings::default(),
+            older: Vec::new(),
+            rotated_ms: None,
         };
         let response = Response::CreatePolicy(CreatePolicyResponse {
             policy_id,
@@ -88,19 +90,23 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let row = self.policy(request.volume_id, request.policy_id)?;
-        let key = self.key_by_id(row.key)?;
+        let found = self.generation(row, request.generation)?;
+        let key = self.key_by_id(found.key)?;
         self.allow(auth, Action::Cryptographic, key)?;
-        let wrapped = row.secret.as_ref();
+        let wrapped = found.secret;
         let wrapped = wrapped.ok_or_else(|| internal("A policy has lost its secret."))?;
-        let subject = Subject::PolicySecret(&row.volume, &row.id, row.generation);
+        let subject = Subject::PolicySecret(&row.volume, &row.id, found.generation);
         let secret = world.domain.unwrap(subject, wrapped).map_err(no_domain)?;
         Ok(reply(Response::GetPolicy(GetPolicyResponse {
             policy_id: request.policy_id,
             key_arn: self.arn(key.id),
-            content_mode: wire_mode(row.mode),
-            generation: row.generation,
+            content_mode: wire_mode(found.mode),
+            generation: found.generation,
+            current_generation: row.generation,
+            older_generations: row.older.iter().map(|old| old.generation).collect(),
             policy_secret: Blob::from(&secret.expose()[..]),
             key_state: wire_state(key.state),
+            settings: wire_settings(row),
         })))
     }
 
@@ -193,13 +199,23 @@ impl Kms {
             key_state: key.map(|key| wire_state(key.state)),
             current_key_material_id: key.and_then(|key| key.current).map(|id| id.to_string()),
             usage: self.policy_use(row),
+            creation_date: Timestamp::from_millis(row.generation_created_ms()),
+            older_generations: row.older.iter().map(|old| self.old_summary(old)).collect(),
+            settings: wire_settings(row),
         })
     }
 }
 
-fn wire_mode(mode: Mode) -> ContentMode {
+pub(super) fn wire_mode(mode: Mode) -> ContentMode {
     match mode {
         Mode::Xts => ContentMode::Xts,
         Mode::Gcm => ContentMode::Gcm,
+    }
+}
+
+pub(super) fn stored_mode(mode: ContentMode) -> Mode {
+    match mode {
+        ContentMode::Xts => Mode::Xts,
+        ContentMode::Gcm => Mode::Gcm,
     }
 }

@@ -178,6 +178,10 @@ fn what_goes_tightens() {
 
 #[test]
 fn a_secret_under_another_wrap_is_the_same_tree() {
+    let wrapped = |domain| Wrapped {
+        domain,
+        blob: Bytes(vec![]),
+    };
     let row = |generation, domain| PolicyRow {
         volume: "v".into(),
         id: "p".into(),
@@ -185,20 +189,60 @@ fn a_secret_under_another_wrap_is_the_same_tree() {
         mode: Mode::Xts,
         generation,
         created_ms: 0,
-        secret: Some(Wrapped {
-            domain,
-            blob: Bytes(vec![]),
-        }),
+        secret: Some(wrapped(domain)),
+        label: String::new(),
+        settings: PolicySettings::default(),
+        older: Vec::new(),
+        rotated_ms: None,
+    };
+    let old = |generation, domain| OldGeneration {
+        generation,
+        key: id(KEY),
+        mode: Mode::Xts,
+        secret: wrapped(domain),
+        created_ms: 0,
     };
     let before = store(vec![Row::Policy(row(1, 1))]);
     let one = |row| relevant(&before, &[put(Row::Policy(row))]);
     assert_eq!(one(row(1, 2)), Relevance::None);
+    // The former generation is gone.
     assert_eq!(one(row(2, 1)), tightens(&[KEY]));
     let shredded = PolicyRow {
         secret: None,
         ..row(1, 1)
     };
     assert_eq!(one(shredded), tightens(&[KEY]));
+    // It is kept: nobody loses anything, unless the tree moves to another key.
+    let rotated = PolicyRow {
+        older: vec![old(1, 1)],
+        ..row(2, 1)
+    };
+    assert_eq!(
+        one(rotated.clone()),
+        Relevance::Loosening(Reach::key(id(KEY)))
+    );
+    let moved = PolicyRow {
+        key: id(OTHER),
+        ..rotated.clone()
+    };
+    assert_eq!(one(moved), tightens(&[KEY, OTHER]));
+    let set = PolicyRow {
+        settings: PolicySettings {
+            revoke: Revoke::Kill,
+            ..PolicySettings::default()
+        },
+        ..row(1, 1)
+    };
+    assert_eq!(one(set), tightens(&[KEY]));
+
+    let before = store(vec![Row::Policy(rotated)]);
+    let one = |row| relevant(&before, &[put(Row::Policy(row))]);
+    let wrapped_anew = PolicyRow {
+        older: vec![old(1, 2)],
+        ..row(2, 2)
+    };
+    assert_eq!(one(wrapped_anew), Relevance::None);
+    assert_eq!(one(row(2, 1)), tightens(&[KEY]), "an older one was ended");
 }
 
 #[test]

@@ -11,12 +11,13 @@ use crate::Context;
 use crate::exit::Failure;
 
 /// Operations that use the material of a key, the commonest first.
-const USES: [&str; 7] = [
+const USES: [&str; 8] = [
     "Decrypt",
     "GenerateDataKey",
     "Encrypt",
     "GetPolicy",
     "CreatePolicy",
+    "RotatePolicy",
     "GenerateDataKeyWithoutPlaintext",
     "ReEncrypt",
 ];
