@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::auth::{self, OnBehalfOf, Session};
 use crate::listen::server::Shared;
 use crate::listen::vouched::Origin;
-use crate::service::{Refused, Reply, Service};
+use crate::service::{ErrorReply, Refused, Reply, Service};
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
 /// before it reads (as most do) then gets the answer instead of a broken pipe.
@@ -46,18 +46,21 @@ pub(crate) async fn answer<S: Service>(
     };
     let result = process(shared, session, origin, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let code = result.as_ref().err().map(|refusal| refusal.error.code);
+    let code = result
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.failure.error.code);
     shared
         .service
         .answered(&entry.operation, code, start.elapsed());
     let outcome = match &result {
         Ok(_) => "ok",
-        Err(Refusal { error, .. }) => error.code.as_str(),
+        Err(Refusal { failure, .. }) => failure.error.code.as_str(),
     };
     let reason = result
         .as_ref()
         .err()
-        .and_then(|refusal| refusal.error.message.as_deref());
+        .and_then(|refusal| refusal.failure.error.message.as_deref());
     let identity = session.identity();
     tracing::info!(
         request_id = %id,
@@ -87,16 +90,32 @@ struct Entry {
 
 /// An error, and whether the connection can go on after it.
 struct Refusal {
-    error: ApiError,
+    failure: ErrorReply,
     close: bool,
+}
+
+impl Refusal {
+    /// One after which the connection ends.
+    fn closing(error: ApiError) -> Self {
+        Self {
+            failure: error.into(),
+            close: true,
+        }
+    }
+}
+
+impl From<ErrorReply> for Refusal {
+    fn from(failure: ErrorReply) -> Self {
+        Self {
+            failure,
+            close: false,
+        }
+    }
 }
 
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
-        Self {
-            error,
-            close: false,
-        }
+        ErrorReply::from(error).into()
     }
 }
 
@@ -134,7 +153,7 @@ async fn process<S: Service>(
             error: &error,
         });
         Refusal {
-            error,
+            failure: error.into(),
             // Who may not call holds no connection.
             close: refusal.closes(),
         }
@@ -156,7 +175,7 @@ async fn process<S: Service>(
         entry.via = Some(Arc::clone(&via.arn));
     }
     let request = read(target, body).inspect_err(|refusal| {
-        let error = &refusal.error;
+        let error = &refusal.failure.error;
         shared
             .service
             .unreadable(id, &entry.operation, &caller, error);
@@ -204,7 +223,7 @@ async fn call<S: Service>(
     id: Uuid,
     request: Request,
     caller: Caller,
-) -> Result<Reply, ApiError> {
+) -> Result<Reply, ErrorReply> {
     let service = Arc::clone(&shared.service);
     let mut future = Box::pin(async move { service.call(id, request, caller).await });
     let first = poll_fn(|context| {
@@ -221,10 +240,8 @@ async fn call<S: Service>(
         Err(_) => true,
     };
     tracing::error!(panicked, "an operation ended without a result");
-    Err(ApiError::new(
-        ErrorCode::Internal,
-        "kmsd failed; its log has the reason.",
-    ))
+    let text = "kmsd failed; its log has the reason.";
+    Err(ApiError::new(ErrorCode::Internal, text).into())
 }
 
 /// Checks method, path, headers; returns the value of `X-Amz-Target`.
@@ -259,7 +276,7 @@ async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
                 let error = ApiError::bare(ErrorCode::Serialization);
-                return Err(Refusal { error, close: true });
+                return Err(Refusal::closing(error));
             };
             let Ok(data) = frame.into_data() else {
                 continue;
@@ -277,7 +294,7 @@ async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<
         if total > MAX_BODY_BYTES {
             let text = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
             let error = ApiError::new(ErrorCode::RequestTooLarge, text);
-            return Err(Refusal { error, close: true });
+            return Err(Refusal::closing(error));
         }
         Ok(bytes)
     };
@@ -286,10 +303,8 @@ async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<
             "The request body did not arrive within {} s.",
             limit.as_secs_f32()
         );
-        Err(Refusal {
-            error: ApiError::new(ErrorCode::RequestTimeout, text),
-            close: true,
-        })
+        let error = ApiError::new(ErrorCode::RequestTimeout, text);
+        Err(Refusal::closing(error))
     })
 }
 
@@ -301,7 +316,7 @@ fn encode(result: Result<Reply, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>>
             .map_err(|e| Refusal::from(ApiError::new(ErrorCode::Internal, e.to_string())))?;
         Ok((reply, body))
     });
-    let mut notes = [None, None];
+    let notes;
     let (status, body, close) = match encoded {
         // The buffer is wiped when hyper has sent it.
         Ok((reply, body)) => {
@@ -315,11 +330,17 @@ fn encode(result: Result<Reply, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>>
             ];
             (200, Bytes::from_owner(Wiped(body)), false)
         }
-        Err(Refusal { error, close }) => (
-            error.code.http_status(),
-            Bytes::from(error.to_json()),
-            close,
-        ),
+        Err(Refusal { failure, close }) => {
+            // Like the reply's, it is on its way (`failure.in_flight`) until here.
+            let reliance = failure.reliance;
+            notes = [
+                None,
+                reliance.map(|note| (RELIANCE_HEADER, note.to_header())),
+            ];
+            let error = failure.error;
+            let status = error.code.http_status();
+            (status, Bytes::from(error.to_json()), close)
+        }
     };
     let mut response = HttpResponse::new(Full::new(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);

@@ -64,7 +64,7 @@ use writer::Writer;
 use crate::audit::{AuditConfig, AuditLog, AuditStatus, Checkpoints, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::service::{Refused, Reply};
+use crate::service::{ErrorReply, Refused, Reply};
 use audit::{Sink, Trace};
 
 /// Where the store is and what it is called.
@@ -169,7 +169,7 @@ impl Engine {
         id: Uuid,
         request: Request,
         caller: Caller,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
         let trace = if shared.must_wait() {
             let waiting = Arc::clone(shared);
@@ -181,7 +181,10 @@ impl Engine {
             shared.trace(id, &request, &caller)?
         };
         let result = self.answer(trace.clone(), request, caller).await;
-        let response = result.as_ref().map(|reply| &reply.response);
+        let response = match &result {
+            Ok(reply) => Ok(&reply.response),
+            Err(failure) => Err(&failure.error),
+        };
         shared.recorded(trace.as_ref(), response).await?;
         result
     }
@@ -191,7 +194,7 @@ impl Engine {
         trace: Option<Arc<Trace>>,
         request: Request,
         caller: Caller,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
         let Evaluated {
             outcome,
@@ -206,10 +209,10 @@ impl Engine {
                 drop(in_flight);
                 Ok(self.reload_by_request().await?.into())
             }
-            Ok(Outcome::Use(usage)) => {
-                let response = usage.run(&shared.provider).await?;
-                Ok(shared.reply(response, &caller, in_flight, known))
-            }
+            Ok(Outcome::Use(usage)) => match usage.run(&shared.provider).await {
+                Ok(response) => Ok(shared.reply(response, &caller, in_flight, known)),
+                Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
+            },
             Ok(Outcome::Reply(response)) if !takes_away => {
                 Ok(shared.reply(*response, &caller, in_flight, known))
             }
@@ -232,13 +235,14 @@ impl Engine {
                     .unwrap_or_else(|_| Err(ApiError::bare(ErrorCode::Internal)))?;
                 Ok(response.into())
             }
-            Err(error) => {
+            Err(error) if takes_away => {
                 drop(in_flight);
-                if takes_away && may_be_done(&error) {
+                if may_be_done(&error) {
                     shared.hub.settle(shared.hub.settling()).await?;
                 }
-                Err(error)
+                Err(error.into())
             }
+            Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
             Ok(change) => {
                 drop(in_flight);
                 let revoked = revoked(&request);
@@ -400,6 +404,17 @@ fn revoked(request: &Request) -> Option<String> {
     }
 }
 
+/// Whether an error says what somebody is allowed, or the state of a key: it stays right until the epoch rises.
+fn says_what_is_allowed(error: &ApiError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::AccessDenied
+            | ErrorCode::Disabled
+            | ErrorCode::InvalidState
+            | ErrorCode::DryRunOperation
+    )
+}
+
 /// Whether an error may mean that the same request has been carried out before.
 fn may_be_done(error: &ApiError) -> bool {
     matches!(
@@ -441,22 +456,46 @@ impl Shared {
         response: Response,
         caller: &Caller,
         in_flight: InFlight,
-        (epoch, ends_ms): (u64, Option<u64>),
+        known: (u64, Option<u64>),
     ) -> Reply {
-        let reliance = caller.lease.as_deref().map(|lease| {
-            let uid = caller.via.as_ref().map_or(caller.uid, |via| via.uid);
-            let left = self.hub.reliance(lease, uid).unwrap_or(0);
-            Reliance {
-                epoch,
-                milliseconds: ends_ms.map_or(left, |ends| ends.min(left)),
-            }
-        });
         Reply {
             response,
             leases: None,
-            reliance,
+            reliance: self.reliance(caller, known),
             in_flight: Some(in_flight),
         }
+    }
+
+    /// The same for an error. One that says what the caller is allowed, or what the key is good for, may be relied
+    /// on like any other answer.
+    fn failure(
+        &self,
+        error: ApiError,
+        caller: &Caller,
+        in_flight: InFlight,
+        known: (u64, Option<u64>),
+    ) -> ErrorReply {
+        let reliance = says_what_is_allowed(&error)
+            .then(|| self.reliance(caller, known))
+            .flatten();
+        // Of an older refusal nobody has to be afraid.
+        let is_yes = error.code == ErrorCode::DryRunOperation;
+        ErrorReply {
+            error,
+            reliance,
+            in_flight: is_yes.then_some(in_flight),
+        }
+    }
+
+    /// For how long the service that asked may rely on an answer, if it named a lease.
+    fn reliance(&self, caller: &Caller, (epoch, ends_ms): (u64, Option<u64>)) -> Option<Reliance> {
+        let lease = caller.lease.as_deref()?;
+        let uid = caller.via.as_ref().map_or(caller.uid, |via| via.uid);
+        let left = self.hub.reliance(lease, uid).unwrap_or(0);
+        Some(Reliance {
+            epoch,
+            milliseconds: ends_ms.map_or(left, |ends| ends.min(left)),
+        })
     }
 
     /// The answer to a change that nobody has to be waited for any more.

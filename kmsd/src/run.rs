@@ -22,14 +22,14 @@ use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
 use crate::policies::PolicyFiles;
-use crate::service::{Needs, Refused, Reply, Service};
+use crate::service::{ErrorReply, Needs, Refused, Reply, Service};
 use crate::{metrics, notify, world};
 
 /// How often the engine does what time brings.
 const TICK: Duration = Duration::from_secs(1);
 
 impl Service for Engine {
-    async fn call(&self, id: Uuid, request: Request, caller: Caller) -> Result<Reply, ApiError> {
+    async fn call(&self, id: Uuid, request: Request, caller: Caller) -> Result<Reply, ErrorReply> {
         Engine::call(self, id, request, caller).await
     }
 

@@ -1,7 +1,6 @@
 //! The seam between the server and what answers requests.
 
 use std::future::Future;
-
 use std::time::Duration;
 
 use kms_api::{ApiError, Caller, ErrorCode, LeaseReport, Reliance, Request, Response};
@@ -34,6 +33,28 @@ impl From<Response> for Reply {
     }
 }
 
+/// An error, and what the transport says about it beside the body.
+#[derive(Debug)]
+pub struct ErrorReply {
+    /// The error.
+    pub error: ApiError,
+    /// For how long the service that asked may rely on it, where it says what somebody is allowed:
+    /// `X-Kmsd-Reliance`.
+    pub reliance: Option<Reliance>,
+    /// As in [`Reply`]: "the dry run would have succeeded" is an answer that may be taken away, too.
+    pub in_flight: Option<InFlight>,
+}
+
+impl From<ApiError> for ErrorReply {
+    fn from(error: ApiError) -> Self {
+        Self {
+            error,
+            reliance: None,
+            in_flight: None,
+        }
+    }
+}
+
 /// Answers requests; the server does the rest (identity, limits, encoding, logging).
 pub trait Service: Send + Sync + 'static {
     /// Answers one request of a caller whose identity is established; `id` is the request's.
@@ -42,7 +63,7 @@ pub trait Service: Send + Sync + 'static {
         id: Uuid,
         request: Request,
         caller: Caller,
-    ) -> impl Future<Output = Result<Reply, ApiError>> + Send;
+    ) -> impl Future<Output = Result<Reply, ErrorReply>> + Send;
 
     /// Records a request that was refused before there was a caller to ask a policy about: a forged
     /// identity, another user namespace, a process that names users without being a service.

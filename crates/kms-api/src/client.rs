@@ -148,9 +148,27 @@ impl Client {
         request: R,
         asking: Asking,
     ) -> Result<Answer<R::Output>, ClientError> {
-        let (response, reliance) = self.request(&request.into(), asking)?;
-        let output =
-            R::output(response).ok_or_else(|| ClientError::Protocol("another response".into()))?;
+        let Answer { output, reliance } = self.ask(request, asking)?;
+        let output = output.map_err(ClientError::Api)?;
+        Ok(Answer { output, reliance })
+    }
+
+    /// The same for a service that keeps refusals, too: an error that kmsd answers with is an answer, and says for how
+    /// long it may be relied on. So a dry run is a question with a yes (`DryRunOperationException`) and a no.
+    ///
+    /// # Errors
+    /// kmsd was not reached, or not understood: never [`ClientError::Api`].
+    pub fn ask<R: Operation>(
+        &self,
+        request: R,
+        asking: Asking,
+    ) -> Result<Answer<Result<R::Output, ApiError>>, ClientError> {
+        let Answer { output, reliance } = self.request(&request.into(), asking)?;
+        let output = match output {
+            Ok(response) => Ok(R::output(response)
+                .ok_or_else(|| ClientError::Protocol("another response".into()))?),
+            Err(error) => Err(error),
+        };
         Ok(Answer { output, reliance })
     }
 
@@ -159,15 +177,16 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn call(&self, request: &Request) -> Result<Response, ClientError> {
-        self.request(request, Asking::default())
-            .map(|(response, _)| response)
+        self.request(request, Asking::default())?
+            .output
+            .map_err(ClientError::Api)
     }
 
     fn request(
         &self,
         request: &Request,
         asking: Asking,
-    ) -> Result<(Response, Option<Reliance>), ClientError> {
+    ) -> Result<Answer<Result<Response, ApiError>>, ClientError> {
         let body = request
             .to_json()
             .map_err(|e| ClientError::Protocol(e.to_string()))?;
@@ -175,15 +194,19 @@ impl Client {
         if reply.leases.is_some() {
             *self.report.lock() = reply.leases;
         }
-        if reply.status == 200 {
-            return Response::from_json(request, &reply.body)
-                .map(|response| (response, reply.reliance))
-                .map_err(|e| ClientError::Protocol(format!("{}: {e}", request.operation())));
-        }
-        let status = reply.status;
-        Err(match ApiError::from_json(&reply.body) {
-            Some(error) => ClientError::Api(error),
-            None => ClientError::Protocol(format!("HTTP status {status} without a known error")),
+        let output = if reply.status == 200 {
+            let response = Response::from_json(request, &reply.body);
+            Ok(response
+                .map_err(|e| ClientError::Protocol(format!("{}: {e}", request.operation())))?)
+        } else {
+            let status = reply.status;
+            Err(ApiError::from_json(&reply.body).ok_or_else(|| {
+                ClientError::Protocol(format!("HTTP status {status} without a known error"))
+            })?)
+        };
+        Ok(Answer {
+            output,
+            reliance: reply.reliance,
         })
     }
 

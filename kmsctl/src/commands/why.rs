@@ -104,6 +104,7 @@ fn document(by: &str) -> String {
     match kind {
         "root" => "the account's root principal, on no key".to_owned(),
         "party" => "the thing itself: the caller is a party of it".to_owned(),
+        "implied" => "the other permissions of the request, which this one comes with".to_owned(),
         "internal" => "kmsd itself".to_owned(),
         "grant" => format!("the grant {rest}"),
         "explicit-deny" => format!("a Deny: {}", statement(rest)),

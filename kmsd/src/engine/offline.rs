@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 
 use super::EngineError;
 use super::writer::verified;
-use crate::service::{Reply, Service};
+use crate::service::{ErrorReply, Reply, Service};
 use crate::storage::{CATALOGUE, SqliteStorage};
 
 /// What opens the store.
@@ -121,14 +121,15 @@ impl Service for Offline {
         _: uuid::Uuid,
         request: Request,
         caller: Caller,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<Reply, ErrorReply> {
         // Whoever could open the store, with its TPM or the recovery key, has every key in it: policies protect nothing
         // here, and must not keep anybody from rescuing files. Others get nothing from this process.
         if caller.uid != nix::unistd::geteuid().as_raw() {
             return Err(ApiError::new(
                 ErrorCode::AccessDenied,
                 "This kmsd answers only the user who started it.",
-            ));
+            )
+            .into());
         }
         let caller = Caller::internal(&self.kms.snapshot().meta().scope.account);
         let outcome = match &request {
@@ -137,14 +138,15 @@ impl Service for Offline {
                 return Err(ApiError::new(
                     ErrorCode::AccessDenied,
                     "This kmsd was started to read a store only.",
-                ));
+                )
+                .into());
             }
         };
         match outcome {
             Outcome::Reply(response) => Ok((*response).into()),
             Outcome::Use(usage) => Ok(usage.run(&self.provider).await?.into()),
             Outcome::Write(_) | Outcome::Lease(_) | Outcome::Host => {
-                Err(ApiError::bare(ErrorCode::Internal))
+                Err(ApiError::bare(ErrorCode::Internal).into())
             }
         }
     }

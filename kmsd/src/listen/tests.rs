@@ -15,7 +15,7 @@ use super::server::{Limits, Server};
 use super::*;
 use crate::auth::Auth;
 use crate::config::{NameOrId, Server as ServerConfig, ServiceUser};
-use crate::service::{Needs, Refused, Reply, Service};
+use crate::service::{ErrorReply, Needs, Refused, Reply, Service};
 
 mod forged;
 
@@ -42,7 +42,7 @@ impl Service for Echo {
         _: uuid::Uuid,
         request: Request,
         caller: Caller,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<Reply, ErrorReply> {
         match request {
             Request::Encrypt(r) if r.key_id == "slow" => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -62,8 +62,14 @@ impl Service for Echo {
                     ..Response::GetCallerIdentity(identity).into()
                 })
             }
-            Request::Decrypt(_) => Err(ApiError::bare(ErrorCode::InvalidCiphertext)),
-            other => Err(ApiError::not_found(other.operation())),
+            Request::Decrypt(_) => Err(ErrorReply {
+                reliance: caller.via.as_ref().map(|_| Reliance {
+                    epoch: 8,
+                    milliseconds: 900,
+                }),
+                ..ApiError::bare(ErrorCode::InvalidCiphertext).into()
+            }),
+            other => Err(ApiError::not_found(other.operation()).into()),
         }
     }
 }

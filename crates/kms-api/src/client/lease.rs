@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Asking, Client, ClientError, User};
 use crate::{
-    AcknowledgeEpochRequest, AcquireLeaseRequest, Changed, ErrorCode, Operation,
+    AcknowledgeEpochRequest, AcquireLeaseRequest, ApiError, Changed, ErrorCode, Operation,
     ReleaseLeaseRequest, ResourceId, WaitForEpochRequest,
 };
 
@@ -158,13 +158,27 @@ impl LeaseClient {
         request: R,
         user: Option<User>,
     ) -> Result<(R::Output, Option<Kept>), ClientError> {
+        let (output, kept) = self.ask(request, user)?;
+        Ok((output.map_err(ClientError::Api)?, kept))
+    }
+
+    /// The same where a refusal is an answer that may be kept, too: what a user may not, what state a key is in, and
+    /// that a dry run would have succeeded (`DryRunOperationException`).
+    ///
+    /// # Errors
+    /// kmsd was not reached, or not understood: never [`ClientError::Api`].
+    pub fn ask<R: Operation>(
+        &self,
+        request: R,
+        user: Option<User>,
+    ) -> Result<(Result<R::Output, ApiError>, Option<Kept>), ClientError> {
         let life = self.state.lock().life;
         let sent = now_ms();
         let asking = Asking {
             user,
             lease: Some(self.id),
         };
-        let answer = self.client.send_as(request, asking)?;
+        let answer = self.client.ask(request, asking)?;
         let kept = answer.reliance.map(|reliance| Kept {
             epoch: reliance.epoch,
             life,

@@ -121,6 +121,43 @@ fn a_service_names_its_user_and_learns_how_long_an_answer_holds() {
 }
 
 #[test]
+fn a_refusal_is_an_answer_that_may_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        for more in [
+            "",
+            "X-Kmsd-Reliance: {\"Epoch\":3,\"Milliseconds\":700}\r\n",
+        ] {
+            read_request(&mut stream).unwrap();
+            let body = ApiError::new(ErrorCode::AccessDenied, "no").to_json();
+            let head = format!(
+                "HTTP/1.1 400 Bad Request\r\n{more}Content-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream
+                .write_all(&[head.as_bytes(), &body].concat())
+                .unwrap();
+        }
+    });
+    let client = Client::new(&path);
+    let ask = || client.ask(ListKeysRequest::default(), Asking::default());
+    let first = ask().unwrap();
+    assert_eq!(first.output.unwrap_err().code, ErrorCode::AccessDenied);
+    assert_eq!(first.reliance, None);
+    let second = ask().unwrap();
+    assert_eq!(second.output.unwrap_err().code, ErrorCode::AccessDenied);
+    let reliance = Reliance {
+        epoch: 3,
+        milliseconds: 700,
+    };
+    assert_eq!(second.reliance, Some(reliance));
+    server.join().unwrap();
+}
+
+#[test]
 fn replaces_idle_connections_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

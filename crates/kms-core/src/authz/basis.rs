@@ -29,6 +29,8 @@ pub enum Basis {
     Root,
     /// The caller is named by the thing itself: the retiring principal of a grant, the requester of an approval.
     Party,
+    /// The other permissions of the request, which this one comes with.
+    Implied,
     /// The daemon itself.
     Internal,
 }
@@ -98,6 +100,7 @@ impl fmt::Display for Basis {
             Self::Grant { id } => write!(f, "grant:{id}"),
             Self::Root => f.write_str("root"),
             Self::Party => f.write_str("party"),
+            Self::Implied => f.write_str("implied"),
             Self::Internal => f.write_str("internal"),
         }
     }

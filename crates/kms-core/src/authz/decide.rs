@@ -139,6 +139,7 @@ impl Kms {
                 (Some(basis), ..) => Ok(basis),
                 (None, CallerRole::Root, _) => Ok(Basis::Root),
                 (None, _, Resource::Own) => Ok(Basis::Party),
+                (None, _, Resource::Implied(_)) => Ok(Basis::Implied),
                 (None, _, Resource::Grant(_, row)) => {
                     match grants::may_retire(row, &caller.principals, question.now) {
                         true => Ok(Basis::Party),
@@ -194,7 +195,7 @@ impl Kms {
         match resource {
             Resource::Key(key) | Resource::Grant(key, _) => scope.key_arn(&key.id).into(),
             Resource::Alias(name) => scope.alias_arn(name).into(),
-            Resource::Local(last) => scope.local_arn(last).into(),
+            Resource::Local(last) | Resource::Implied(last) => scope.local_arn(last).into(),
             Resource::Given(arn) => Cow::Owned((*arn).to_owned()),
             Resource::Any | Resource::Own => Cow::Borrowed("*"),
         }

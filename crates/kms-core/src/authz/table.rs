@@ -45,6 +45,9 @@ pub(crate) enum Resource<'a> {
     Local(String),
     /// The same, by its whole ARN.
     Given(&'a str),
+    /// A thing of kmsd's own that comes with the request's other permissions, by the last part of its ARN: allowed to
+    /// whoever has those, unless something denies it.
+    Implied(String),
     /// Nothing in particular (`*`); identity policies decide.
     Any,
     /// A grant on a key: its parties may retire it, whatever the key's policy says, and otherwise identity policies
@@ -313,9 +316,10 @@ impl Kms {
                 let found = self.generation(row, r.generation)?;
                 let key = self.key_by_id(found.key)?;
                 let details = data_key_of(r.volume_id, r.policy_id, found.generation);
+                // Who may open the data key has no use for it without what lies beside it.
                 Needs::with("kms:Decrypt", Resource::Key(key), details).and(
                     "kmsd:GetPolicy",
-                    volume_resource(r.volume_id),
+                    Resource::Implied(format!("volume/{}", r.volume_id)),
                     Details::default(),
                 )
             }

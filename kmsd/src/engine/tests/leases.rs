@@ -43,7 +43,7 @@ async fn ask(
     engine
         .call(Uuid::new_v4(), request(operation, &body), caller.clone())
         .await
-        .map_err(|error| error.to_string())
+        .map_err(|failure| failure.error.to_string())
 }
 
 /// A call in a task of its own.
@@ -335,4 +335,93 @@ async fn an_answer_may_be_relied_on_for_what_is_left_of_the_named_lease() {
     for (uid, named) in [(991, lease.to_string()), (990, "0".repeat(32))] {
         assert_eq!(ask(uid, Some(named)).await.unwrap().milliseconds, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_may_be_relied_on_as_well() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let (lease, epoch) = acquire(&engine, "kmsfs", 60_000).await;
+    let created = ask(&engine, &admin(), "CreateKey", json!({}))
+        .await
+        .unwrap();
+    let Response::CreateKey(created) = created.response else {
+        panic!()
+    };
+    let key = created.key_metadata.key_id;
+    let body = json!({"KeyId": key, "Plaintext": BASE64.encode(b"x")});
+    // Nothing else of the reply is kept: it would count as on its way.
+    let sealed = ask(&engine, &admin(), "Encrypt", body)
+        .await
+        .map(|reply| reply.response);
+    let Ok(Response::Encrypt(sealed)) = sealed else {
+        panic!()
+    };
+    let body = json!({"KeyId": key, "CiphertextBlob": sealed.ciphertext_blob, "DryRun": true});
+    let mut caller = Caller::new(CallerRole::User, 1000, ALICE);
+    caller.via = Some(std::sync::Arc::new(kms_api::Via {
+        service: "kmsfs.local-host-1.amazonaws.com".into(),
+        arn: service(990).arn,
+        uid: 990,
+        pid: 1,
+    }));
+    caller.lease = Some(lease.to_string().into());
+    let decrypt = async |caller: &Caller, body: &Value| {
+        engine
+            .call(Uuid::new_v4(), request("Decrypt", body), caller.clone())
+            .await
+            .unwrap_err()
+    };
+    let kept = |failure: &crate::service::ErrorReply| {
+        let reliance = failure.reliance?;
+        (reliance.milliseconds > 0).then_some(reliance.epoch)
+    };
+
+    let no = decrypt(&caller, &body).await;
+    assert_eq!(no.error.code, ErrorCode::AccessDenied);
+    assert_eq!(kept(&no), Some(epoch));
+    let grant = json!({"KeyId": key, "GranteePrincipal": ALICE, "Operations": ["Decrypt"]});
+    let granted = ask(&engine, &admin(), "CreateGrant", grant).await.unwrap();
+    let Response::CreateGrant(grant) = granted.response else {
+        panic!()
+    };
+    let yes = decrypt(&caller, &body).await;
+    assert_eq!(yes.error.code, ErrorCode::DryRunOperation);
+    assert_eq!(kept(&yes), Some(epoch + 1), "the refusal is older");
+    // Who did not name a lease promises nothing.
+    let mut other = caller.clone();
+    other.lease = None;
+    assert!(decrypt(&other, &body).await.reliance.is_none());
+    // What is wrong with a request is not kept.
+    let mut damaged = body.clone();
+    damaged["EncryptionContext"] = json!({"a": "b"});
+    let wrong = decrypt(&caller, &damaged).await;
+    assert_eq!(wrong.error.code, ErrorCode::InvalidCiphertext);
+    assert!(wrong.reliance.is_none());
+
+    // A yes that is still on its way holds up whoever takes it away.
+    ask(
+        &engine,
+        &service(990),
+        "ReleaseLease",
+        json!({"LeaseId": lease.to_string()}),
+    )
+    .await
+    .unwrap();
+    let revoke = json!({"KeyId": key, "GrantId": grant.grant_id});
+    let call = start(&engine, "RevokeGrant", revoke);
+    made(&engine, epoch + 2).await;
+    still_waits(&call).await;
+    drop(yes);
+    call.await.unwrap().unwrap();
+    ask(&engine, &admin(), "DisableKey", json!({"KeyId": key}))
+        .await
+        .unwrap();
+    let (lease, _) = acquire(&engine, "kmsfs", 60_000).await;
+    let mut inside = admin();
+    inside.lease = Some(lease.to_string().into());
+    inside.uid = 990;
+    let disabled = decrypt(&inside, &body).await;
+    assert_eq!(disabled.error.code, ErrorCode::Disabled);
+    assert!(kept(&disabled).is_some());
 }

@@ -140,7 +140,7 @@ async fn a_caller_who_may_has_them_read_again() {
         .call(uuid::Uuid::nil(), request.clone(), alice())
         .await
         .unwrap_err();
-    assert_eq!(denied.code, ErrorCode::AccessDenied);
+    assert_eq!(denied.error.code, ErrorCode::AccessDenied);
     assert!(creates(&engine, &alice()).is_err());
     let root = Caller::new(CallerRole::Root, 0, "arn:aws:iam::000000000000:root");
     let reply = engine.call(uuid::Uuid::nil(), request, root).await.unwrap();

@@ -171,6 +171,15 @@ fn only_services_name_users() {
         assert!(text.contains(via), "{text}");
         let reliance = "x-kmsd-reliance: {\"Epoch\":7,\"Milliseconds\":2500}\r\n";
         assert!(text.contains(reliance), "{text}");
+        // An error may be relied on, too.
+        let body = br#"{"CiphertextBlob":"AAAA"}"#;
+        let decrypt = String::from_utf8(http("TrentService.Decrypt", body)).unwrap();
+        let header = "host: x\r\nX-Kmsd-On-Behalf-Of: uid=0;gid=0;pid=1\r\n";
+        let decrypt = decrypt.replace("host: x\r\n", header);
+        let text = printed(&client(&running, &SERVICE, &decrypt));
+        assert!(text.starts_with("HTTP/1.1 400 "), "{text}");
+        let reliance = "x-kmsd-reliance: {\"Epoch\":8,\"Milliseconds\":900}\r\n";
+        assert!(text.contains(reliance), "{text}");
         // Not for the administration of keys.
         let body = br#"{"KeyId":"k"}"#;
         let enable = String::from_utf8(http("TrentService.EnableKey", body)).unwrap();

@@ -466,6 +466,64 @@ fn a_service_opens_the_data_keys_of_volumes_and_nothing_else() {
     }
 }
 
+/// `caller` as one for whom kmsfs asks.
+fn through_kmsfs(mut caller: Caller) -> Caller {
+    caller.process = None;
+    caller.via = Some(Arc::new(Via {
+        service: "kmsfs.local-host-1.amazonaws.com".into(),
+        arn: service().arn,
+        uid: 990,
+        pid: 1,
+    }));
+    caller
+}
+
+#[test]
+fn a_grant_for_one_tree_is_enough_to_open_it_through_kmsfs() {
+    let mut bench = Bench::new();
+    let key = bench.create_key();
+    let volume = bench.call("CreateVolume", json!({})).unwrap()["VolumeId"].clone();
+    let mut tree = || {
+        let body = json!({"VolumeId": volume, "KeyId": key, "ContentMode": "XTS"});
+        bench.call("CreatePolicy", body).unwrap()["PolicyId"].clone()
+    };
+    let (given, other) = (tree(), tree());
+    let alice = through_kmsfs(user("alice"));
+    let body = json!({"KeyId": key, "GranteePrincipal": user("alice").arn, "Operations": ["Decrypt"],
+        "Constraints": {"EncryptionContextSubset": {"kmsfs:policy": given}}});
+    bench.call("CreateGrant", body).unwrap();
+    let context = |tree: &Value| json!({"kmsfs:volume": volume, "kmsfs:policy": tree, "kmsfs:generation": "1"});
+    let opens = |bench: &mut Bench, caller: &Caller, tree: &Value| {
+        let blob = bench.encrypt(&key, b"data key", context(tree));
+        let body = json!({"KeyId": key, "CiphertextBlob": blob, "EncryptionContext": context(tree),
+            "DryRun": true});
+        let gets = json!({"VolumeId": volume, "PolicyId": tree});
+        (
+            bench.allowed(caller, "Decrypt", body),
+            bench.allowed(caller, "GetPolicy", gets),
+        )
+    };
+    assert_eq!(opens(&mut bench, &alice, &given), (true, true));
+    assert_eq!(opens(&mut bench, &user("alice"), &given), (true, true));
+    assert_eq!(opens(&mut bench, &alice, &other), (false, false));
+    let eve = through_kmsfs(user("eve"));
+    assert_eq!(opens(&mut bench, &eve, &given), (false, false));
+
+    // It is implied, not beyond policies.
+    bench.attach(
+        "USER",
+        "alice",
+        "no",
+        json!([statement("Deny", "kmsd:GetPolicy")]),
+    );
+    assert_eq!(opens(&mut bench, &alice, &given), (true, false));
+    let body = json!({"IdentityType": "USER", "Identity": "alice", "PolicyName": "no"});
+    bench.call("DeleteIdentityPolicy", body).unwrap();
+    assert_eq!(opens(&mut bench, &alice, &given), (true, true));
+    bench.guard("only", json!([statement("Allow", "kms:*")]));
+    assert_eq!(opens(&mut bench, &alice, &given), (true, false));
+}
+
 #[test]
 fn a_ciphertext_tells_nobody_whether_its_key_exists() {
     let mut bench = Bench::new();
