@@ -18,6 +18,14 @@ pub trait Access: Send + Sync {
     /// * [`crate::volume::WOULD_WAIT`]: kmsd has to be asked, and this thread must not wait.
     fn may_use(&self, who: &Caller, volume: &VolumeId, policy: &PolicyId) -> FsResult<()>;
 
+    /// Whether `who` may use the policy now and, more than that, bring under it what was encrypted under another one.
+    ///
+    /// # Errors
+    /// As [`Access::may_use`].
+    fn may_bring(&self, who: &Caller, volume: &VolumeId, policy: &PolicyId) -> FsResult<()> {
+        self.may_use(who, volume, policy)
+    }
+
     /// Whether users are told apart. Then every walk through the root of a policy has to be seen, and no listing may be
     /// kept for the next reader.
     fn per_user(&self) -> bool;

@@ -15,6 +15,7 @@ mod attr;
 pub(crate) mod content;
 mod context;
 mod create;
+mod crossing;
 mod dir;
 mod export;
 pub(crate) mod flags;

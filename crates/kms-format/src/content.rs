@@ -13,6 +13,7 @@ mod load;
 mod lower;
 mod pages;
 mod reencrypt;
+mod wraps;
 
 use std::cell::RefCell;
 use std::sync::Arc;

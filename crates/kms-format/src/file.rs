@@ -442,6 +442,14 @@ impl FileHeader {
         }
     }
 
+    /// What the slot that is not in use says, if anything.
+    #[must_use]
+    pub fn spare(&self) -> Option<Wrap> {
+        self.slots
+            .get(1_usize.saturating_sub(self.active))
+            .and_then(Slot::named)
+    }
+
     /// Whether one of the two slots is neither empty nor well formed: damage, or half of a torn write.
     #[must_use]
     pub fn has_unusable_slot(&self) -> bool {

@@ -45,6 +45,13 @@ pub(crate) struct SyncFailures {
 }
 
 impl SyncFailures {
+    /// A sync failed that nobody asked for.
+    pub(crate) const fn remember(&mut self, errno: Errno) {
+        self.count += 1;
+        self.last = Some(errno);
+        self.untold = true;
+    }
+
     /// How many a new handle need not be told of.
     pub(crate) fn known(&self) -> u64 {
         self.count.saturating_sub(self.untold.into())

@@ -207,10 +207,7 @@ fn close(node: &Node) {
 
 fn remember(node: &Node, errno: Errno) {
     if let Ok(body) = node.file() {
-        let failures = &mut body.write().failures;
-        failures.count += 1;
-        failures.last = Some(errno);
-        failures.untold = true;
+        body.write().failures.remember(errno);
     }
 }
 

@@ -9,21 +9,26 @@ use parking_lot::RwLockWriteGuard;
 use rustix::fs::RenameFlags;
 
 use super::context::read_header;
+use super::crossing::Crossing;
 use super::lookup::Named;
 use super::{Caller, Fs, FsResult, Kind, NodeId};
 use crate::backing::{LowerId, Stat};
 use crate::errno::Errno;
 use crate::inode::{Node, Place};
 
+/// How often a rename is tried when keys change under it.
+const TRIES: usize = 4;
+
 impl Fs {
     /// Renames, replaces or exchanges. `flags` are those of `renameat2(2)`.
     ///
     /// # Errors
-    /// `EXDEV` between directories of different policies, and for a directory with a policy of its own that would get
-    /// another parent; `EINVAL` for RENAME_WHITEOUT; otherwise as `rename(2)`.
+    /// `EXDEV` between directories of different policies for all but files with one name, and where these encrypt content
+    /// differently; `EXDEV` for a directory with a policy of its own that would get another parent; `EINVAL` for
+    /// RENAME_WHITEOUT; otherwise as `rename(2)`.
     pub fn rename(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         parent: NodeId,
         name: &OsStr,
         new_parent: NodeId,
@@ -32,16 +37,58 @@ impl Fs {
     ) -> FsResult<()> {
         let _writing = self.check_writable()?;
         let flags = RenameFlags::from_bits_retain(flags);
-        let exchange = flags == RenameFlags::EXCHANGE;
-        if !exchange && !(RenameFlags::NOREPLACE).contains(flags) {
+        if flags != RenameFlags::EXCHANGE && !(RenameFlags::NOREPLACE).contains(flags) {
             return Err(Errno::INVAL);
         }
+        for _ in 1..TRIES {
+            match self.rename_once(caller, (parent, name), (new_parent, new_name), flags) {
+                Err(Errno::STALE) => {}
+                done => return done,
+            }
+        }
+        self.rename_once(caller, (parent, name), (new_parent, new_name), flags)
+    }
+
+    fn rename_once(
+        &self,
+        caller: &Caller,
+        (parent, name): (NodeId, &OsStr),
+        (new_parent, new_name): (NodeId, &OsStr),
+        flags: RenameFlags,
+    ) -> FsResult<()> {
+        let exchange = flags == RenameFlags::EXCHANGE;
         let (from, to) = (self.named(parent, name)?, self.named(new_parent, new_name)?);
-        if !from.context.same_policy(&to.context) {
+        if from.context.same_policy(&to.context) {
+            return self.rename_named(&from, &to, flags, None);
+        }
+        if exchange {
             return Err(Errno::XDEV);
         }
+        let (here, there) = (&from.context.policy, &to.context.policy);
+        self.access
+            .may_use(caller, &here.volume(), &here.policy())?;
+        self.access
+            .may_bring(caller, &there.volume(), &there.policy())?;
+        let crossing = self.prepare_crossing(&from, &to)?;
+        let renamed = self.rename_named(&from, &to, flags, Some(&crossing));
+        if renamed.is_err() {
+            crossing.abandon();
+        }
+        renamed
+    }
+
+    fn rename_named(
+        &self,
+        from: &Named,
+        to: &Named,
+        flags: RenameFlags,
+        crossing: Option<&Crossing<'_>>,
+    ) -> FsResult<()> {
+        let exchange = flags == RenameFlags::EXCHANGE;
         let _shape = self.shape.lock();
         let _alone = lock_both(&from.parent, &to.parent)?;
+        // No other name may be made of what crosses.
+        let _one_name = crossing.map(|crossing| crossing.node().links.lock());
         if to.parent.directory()?.dead.load(Ordering::Acquire) {
             return Err(Errno::NOENT);
         }
@@ -60,9 +107,12 @@ impl Fs {
             _ => {}
         }
         if !Arc::ptr_eq(&from.parent, &to.parent) {
-            self.check_movable(&from, &source)?;
+            match crossing {
+                Some(crossing) => crossing.check(&source)?,
+                None => self.check_movable(from, &source)?,
+            }
             if let Some(target) = target.as_ref().filter(|_| exchange) {
-                self.check_movable(&to, target)?;
+                self.check_movable(to, target)?;
                 self.headers.flush_for_move(&to.parent, &from.parent)?;
             }
             self.headers.flush_for_move(&from.parent, &to.parent)?;
@@ -75,17 +125,21 @@ impl Fs {
         {
             recheck.disturb();
         }
+        let rename = || match crossing {
+            Some(crossing) => crossing.rename(from, to, flags),
+            None => from.dir.rename(from.stored(), &to.dir, to.stored(), flags),
+        };
         match target {
-            Some(target) if exchange => self.exchange(&from, &source, &to, &target),
-            Some(target) => self.replace_by_rename(&from, &source, &to, &target, flags),
+            Some(target) if exchange => self.exchange(from, &source, to, &target),
+            Some(target) => self.replace_by_rename(from, &source, to, &target, rename),
             None => {
-                let recorded = self.put_sidecar(&to)?;
-                let moved = from.dir.rename(from.stored(), &to.dir, to.stored(), flags);
+                let recorded = self.put_sidecar(to)?;
+                let moved = rename();
                 if moved.is_err() && recorded {
-                    self.drop_sidecar(&to);
+                    self.drop_sidecar(to);
                 }
                 moved?;
-                self.moved(&from, &source, &to);
+                self.moved(from, &source, to);
                 Ok(())
             }
         }
@@ -97,7 +151,7 @@ impl Fs {
         source: &Stat,
         to: &Named,
         target: &Stat,
-        flags: RenameFlags,
+        rename: impl FnOnce() -> FsResult<()>,
     ) -> FsResult<()> {
         let is_dir = |stat: &Stat| Kind::from_mode(stat.st_mode) == Some(Kind::Directory);
         match (is_dir(source), is_dir(target)) {
@@ -121,7 +175,7 @@ impl Fs {
         let _links = node.as_ref().map(|node| node.links.lock());
         self.put_sidecar(to)?;
         let parting = self.part(to, target)?;
-        if let Err(errno) = from.dir.rename(from.stored(), &to.dir, to.stored(), flags) {
+        if let Err(errno) = rename() {
             self.stay(parting);
             return Err(errno);
         }

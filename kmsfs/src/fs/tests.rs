@@ -1,6 +1,7 @@
 //! The operations on a real lower directory, without FUSE and with fixed keys.
 
 mod check;
+mod crossing;
 mod damage;
 mod durable;
 mod enumerate;

@@ -293,3 +293,20 @@ fn each_sync_is_needed() {
         assert!(found.is_some(), "{what}: nothing was found");
     }
 }
+
+/// Were the second wrap not durable before the name moves, a power cut would leave a file that its directory cannot open.
+#[test]
+fn the_wrap_has_to_be_durable_before_the_name_moves() {
+    let lie: Lie = |name| name.len() >= 43 && !name.starts_with('.');
+    let mut tally = Tally::default();
+    for what in [
+        "rename into another policy",
+        "rename over a file of another policy, long",
+    ] {
+        let case = cases().into_iter().find(|case| case.name == what).unwrap();
+        let how = (Model::Journal, ContentMode::Xts);
+        let found = enumerate(&case, how, Some(lie), &mut tally);
+        println!("{what}: {found:?}");
+        assert!(found.is_err(), "{what}: nothing was found");
+    }
+}

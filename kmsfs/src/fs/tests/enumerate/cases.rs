@@ -274,6 +274,42 @@ fn moved() -> Vec<Parts> {
     ]
 }
 
+/// Between policies.
+fn crossed() -> Vec<Parts> {
+    vec![
+        (
+            "rename into another policy",
+            vec![mkdir("n"), protect("n")],
+            vec![rename("a", "n/a")],
+        ),
+        (
+            "rename out of another policy, long",
+            vec![mkdir("n"), protect("n"), put("n/1")],
+            vec![rename("n/1", "d/1")],
+        ),
+        (
+            "rename over a file of another policy, long",
+            vec![mkdir("n"), protect("n"), Put(s("n/1"), "old")],
+            vec![rename("a", "n/1")],
+        ),
+        (
+            "rename of an empty file into another policy",
+            vec![mkdir("n"), protect("n"), Put(s("f"), "")],
+            vec![rename("f", "n/f")],
+        ),
+        (
+            "rename of a new file into another policy",
+            vec![mkdir("n"), protect("n")],
+            vec![put("f"), rename("f", "n/f")],
+        ),
+        (
+            "rename into another policy and back",
+            vec![mkdir("n"), protect("n")],
+            vec![rename("a", "n/a"), rename("n/a", "b")],
+        ),
+    ]
+}
+
 /// With directories whose headers are not durable yet.
 fn waiting() -> Vec<Parts> {
     vec![
@@ -343,7 +379,7 @@ pub(super) fn cases() -> Vec<Case> {
         steps,
         ordered,
     };
-    let any = [made(), removed(), moved(), waiting()].concat();
+    let any = [made(), removed(), moved(), crossed(), waiting()].concat();
     let any = any.into_iter().map(|parts| case(parts, false));
     let ordered = ordered().into_iter().map(|parts| case(parts, true));
     any.chain(ordered).collect()
