@@ -8,8 +8,10 @@ use kms_seal::Profile;
 use crate::exit;
 
 mod break_glass;
+mod store;
 
 pub use break_glass::{BreakGlassAction, BreakGlassArgs, SplitArgs};
+pub use store::{RestoreArgs, RotateRecoveryArgs, VerifyBackupArgs};
 
 /// A key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
 ///
@@ -57,6 +59,12 @@ pub enum Command {
     BreakGlass(BreakGlassArgs),
     /// Split the recovery key into shares, some of which give it back.
     SplitRecovery(SplitArgs),
+    /// Look whether a backup of a store is whole and, with the recovery key, whether everything in it opens.
+    VerifyBackup(VerifyBackupArgs),
+    /// Make the store of a backup, sealed to this host's TPM. Needs the recovery key.
+    Restore(RestoreArgs),
+    /// Make a new recovery key. The former one ends with the next deletion epoch, or at once.
+    RotateRecovery(RotateRecoveryArgs),
     /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
     #[command(hide = true)]
     Offline(OfflineArgs),

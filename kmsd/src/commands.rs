@@ -15,7 +15,9 @@ mod break_glass;
 mod files;
 mod offline;
 mod recovery;
+mod rotate;
 mod shares;
+mod store;
 mod tpm_status;
 mod unenroll;
 
@@ -23,7 +25,9 @@ pub(crate) use approve::{approve, parse_pcr};
 pub(crate) use break_glass::break_glass;
 use files::Ownership;
 pub(crate) use offline::offline;
+pub(crate) use rotate::rotate_recovery;
 pub(crate) use shares::split;
+pub(crate) use store::{restore, verify_backup};
 pub(crate) use tpm_status::tpm_status;
 pub(crate) use unenroll::unenroll;
 
@@ -43,7 +47,7 @@ pub(crate) fn enroll(config: &Config, args: &EnrollArgs, json: bool) -> Result<(
     }
     sealer.status()?;
 
-    let kept = recovery::make(args)?;
+    let kept = recovery::make(args.recovery_out.as_deref(), args.verify_from.as_deref())?;
     let (credential, made) = match new_credential(config, args.profile) {
         Ok(new) => new,
         Err(failure) => {

@@ -13,6 +13,7 @@
 mod access;
 mod approve;
 mod audit;
+mod backup;
 mod block_on;
 mod break_glass;
 mod enroll;
@@ -24,6 +25,8 @@ mod lease;
 mod offline;
 mod open;
 mod policies;
+mod restore;
+mod rotate;
 mod status;
 mod tick;
 mod unenroll;
@@ -58,6 +61,8 @@ pub(crate) use gauges::Gauges;
 pub use hub::InFlight;
 use hub::{Generation, Hub, Settling};
 pub use offline::{Offline, Opener};
+pub use restore::{Contents, RestoreReport, RestoreSource, VerifyReport, restore, verify_backup};
+pub use rotate::{RotateReport, rotate_recovery};
 pub use unenroll::unenroll;
 use writer::Writer;
 
@@ -133,6 +138,8 @@ struct Shared {
     outside: policies::Outside,
     metrics: Metrics,
     events: Events,
+    /// The backup that is being fetched.
+    backup: Mutex<Option<backup::Made>>,
     /// What background work failed with last, and when that was logged.
     last_failure: Mutex<Option<(String, Instant)>>,
 }
@@ -229,7 +236,7 @@ impl Engine {
                 }
                 // Reads files.
                 let reading = Arc::clone(shared);
-                let task = tokio::task::spawn_blocking(move || reading.look_up(&request));
+                let task = tokio::task::spawn_blocking(move || reading.host(&request));
                 let response = task
                     .await
                     .unwrap_or_else(|_| Err(ApiError::bare(ErrorCode::Internal)))?;
@@ -294,7 +301,7 @@ impl Engine {
             Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
-            Outcome::Host => shared.look_up(request),
+            Outcome::Host => shared.host(request),
             change => {
                 drop(in_flight);
                 let done = shared.change(trace, change, request, |kms, world| {

@@ -70,7 +70,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     // Not for what only looks at a TPM or a store, which may be a backup anywhere.
     if matches!(
         cli.command,
-        None | Some(Command::Enroll(_) | Command::Recover(_))
+        None | Some(Command::Enroll(_) | Command::Recover(_) | Command::Restore(_))
     ) {
         place::check(&config, cli.config.as_deref())?;
     }
@@ -102,6 +102,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::Offline(args)) => commands::offline(&config, args),
         Some(Command::BreakGlass(args)) => commands::break_glass(&config, args, cli.json),
         Some(Command::SplitRecovery(args)) => commands::split(&config, args, cli.json),
+        Some(Command::VerifyBackup(args)) => commands::verify_backup(args, cli.json),
+        Some(Command::Restore(args)) => commands::restore(&config, args, cli.json),
+        Some(Command::RotateRecovery(args)) => commands::rotate_recovery(&config, args, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

@@ -18,6 +18,7 @@
 pub mod access;
 pub mod approval;
 pub mod audit;
+pub mod backup;
 pub mod blob;
 pub mod caller;
 #[cfg(feature = "client")]
@@ -42,6 +43,7 @@ pub mod timestamp;
 pub use access::*;
 pub use approval::*;
 pub use audit::*;
+pub use backup::*;
 pub use blob::Blob;
 pub use caller::{Caller, CallerRole, ProcessFacts, Via};
 pub use destruction::*;

@@ -126,6 +126,9 @@ responses! {
         /// What it protected when that was last counted.
         #[serde(rename = "Use", skip_serializing_if = "Option::is_none", default)]
         usage: Option<PolicyUse>,
+        /// When its secrets were destroyed.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        destroyed_date: Option<Timestamp>,
         /// When the generation was made.
         creation_date: Timestamp,
         /// The generations before it that are kept.

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 use crate::access::*;
 use crate::approval::*;
 use crate::audit::*;
+use crate::backup::*;
 use crate::destruction::*;
 use crate::error::{ApiError, ErrorCode};
 use crate::generations::*;
@@ -179,6 +180,10 @@ operations! {
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         ReportPolicyUse(ReportPolicyUseRequest) -> EmptyResponse;
+        DestroyPolicy(DestroyPolicyRequest) -> DestroyPolicyResponse;
+        DestroyPolicyGenerations(DestroyPolicyGenerationsRequest) -> DestroyPolicyResponse;
+        ListTombstones(ListTombstonesRequest) -> ListTombstonesResponse;
+        BackupStore(BackupStoreRequest) -> BackupStoreResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
         GetAuditHead(GetAuditHeadRequest) -> GetAuditHeadResponse;
         LookupEvents(LookupEventsRequest) -> LookupEventsResponse;
@@ -232,6 +237,10 @@ impl Request {
             | Self::DescribeVolume(_)
             | Self::ListVolumes(_)
             | Self::ReportPolicyUse(_)
+            | Self::DestroyPolicy(_)
+            | Self::DestroyPolicyGenerations(_)
+            | Self::ListTombstones(_)
+            | Self::BackupStore(_)
             | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
             | Self::GetAuditHead(_)

@@ -128,6 +128,36 @@ impl DomainKeys {
         })
     }
 
+    /// The same domain key with a wrap for this host in the place of those for hosts; who can recover it stays.
+    pub fn with_host(&self, row: &DomainRow, kek: &Key<32>) -> Result<DomainRow, DomainError> {
+        let host = wrap_key(kek, &self.host_aad(row.id), self.key(row.id)?)?;
+        let others = row.wraps.iter().filter(|w| w.recipient != Recipient::Host);
+        let own = DomainWrap {
+            recipient: Recipient::Host,
+            blob: Bytes(host),
+        };
+        Ok(DomainRow {
+            wraps: std::iter::once(own).chain(others.cloned()).collect(),
+            ..row.clone()
+        })
+    }
+
+    /// The same domain key with one more wrap, for another recovery key.
+    pub fn with_recovery(
+        &self,
+        row: &DomainRow,
+        recovery: &RecoveryPublicKey,
+    ) -> Result<DomainRow, DomainError> {
+        let key = self.key(row.id)?;
+        let blob = recovery.seal(RECOVERY_INFO, &self.recovery_aad(row.id), key.expose())?;
+        let mut row = row.clone();
+        row.wraps.push(DomainWrap {
+            recipient: Recipient::Recovery(Bytes(recovery.as_bytes().to_vec())),
+            blob: Bytes(blob),
+        });
+        Ok(row)
+    }
+
     /// The number of the domain key that new wraps use.
     pub fn current(&self) -> u64 {
         self.current

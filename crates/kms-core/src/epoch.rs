@@ -45,8 +45,15 @@ pub fn begin(snapshot: &Snapshot, doomed: &[KeyId], domain: DomainRow, now: Now)
         Change::Put(Row::Meta(Box::new(meta))),
         Change::Put(Row::Domain(domain)),
     ];
+    changes.extend(bury(snapshot, doomed, now.wall_ms));
+    changes
+}
+
+/// Takes keys out of the rows with all that hangs on them; tombstones stay.
+pub(crate) fn bury(snapshot: &Snapshot, doomed: &[KeyId], wall_ms: i64) -> Vec<Change> {
+    let mut changes = Vec::new();
     for key in doomed.iter().filter_map(|id| snapshot.keys.get(id)) {
-        changes.push(Change::Put(Row::Key(Box::new(tombstone(key, now)))));
+        changes.push(Change::Put(Row::Key(Box::new(tombstone(key, wall_ms)))));
         for row in snapshot.materials(key.id) {
             changes.push(Change::Remove(
                 Table::Material,
@@ -138,7 +145,7 @@ pub fn finish(snapshot: &Snapshot, enrollment: Vec<u8>) -> Vec<Change> {
 }
 
 /// What remains of a destroyed key: enough to keep its id taken and to say when it went.
-fn tombstone(key: &KeyRow, now: Now) -> KeyRow {
+fn tombstone(key: &KeyRow, wall_ms: i64) -> KeyRow {
     KeyRow {
         state: State::Destroyed,
         description: String::new(),
@@ -147,7 +154,7 @@ fn tombstone(key: &KeyRow, now: Now) -> KeyRow {
         current: None,
         rotation: None,
         deletion: None,
-        destroyed_ms: Some(now.wall_ms),
+        destroyed_ms: Some(wall_ms),
         ..key.clone()
     }
 }

@@ -65,7 +65,8 @@ fn words(name: &str) -> String {
     words
 }
 
-fn is_use_while_pending_deletion(record: &Record) -> bool {
+/// Whether a record is of an attempt to use a key that waits for its deletion.
+pub fn is_use_while_pending_deletion(record: &Record) -> bool {
     record.error.as_ref().is_some_and(|error| {
         error.code == "KMSInvalidStateException"
             && error

@@ -102,6 +102,8 @@ pub struct Write {
 pub enum Effect {
     /// Wipe cached material of this key.
     Forget(KeyId),
+    /// Go through the deletion epoch that the transaction owes.
+    DeletionEpoch,
 }
 
 /// The state machine over its snapshot.
@@ -253,10 +255,14 @@ impl Kms {
             Request::RotatePolicy(r) => self.rotate_policy(auth, r, world),
             Request::DescribeVolume(r) => self.describe_volume(auth, r),
             Request::ListVolumes(r) => self.list_volumes(auth, r),
+            Request::DestroyPolicy(r) => self.destroy_policy(auth, r, world),
+            Request::DestroyPolicyGenerations(r) => self.destroy_generations(auth, r),
+            Request::ListTombstones(r) => self.list_tombstones(auth, r),
             Request::ReportPolicyUse(r) => self.report_policy_use(auth, r, world),
-            Request::GetAuditHead(_) | Request::LookupEvents(_) | Request::WaitForEvents(_) => {
-                Ok(Outcome::Host)
-            }
+            Request::GetAuditHead(_)
+            | Request::LookupEvents(_)
+            | Request::WaitForEvents(_)
+            | Request::BackupStore(_) => Ok(Outcome::Host),
             Request::GetStatus(_) => Ok(reply(Response::GetStatus(self.status(auth, world)))),
             Request::PutKeyPolicy(r) => self.put_key_policy(auth, r, caller, world),
             Request::GetKeyPolicy(r) => self.get_key_policy(auth, r),

@@ -12,6 +12,7 @@
 
 pub mod audit;
 pub mod authz;
+pub mod backup;
 pub mod blob;
 pub mod clock;
 pub mod domain;
@@ -26,10 +27,12 @@ pub mod policy;
 pub mod provider;
 pub mod relevance;
 pub mod rows;
+pub mod sealed;
 pub mod setmac;
 pub mod snapshot;
 pub mod states;
 pub mod storage;
+pub mod tombstones;
 pub mod usage;
 
 pub use authz::{Authorized, Basis, DenyBasis, Handled, Verdict};

@@ -103,6 +103,8 @@ pub fn takes_away(request: &Request) -> bool {
             | "TagResource"
             | "UntagResource"
             | "DeleteImportedKeyMaterial"
+            | "DestroyPolicy"
+            | "DestroyPolicyGenerations"
             | "PutIdentityPolicy"
             | "DeleteIdentityPolicy"
             | "PutGuardRail"

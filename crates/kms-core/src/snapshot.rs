@@ -143,6 +143,11 @@ impl Snapshot {
             .flat_map(BTreeMap::values)
     }
 
+    /// The volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = &Arc<VolumeRow>> {
+        self.volumes.values()
+    }
+
     /// The policies of every volume.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRow>> {
         self.policies.values()

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::files::{self, Made};
 use super::shares;
-use crate::cli::{EnrollArgs, RecoveryArgs};
+use crate::cli::RecoveryArgs;
 use crate::exit::Failure;
 use crate::terminal;
 
@@ -33,8 +33,11 @@ impl Kept {
 }
 
 /// Makes a recovery key, hands it out, and reads it back.
-pub(super) fn make(args: &EnrollArgs) -> Result<Kept, Failure> {
-    let typed = args.verify_from.is_none();
+///
+/// # Errors
+/// It was not proved that it is kept, or a file failed.
+pub(super) fn make(out: Option<&Path>, verify_from: Option<&Path>) -> Result<Kept, Failure> {
+    let typed = verify_from.is_none();
     if typed && !terminal::is_interactive() {
         return Err(Failure::recovery(
             "nobody is at a terminal to keep the recovery key",
@@ -43,7 +46,7 @@ pub(super) fn make(args: &EnrollArgs) -> Result<Kept, Failure> {
     }
     let key = RecoveryPrivateKey::generate().map_err(|e| crypto(&e))?;
     let text = key.to_text();
-    let made = match &args.recovery_out {
+    let made = match out {
         Some(path) => {
             let line = Zeroizing::new([text.expose(), b"\n"].concat());
             files::write_secret(path, &line, "the recovery key")?
@@ -60,7 +63,7 @@ pub(super) fn make(args: &EnrollArgs) -> Result<Kept, Failure> {
             Made::Nothing
         }
     };
-    let proved = match &args.verify_from {
+    let proved = match verify_from {
         Some(path) => prove(&key, read(path)),
         None => type_back(&key),
     };
@@ -84,7 +87,7 @@ fn prove(
         return Ok(read);
     }
     Err(Failure::recovery(
-        "that is another recovery key than the one just made; nothing was enrolled",
+        "that is another recovery key than the one just made; nothing was changed",
         "Run it again and give back the key that it shows (or --verify-from the file of --recovery-out).",
     ))
 }

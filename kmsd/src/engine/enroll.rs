@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
+use kms_core::audit::Record;
 use kms_core::clock::Elapsed;
 use kms_core::rows::{AuditHead, Bytes, DomainRow, FORMAT, MetaRow, OutboxRow, Row};
 use kms_core::setmac::SetMac;
@@ -163,11 +164,25 @@ fn write_first(
         changes.push(change);
     }
     changes.push(encode(&Change::Put(Row::Mac(mac.value().to_vec())))?);
+    write_catalogue(directory, &changes, sync)?;
+    Ok(EnrollReport {
+        store_id,
+        recovery_public: public,
+        generation,
+        keys: 0,
+    })
+}
 
+/// Makes a catalogue, which appears under its name in one step, complete.
+pub(super) fn write_catalogue(
+    directory: &Path,
+    changes: &[RawChange],
+    sync: SyncDirectory<'_>,
+) -> Result<(), EngineError> {
     let new = directory.join(format!("{CATALOGUE}.new"));
     remove_leftovers(&new)?;
     let mut storage = SqliteStorage::create(&new)?;
-    storage.commit(0, &changes)?;
+    storage.commit(0, changes)?;
     storage.close()?;
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -188,12 +203,7 @@ fn write_first(
             ),
         }
     }
-    Ok(EnrollReport {
-        store_id,
-        recovery_public: public,
-        generation,
-        keys: 0,
-    })
+    Ok(())
 }
 
 /// Opens the store with the recovery private key and seals it to `sealer`, with a new root secret.
@@ -252,12 +262,7 @@ pub fn recover(
         let lost = snapshot.meta().audit_head.filter(|_| head.is_none());
         rows.extend(event_row(config, "Recovered", clock, lost));
         for row in snapshot.domains() {
-            rows.push(Row::Domain(domain.row(
-                row.id,
-                row.created_ms,
-                kek.key(),
-                &public,
-            )?));
+            rows.push(Row::Domain(domain.with_host(row, kek.key())?));
         }
         let mut changes = Vec::new();
         for row in rows {
@@ -342,7 +347,7 @@ pub fn accept_rollback(
 
 /// The record with what vouches for checkpoints of the audit log, made here because making an NV index may need the owner's
 /// password. Without it the store works all the same, and a later start tries again.
-fn with_checkpoints(sealer: &mut dyn RootSealer, enrollment: Enrollment) -> Enrollment {
+pub(super) fn with_checkpoints(sealer: &mut dyn RootSealer, enrollment: Enrollment) -> Enrollment {
     match sealer.prepare_checkpoints(&enrollment) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -354,7 +359,7 @@ fn with_checkpoints(sealer: &mut dyn RootSealer, enrollment: Enrollment) -> Enro
 
 /// Takes the former enrolment out of this TPM, if it is in this one. It would go on vouching for the
 /// store as it was before the recovery: that one, put back later, must not pass for the newest.
-fn remove_former(sealer: &mut dyn RootSealer, record: &[u8]) {
+pub(super) fn remove_former(sealer: &mut dyn RootSealer, record: &[u8]) {
     let removed = Enrollment::from_json(record).and_then(|former| sealer.remove(&former));
     match removed {
         Ok(()) => {}
@@ -414,7 +419,7 @@ fn remove_leftovers(new: &Path) -> Result<(), EngineError> {
 }
 
 /// Whether the audit log came with the store.
-fn has_log(config: &EngineConfig) -> bool {
+pub(super) fn has_log(config: &EngineConfig) -> bool {
     let audit = config.audit.as_ref();
     audit.is_some_and(|audit| {
         !crate::audit::list(&audit.directory).is_ok_and(|files| files.is_empty())
@@ -435,8 +440,13 @@ fn event_row(
             .detail("formerLogRecords", lost.size)
             .detail("formerLogChain", HEXLOWER.encode(&lost.chain.0));
     }
-    Some(Row::Outbox(OutboxRow {
+    Some(outbox_row(&record))
+}
+
+/// The row that a record waits in for the log.
+pub(super) fn outbox_row(record: &Record) -> Row {
+    Row::Outbox(OutboxRow {
         id: record.event_id.clone(),
         record: Bytes(record.to_bytes()),
-    }))
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use kms_core::backup::BackupError;
 use kms_core::domain::DomainError;
+use kms_core::sealed::SealedError;
 use kms_core::snapshot::SnapshotError;
 use kms_core::storage::StorageError;
 use kms_seal::SealError;
@@ -32,6 +34,20 @@ pub enum EngineError {
     /// There is a store already.
     #[error("there is a store in {} already", .0.display())]
     AlreadyEnrolled(PathBuf),
+    /// A store is where one is to be restored.
+    #[error("there is a store in {} already", .0.display())]
+    StoreInTheWay(PathBuf),
+    /// Two things that belong together are of different stores.
+    #[error("this belongs to the store {found}, not to {expected}")]
+    OtherStore {
+        /// The store that it names.
+        found: String,
+        /// The store that it should name.
+        expected: String,
+    },
+    /// A backup cannot be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The account or Region is not the store's.
     #[error("the store belongs to account {account} in Region {region}, not to what is configured")]
     OtherScope {
@@ -108,7 +124,9 @@ impl EngineError {
             Self::Lock(_) => 64,
             Self::Storage(_) | Self::Io { .. } => 65,
             Self::NotEnrolled(_) => 66,
-            Self::AlreadyEnrolled(_) => 67,
+            Self::AlreadyEnrolled(_) | Self::StoreInTheWay(_) => 67,
+            Self::Backup(_) => 75,
+            Self::OtherStore { .. } => 76,
             Self::OtherScope { .. } | Self::BadScope => 68,
             Self::Tampered(_) => 69,
             Self::RolledBack { .. } => 34,
@@ -138,6 +156,16 @@ impl EngineError {
             Self::NotEnrolled(_) => "run `kmsd enroll`",
             Self::AlreadyEnrolled(_) => {
                 "start kmsd; to use a new TPM with these keys run `kmsd recover`"
+            }
+            Self::StoreInTheWay(_) => {
+                "start kmsd; or replace it with --replace: what was destroyed in it stays destroyed"
+            }
+            Self::OtherStore { .. } => "name what belongs to the same store",
+            Self::Backup(BackupError::Sealed(SealedError::OtherRecoveryKey)) => {
+                "use the recovery key that was the store's when the backup was made"
+            }
+            Self::Backup(_) => {
+                "use another copy of the backup; compare its SHA-256 with what was noted when it was made"
             }
             Self::OtherScope { .. } | Self::BadScope => {
                 "correct `account` and `region` in the configuration"

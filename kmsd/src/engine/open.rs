@@ -243,6 +243,7 @@ pub(super) fn assemble(
         outside: Default::default(),
         metrics,
         events,
+        backup: Mutex::new(None),
         last_failure: Mutex::new(None),
     })
 }

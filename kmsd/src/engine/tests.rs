@@ -1,7 +1,9 @@
 //! The engine over real files and real sealers, with a clock of its own.
 
 mod audit;
+mod backup;
 mod crash;
+mod destruction;
 mod faults;
 mod grants;
 mod leases;

@@ -26,6 +26,7 @@ const ALERT_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Shared {
     pub(super) fn tick(&self) -> Result<(), EngineError> {
+        self.forget_backup();
         let results = [
             self.tick_anchor(),
             self.tick_deletions(),

@@ -124,13 +124,18 @@ impl Shared {
             };
             // Who holds a lease now, before another change can be made.
             let settling = relevance.tightens().then(|| self.hub.settling());
+            let mut epoch = false;
             for effect in &write.effects {
                 match effect {
                     Effect::Forget(key) => self.provider.forget(*key),
+                    Effect::DeletionEpoch => epoch = true,
                 }
             }
             if anchor == Anchor::Now {
                 self.prove(&mut writer)?;
+            }
+            if epoch {
+                self.go_through_epoch(&mut writer)?;
             }
             if let Some(error) = write.refusal {
                 return Err(error);
@@ -157,6 +162,24 @@ impl Shared {
             ApiError::new(
                 ErrorCode::DependencyTimeout,
                 "The change is in force, but the rollback counter could not be advanced.",
+            )
+        })
+    }
+
+    /// Takes what was destroyed from older copies of the store, before the reply. If that fails, it is gone from this store all
+    /// the same, and the next tick tries again.
+    fn go_through_epoch(&self, writer: &mut Writer) -> Result<(), ApiError> {
+        self.finish_epoch(writer).map_err(|error| {
+            self.count_failure(&error);
+            tracing::error!(
+                %error,
+                next_step = error.next_step(),
+                "a deletion epoch could not be finished; it is tried again"
+            );
+            ApiError::new(
+                ErrorCode::DependencyTimeout,
+                "It is destroyed in this store, but older copies of the store still open: the deletion epoch could not be \
+                 finished. kmsd tries again; repeat the call to learn when it is done.",
             )
         })
     }

@@ -429,6 +429,15 @@ impl Kms {
                 self.policy(r.volume_id, r.policy_id)?;
                 Needs::local("kmsd:ReportPolicyUse", format!("volume/{}", r.volume_id))
             }
+            // As much is lost as with the key.
+            R::DestroyPolicy(r) => {
+                self.destroying("kmsd:DestroyPolicy", r.volume_id, r.policy_id)?
+            }
+            R::DestroyPolicyGenerations(r) => {
+                self.destroying("kmsd:DestroyPolicyGenerations", r.volume_id, r.policy_id)?
+            }
+            R::ListTombstones(_) => Needs::local("kmsd:ListTombstones", "store".to_owned()),
+            R::BackupStore(_) => Needs::local("kmsd:BackupStore", "store".to_owned()),
             R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
             R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
             R::WaitForEvents(_) => Needs::local("kmsd:WaitForEvents", "audit".to_owned()),
@@ -480,6 +489,21 @@ impl Kms {
         };
         let key = Resource::Key(self.key(&request.key_id)?);
         Ok(Needs::with("kms:CreateGrant", key, details))
+    }
+
+    fn destroying<'a>(
+        &'a self,
+        action: &'static str,
+        volume: ResourceId,
+        policy: ResourceId,
+    ) -> Result<Needs<'a>, ApiError> {
+        let row = self.policy(volume, policy)?;
+        let key = self.key_by_id(row.key)?;
+        Ok(Needs::key("kms:ScheduleKeyDeletion", key).and(
+            action,
+            volume_resource(volume),
+            Details::default(),
+        ))
     }
 
     fn key_resource(&self, text: &str) -> Result<Resource<'_>, ApiError> {

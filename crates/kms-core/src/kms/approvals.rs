@@ -32,10 +32,16 @@ pub struct ApprovalRules {
 }
 
 impl ApprovalRules {
-    /// Whoever lists CreateGrant means every way to make a grant: one that ends by itself may last as long.
+    /// Whoever lists CreateGrant means every way to make a grant: one that ends by itself may last as long. Whoever lists
+    /// ScheduleKeyDeletion means what destroys the same without a key.
     fn lists(&self, operation: &str) -> bool {
         let listed = |name: &str| self.operations.iter().any(|listed| listed == name);
-        listed(operation) || (operation == "CreateTemporaryGrant" && listed("CreateGrant"))
+        listed(operation)
+            || match operation {
+                "CreateTemporaryGrant" => listed("CreateGrant"),
+                "DestroyPolicy" | "DestroyPolicyGenerations" => listed("ScheduleKeyDeletion"),
+                _ => false,
+            }
     }
 
     fn approver(&self, principal: &str) -> bool {

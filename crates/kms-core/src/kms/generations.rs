@@ -13,6 +13,7 @@ use super::{Kms, Outcome, World, internal, no_domain, no_entropy, no_memory, rep
 use crate::authz::Authorized;
 use crate::domain::Subject;
 use crate::entropy;
+use crate::events::seconds;
 use crate::ids::KeyId;
 use crate::rows::{Change, Mode, OldGeneration, OnLoss, PolicyRow, Revoke, Row, Wrapped};
 use crate::states::Action;
@@ -37,6 +38,12 @@ impl Kms {
         row: &'a PolicyRow,
         wanted: Option<u32>,
     ) -> Result<Generation<'a>, ApiError> {
+        if let Some(date) = row.destroyed_ms {
+            let (policy, volume, date) = (&row.id, &row.volume, seconds(date));
+            return Err(ApiError::not_found(format!(
+                "Policy '{policy}' of volume '{volume}' was destroyed on {date}: nothing opens what it protected"
+            )));
+        }
         let current = Generation {
             generation: row.generation,
             key: row.key,
@@ -84,6 +91,7 @@ impl Kms {
             Some(name) => self.key_or_alias(name)?,
             None => from,
         };
+        self.generation(row, None)?;
         self.allow(auth, Action::Cryptographic, from)?;
         self.allow(auth, Action::Cryptographic, to)?;
         let next = row.generation.checked_add(1);

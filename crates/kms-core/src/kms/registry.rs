@@ -70,6 +70,7 @@ impl Kms {
             settings: PolicySettings::default(),
             older: Vec::new(),
             rotated_ms: None,
+            destroyed_ms: None,
         };
         let response = Response::CreatePolicy(CreatePolicyResponse {
             policy_id,
@@ -199,6 +200,7 @@ impl Kms {
             key_state: key.map(|key| wire_state(key.state)),
             current_key_material_id: key.and_then(|key| key.current).map(|id| id.to_string()),
             usage: self.policy_use(row),
+            destroyed_date: row.destroyed_ms.map(Timestamp::from_millis),
             creation_date: Timestamp::from_millis(row.generation_created_ms()),
             older_generations: row.older.iter().map(|old| self.old_summary(old)).collect(),
             settings: wire_settings(row),

@@ -8,7 +8,7 @@ use super::keys::wire_state;
 use super::{ApprovalRules, Kms, World};
 use crate::authz::Authorized;
 use crate::lease::DEFAULT_LEASE_MS;
-use crate::rows::State;
+use crate::rows::{Recipient, State};
 
 /// What the daemon knows about itself and the catalogue does not.
 #[derive(Clone, Debug)]
@@ -75,6 +75,24 @@ impl Kms {
             ));
         }
         let meta = &self.snapshot.meta;
+        let own = Recipient::Recovery(meta.recovery_public.clone());
+        let former = |recipient: &Recipient| {
+            matches!(recipient, Recipient::Recovery(_)) && *recipient != own
+        };
+        let wraps = self.snapshot.domains().flat_map(|row| &row.wraps);
+        if wraps.map(|wrap| &wrap.recipient).any(former) {
+            warnings.push(
+                "the former recovery key opens this store until the next deletion epoch; `kmsctl recovery rotate --end-former` \
+                 ends it"
+                    .to_owned(),
+            );
+        }
+        if meta.epoch_owed || meta.epoch_change.is_some() {
+            warnings.push(
+                "a deletion epoch is not finished: older copies of the store may still open what was destroyed; see kmsd's log"
+                    .to_owned(),
+            );
+        }
         GetStatusResponse {
             version: world.host.version.clone(),
             account_id: meta.scope.account.clone(),

@@ -5,6 +5,7 @@ mod aliases;
 mod approvals;
 mod crypto;
 mod decisions;
+mod destruction;
 mod epochs;
 mod granted;
 mod grants;
@@ -178,7 +179,10 @@ impl Bench {
         assert_eq!(write.expected, self.kms.snapshot().meta().revision);
         self.tightenings += u32::from(write.tightening);
         self.apply(write.changes);
-        for Effect::Forget(key) in write.effects {
+        for effect in write.effects {
+            let Effect::Forget(key) = effect else {
+                continue;
+            };
             self.provider.forget(key);
         }
         write.response

@@ -194,6 +194,7 @@ fn a_secret_under_another_wrap_is_the_same_tree() {
         settings: PolicySettings::default(),
         older: Vec::new(),
         rotated_ms: None,
+        destroyed_ms: None,
     };
     let old = |generation, domain| OldGeneration {
         generation,

@@ -34,6 +34,9 @@ pub struct PolicyRow {
     /// Wall clock, milliseconds: when the current generation was made, if it is not the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_ms: Option<i64>,
+    /// Wall clock, milliseconds: when every secret of it was destroyed, if that was asked for of this policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroyed_ms: Option<i64>,
 }
 
 /// A generation of a policy key that is no longer the current one.
