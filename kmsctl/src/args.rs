@@ -15,6 +15,7 @@ use crate::commands::iam::IamArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::lint::LintArgs;
 use crate::commands::policy::PolicyArgs;
+use crate::commands::store::StoreArgs;
 use crate::commands::usage::UsageArgs;
 use crate::commands::why::WhyArgs;
 use crate::exit;
@@ -98,7 +99,9 @@ pub enum Command {
     /// Change a policy or a key past every policy, while kmsd is stopped (runs the kmsd program).
     #[command(disable_help_flag = true)]
     BreakGlass(Passed),
-    /// Shares of the recovery key (runs the kmsd program).
+    /// Backups of kmsd's store, and what was destroyed in it.
+    Store(StoreArgs),
+    /// The recovery key: a new one, or shares of it (runs the kmsd program).
     #[command(subcommand)]
     Recovery(RecoveryCommand),
     /// List the exit codes.
@@ -167,6 +170,14 @@ pub enum KeyCommand {
         /// Waiting period, 7 to 30.
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         days: u32,
+        /// Do it without asking at the terminal.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show what would be lost with a key: the directories that hang on it, and its last use.
+    PreviewDeletion {
+        /// The key.
+        key: String,
     },
     /// Read and replace the policy of a key: who may use and manage it.
     #[command(subcommand)]
@@ -282,9 +293,12 @@ pub enum TpmCommand {
     Unenroll(Passed),
 }
 
-/// `kmsctl recovery …`: the arguments are passed to kmsd as they are (`kmsd split-recovery --help`).
+/// `kmsctl recovery …`: the arguments are passed to kmsd as they are (`kmsd split-recovery --help`, `kmsd rotate-recovery --help`).
 #[derive(Debug, Subcommand)]
 pub enum RecoveryCommand {
+    /// Make a new recovery key; the former one ends with the next deletion epoch, or at once with --end-former.
+    #[command(disable_help_flag = true)]
+    Rotate(Passed),
     /// Split the recovery key into shares, some of which give it back.
     #[command(disable_help_flag = true)]
     Split(Passed),

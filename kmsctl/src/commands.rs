@@ -10,6 +10,7 @@ pub(crate) mod access;
 mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
+mod confirm;
 mod crypt;
 pub(crate) mod events;
 pub(crate) mod fs;
@@ -18,9 +19,11 @@ pub(crate) mod iam;
 mod key;
 pub(crate) mod lease;
 pub(crate) mod lint;
+mod loss;
 pub(crate) mod policy;
 mod simulate;
 mod status;
+pub(crate) mod store;
 mod tpm;
 pub(crate) mod usage;
 mod whoami;
@@ -53,6 +56,10 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Recovery(RecoveryCommand::Split(args)) => {
             tpm::pass("split-recovery", &args.arguments, context)
         }
+        Command::Recovery(RecoveryCommand::Rotate(args)) => {
+            tpm::pass("rotate-recovery", &args.arguments, context)
+        }
+        Command::Store(args) => store::run(args, context),
         Command::ExitCodes => context.output.print(exit::TABLE, &exit::TABLE),
     };
     done.map(|()| Exit::Success)

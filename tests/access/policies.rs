@@ -115,14 +115,16 @@ fn a_guard_rail_limits_root_and_says_so() {
     world.kmsctl(&["guard-rail", "put", "keep", &file]).ok();
     let text = "with an explicit deny in a service control policy";
     world
-        .kmsctl(&["key", "schedule-deletion", &id])
+        .kmsctl(&["key", "schedule-deletion", &id, "--yes"])
         .fails_with(text);
     explained(
         &world,
         &["statement NobodyDeletesKeys of the guard rail keep"],
     );
     world.kmsctl(&["guard-rail", "delete", "keep"]).ok();
-    world.kmsctl(&["key", "schedule-deletion", &id]).ok();
+    world
+        .kmsctl(&["key", "schedule-deletion", &id, "--yes"])
+        .ok();
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod mounted;
 mod offline;
 mod progress;
 mod protect;
+mod shred;
 mod status;
 
 /// Arguments of `kmsctl fs`.
@@ -133,6 +134,8 @@ pub enum FsCommand {
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
     },
+    /// Destroy what a protected directory hangs on: nothing in it can be read again, from no copy or backup of it.
+    Shred(shred::ShredArgs),
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -221,6 +224,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             command,
         } => freeze::freeze(path, *limit, command, control.as_deref(), context),
         FsCommand::Thaw { path, control } => freeze::thaw(path, control.as_deref(), context),
+        FsCommand::Shred(args) => shred::run(args, context),
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use kms_api::*;
 use serde_json::json;
 
-use super::{access, alias, describe, key_id};
+use super::confirm::confirm;
+use super::{access, alias, describe, key_id, loss};
 use crate::Context;
 use crate::args::KeyCommand;
 use crate::exit::Failure;
@@ -57,7 +58,25 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
             })?;
             output.done(format!("{key} is no longer rotated automatically."))
         }
-        KeyCommand::ScheduleDeletion { key, days } => {
+        KeyCommand::PreviewDeletion { key } => {
+            let loss = loss::of(&describe(key, context)?, context);
+            output.print(loss.human(), &loss)
+        }
+        KeyCommand::ScheduleDeletion { key, days, yes } => {
+            // Whoever may not describe the key may still delete it.
+            let shown = describe(key, context).map(|key| loss::of(&key, context).human());
+            match shown {
+                Ok(text) if !output.is_json() => eprint!("{text}"),
+                Ok(_) => {}
+                Err(failure) if failure.exit == crate::exit::Exit::Denied => {
+                    eprintln!(
+                        "kmsctl: what would be lost is not known: {}",
+                        failure.message
+                    );
+                }
+                Err(failure) => return Err(failure),
+            }
+            confirm(&format!("Destroy {key} in {days} days?"), *yes)?;
             let response = client.send(ScheduleKeyDeletionRequest {
                 key_id: key_id(key, context)?,
                 pending_window_in_days: Some(*days),
@@ -210,11 +229,24 @@ fn show(key: &str, context: &Context) -> Result<(), Failure> {
         };
         lines.push(("rotation", text));
     }
+    let attempts = match metadata.key_state {
+        KeyState::PendingDeletion => loss::attempts(&metadata.arn, context)?,
+        _ => None,
+    };
+    if let Some(attempts) = &attempts {
+        let last = attempts.last.as_ref().map_or_else(String::new, |last| {
+            let when = time(last.date);
+            format!(", last {} by {} {when}", last.operation, last.principal)
+        });
+        lines.push(("refused uses", format!("{}{last}", attempts.count)));
+    }
     let human: String = lines
         .iter()
         .map(|(name, value)| format!("{name:14}  {value}\n"))
         .collect();
-    let value = json!({ "KeyMetadata": metadata, "Aliases": aliases, "Rotation": rotation });
+    let value = json!({
+        "KeyMetadata": metadata, "Aliases": aliases, "Rotation": rotation, "RefusedUses": attempts,
+    });
     context.output.print(human, &value)
 }
 

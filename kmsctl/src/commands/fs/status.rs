@@ -46,7 +46,11 @@ fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
 }
 
 /// `path` is in a mount, or the lower directory of one, or a lower directory that is not mounted.
-fn one(path: &Path, control: Option<&Path>, context: &Context) -> Result<VolumeStatus, Failure> {
+pub(super) fn one(
+    path: &Path,
+    control: Option<&Path>,
+    context: &Context,
+) -> Result<VolumeStatus, Failure> {
     let local = |error: std::io::Error| Failure::local(path.display(), &error);
     if let Some(mount) = table::kmsfs_mount_of(path).map_err(local)? {
         let answer = ask(&socket(control, &mount)?)?;
