@@ -23,6 +23,7 @@ numbers! {
     ACCES = EACCES: "Permission denied.";
     BADF = EBADF: "No such handle.";
     BUSY = EBUSY: "In use, or the root of the mount.";
+    DQUOT = EDQUOT: "The quota of the lower file system is used up.";
     EXIST = EEXIST: "There is something of that name.";
     FBIG = EFBIG: "Larger than a file can be.";
     INVAL = EINVAL: "An argument that makes no sense.";
@@ -35,6 +36,7 @@ numbers! {
     NOENT = ENOENT: "Nothing of that name.";
     NOKEY = ENOKEY: "kmsd does not give out the key.";
     NOMEM = ENOMEM: "No memory.";
+    NOSPC = ENOSPC: "No room on the lower file system, or in the attributes of an object.";
     NOSYS = ENOSYS: "Not an operation of this file system.";
     NOTDIR = ENOTDIR: "Not a directory.";
     NOTEMPTY = ENOTEMPTY: "The directory is not empty.";

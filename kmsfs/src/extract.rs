@@ -22,6 +22,7 @@ use crate::check::spot::{Spot, show};
 use crate::check::walk::{self, Child, Place, Refused, Visit};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
+use crate::fs::attributes::AttributeKeys;
 use crate::volume::Keys;
 
 /// The longest record of a long name.
@@ -147,7 +148,8 @@ impl Visit for Extract<'_> {
     }
 
     fn leave(&mut self, dir: &Arc<Dir>, place: &Arc<Place>) {
-        let keys = place.keys.as_ref().map(|keys| keys.xattrs()).transpose();
+        let keys = place.keys.as_ref().map(AttributeKeys::of_directory);
+        let keys = keys.transpose();
         let dressed = self.target.here().and_then(|own| {
             let keys = keys.unwrap_or_default();
             copy::dress_directory(dir, keys.as_ref(), &own)

@@ -12,6 +12,7 @@
 mod access;
 mod admit;
 mod attr;
+pub(crate) mod attributes;
 pub(crate) mod content;
 mod context;
 mod create;
@@ -29,6 +30,11 @@ mod make;
 mod open;
 mod protect;
 mod recheck;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "for the job that walks the tree")
+)]
+pub(crate) mod reencrypt;
 mod remove;
 mod rename;
 #[cfg(test)]

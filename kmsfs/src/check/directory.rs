@@ -15,6 +15,7 @@ use crate::backing::xattr::Target;
 use crate::backing::{Dir, LowerEntry, Small, Stat};
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
+use crate::fs::attributes::AttributeKeys;
 use crate::fs::read_header;
 
 /// The longest record of a long name.
@@ -58,8 +59,8 @@ impl Visit for Check<'_> {
             }
             self.own_mode(dir, spot);
         }
-        let keys = place.keys.as_ref().map(|keys| keys.xattrs()).transpose();
-        match keys {
+        let keys = place.keys.as_ref().map(AttributeKeys::of_directory);
+        match keys.transpose() {
             Ok(keys) => self.xattrs(&Target::Dir(dir), keys.as_ref(), spot),
             Err(error) => {
                 self.found(Code::Unreadable, Severity::Damage, spot, error.to_string());

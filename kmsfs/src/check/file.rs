@@ -12,6 +12,7 @@ use super::walk::Place;
 use crate::backing::xattr::Target;
 use crate::backing::{Dir, LowerFile, LowerId, Stat};
 use crate::errno::{Errno, FsResult};
+use crate::fs::attributes::AttributeKeys;
 use crate::fs::content::{self, Fault, OpenFile};
 use crate::fs::xattr::{drop_unreadable, encrypted};
 
@@ -206,8 +207,7 @@ impl Check<'_> {
         if lost {
             return;
         }
-        let attributes = open.existing_keys().map(|keys| keys.xattrs()).transpose();
-        match attributes {
+        match AttributeKeys::of_file(&open) {
             Ok(keys) => self.xattrs(&Target::File(open.lower()), keys.as_ref(), spot),
             Err(error) => self.found(Code::Unreadable, Severity::Damage, spot, error.to_string()),
         }

@@ -1,16 +1,22 @@
 //! Extended attributes in the namespace `user.`.
 
-use kms_format::{XattrKeys, xattr};
+use kms_format::xattr;
 
 use super::Check;
 use super::finding::{Code, Outcome, Severity};
 use super::spot::{Spot, show};
 use crate::backing::xattr::Target;
 use crate::errno::Errno;
+use crate::fs::attributes::AttributeKeys;
 
 impl Check<'_> {
     /// The attributes of an object; without keys only whether they are ours.
-    pub(super) fn xattrs(&mut self, target: &Target<'_>, keys: Option<&XattrKeys>, spot: &Spot) {
+    pub(super) fn xattrs(
+        &mut self,
+        target: &Target<'_>,
+        keys: Option<&AttributeKeys>,
+        spot: &Spot,
+    ) {
         let list = match target.list() {
             Ok(list) => list,
             Err(Errno::OPNOTSUPP) => return,
@@ -35,16 +41,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let opened = (|| {
-                let plain = if xattr::is_long(name) {
-                    xattr::decrypt_long_name(keys, name, &value)?
-                } else {
-                    xattr::decrypt_name(keys, name)?
-                };
-                let lower = xattr::encrypt_name(keys, &plain)?;
-                xattr::open_value(keys, &lower, &value)
-            })();
-            if let Err(error) = opened {
+            if let Err(error) = keys.open(name, &value) {
                 let detail = format!("{}: {error}", show(name));
                 let what = (Code::Xattr, Severity::Damage);
                 self.mended(what, spot, detail, Outcome::Quarantined, |mender| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kms_format::{ContentMode, XattrKeys, gcm, xattr};
+use kms_format::{ContentMode, gcm, xattr};
 use zeroize::Zeroizing;
 
 use super::Extract;
@@ -13,6 +13,7 @@ use crate::check::spot::{Spot, show};
 use crate::check::walk::Place;
 use crate::errno::{Errno, FsResult};
 use crate::fs::Kind;
+use crate::fs::attributes::AttributeKeys;
 use crate::fs::content::{self, Fault, OpenFile};
 
 /// Bytes of content handled at once.
@@ -69,7 +70,7 @@ impl Extract<'_> {
                 });
             }
         }
-        let keys = open.existing_keys().map(|keys| keys.xattrs()).transpose();
+        let keys = AttributeKeys::of_file(&open);
         let keys = keys.map_err(|error| error.to_string())?;
         let losses = dress(&Attributes::File(open.lower()), &stat, keys.as_ref(), &out);
         self.attributes_lost(spot, losses);
@@ -218,7 +219,7 @@ fn describe(fault: &Fault) -> String {
 /// Attributes of a directory, when everything in it has been written.
 pub(super) fn dress_directory(
     dir: &Dir,
-    keys: Option<&XattrKeys>,
+    keys: Option<&AttributeKeys>,
     own: &Own,
 ) -> FsResult<Vec<String>> {
     let stat = dir.stat()?;
@@ -226,7 +227,12 @@ pub(super) fn dress_directory(
 }
 
 /// Owner, extended attributes, mode and times, in this order: each may change the ones before. Gives what did not work.
-fn dress(from: &Attributes<'_>, stat: &Stat, keys: Option<&XattrKeys>, own: &Own) -> Vec<String> {
+fn dress(
+    from: &Attributes<'_>,
+    stat: &Stat,
+    keys: Option<&AttributeKeys>,
+    own: &Own,
+) -> Vec<String> {
     let mut losses = Vec::new();
     let mut note = |what: &str, done: FsResult<()>| {
         if let Err(errno) = done {
@@ -262,19 +268,10 @@ fn dress(from: &Attributes<'_>, stat: &Stat, keys: Option<&XattrKeys>, own: &Own
         let Some(keys) = keys.filter(|_| name.starts_with(xattr::PREFIX.as_bytes())) else {
             continue;
         };
-        let opened = (|| {
-            let plain = if xattr::is_long(name) {
-                xattr::decrypt_long_name(keys, name, &value)?
-            } else {
-                xattr::decrypt_name(keys, name)?
-            };
-            let lower = xattr::encrypt_name(keys, &plain)?;
-            Ok((plain, xattr::open_value(keys, &lower, &value)?))
-        })();
-        match opened {
+        match keys.open(name, &value) {
+            Ok(_) if keys.is_stale(from, name).unwrap_or(false) => {}
             Ok((plain, value)) => note(&show(&plain), own.set_xattr(&plain, &value)),
             Err(error) => {
-                let error: kms_format::FormatError = error;
                 note(&format!("{}: {error}", show(name)), Err(Errno::IO));
             }
         }

@@ -11,6 +11,7 @@ mod handles;
 mod model;
 mod program;
 mod races;
+mod reencrypt;
 mod sealed;
 mod tree;
 mod world;

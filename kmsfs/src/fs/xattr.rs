@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use kms_format::{XattrKeys, xattr};
+use kms_format::xattr;
 
 use super::attr::Reach;
+use super::attributes::AttributeKeys;
 use super::content;
 use super::{Caller, Fault, Fs, FsResult, Kind, NodeId};
 use crate::backing::xattr::Target;
@@ -47,10 +48,7 @@ impl Fs {
             return self.on_lower(&node, |target| target.get(name));
         }
         self.with_keys(&node, false, |keys, target| {
-            let keys = keys.ok_or(Errno::NODATA)?;
-            let lower = xattr::encrypt_name(keys, name)?;
-            let value = target.get(lower.as_str().as_bytes())?;
-            Ok(xattr::open_value(keys, &lower, &value)?)
+            keys.ok_or(Errno::NODATA)?.get(target, name)
         })
     }
 
@@ -74,10 +72,7 @@ impl Fs {
             return Ok(());
         }
         self.with_keys(&node, true, |keys, target| {
-            let keys = keys.ok_or(Errno::IO)?;
-            let lower = xattr::encrypt_name(keys, name)?;
-            let sealed = xattr::seal_value(keys, name, &lower, value)?;
-            Ok(target.set(lower.as_str().as_bytes(), &sealed, flags)?)
+            keys.ok_or(Errno::IO)?.set(target, name, value, flags)
         })
     }
 
@@ -113,16 +108,13 @@ impl Fs {
                 // Once more: those whose key was lost in a crash go when the object gets a new one, perhaps just now.
                 let lower = target.list()?;
                 for name in lower.split(|byte| *byte == 0).filter(ours) {
-                    let plain = if xattr::is_long(name) {
-                        xattr::decrypt_long_name(keys, name, &target.get(name)?)
-                    } else {
-                        xattr::decrypt_name(keys, name)
-                    };
-                    match plain {
+                    match keys.name(name, || target.get(name)) {
+                        Ok(_) if keys.is_stale(target, name)? => {}
                         Ok(plain) => add(&plain),
-                        Err(error) => {
+                        Err(Fault::Damage(error)) => {
                             self.damaged(&node, &String::from_utf8_lossy(name), &error);
                         }
+                        Err(fault) => return Err(fault),
                     }
                 }
                 Ok(())
@@ -144,9 +136,7 @@ impl Fs {
             return Ok(());
         }
         self.with_keys(&node, true, |keys, target| {
-            let keys = keys.ok_or(Errno::NODATA)?;
-            let lower = xattr::encrypt_name(keys, name)?;
-            Ok(target.remove(lower.as_str().as_bytes())?)
+            keys.ok_or(Errno::NODATA)?.remove(target, name)
         })
     }
 
@@ -183,22 +173,21 @@ impl Fs {
         &self,
         node: &Arc<Node>,
         write: bool,
-        work: impl FnOnce(Option<&XattrKeys>, &Target<'_>) -> Result<T, Fault>,
+        work: impl FnOnce(Option<&AttributeKeys>, &Target<'_>) -> Result<T, Fault>,
     ) -> FsResult<T> {
         match node.kind {
             Kind::File => self.with_file(node, write, |file| {
-                let keys = if write {
-                    Some(content::keys(file)?)
-                } else {
-                    file.existing_keys()
-                };
-                let keys = keys.map(|keys| keys.xattrs()).transpose()?;
+                if write {
+                    content::keys(file)?;
+                }
+                let keys = AttributeKeys::of_file(file)?;
                 work(keys.as_ref(), &Target::File(file.lower()))
             }),
             Kind::Directory => {
                 let context = self.context(node)?;
                 let dir = self.dirs.get(node)?;
-                let keys = context.keys.xattrs().map_err(|error| Errno::from(&error))?;
+                let keys = AttributeKeys::of_directory(&context.keys);
+                let keys = keys.map_err(|error| Errno::from(&error))?;
                 work(Some(&keys), &Target::Dir(&dir)).map_err(|fault| self.fault(node, fault))
             }
             _ if write => Err(Errno::PERM),

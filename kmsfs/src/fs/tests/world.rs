@@ -45,6 +45,19 @@ impl FixedKeys {
         unlocked
     }
 
+    /// The next generation of a policy.
+    pub(super) fn rotate(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
+        let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
+        let (volume, id, mode) = (policy.volume(), policy.policy(), policy.mode());
+        let generation = policy.generation() + 1;
+        let next = UnlockedPolicy::derive(volume, id, generation, mode, &data, &secret).unwrap();
+        let next = Arc::new(next);
+        self.known
+            .lock()
+            .insert((id, generation), Arc::clone(&next));
+        next
+    }
+
     pub(super) fn forget(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
         self.known
             .lock()
