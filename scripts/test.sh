@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
 # as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
-# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access e2e fs old_kernel programs crash systemd
+# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd
 # KMS_TESTS_REQUIRE=fuse,tpm,systemd,loop  fail instead of skipping
 # KMS_TESTS_FULL=1                    longer file system exercises, thousands of crash points
 # KMS_CRASH_SEED, KMS_CRASH_POINTS    see tests/crash/main.rs
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 scripts/deps.sh build test programs
 # shellcheck disable=SC2206
-suites=(${*:-unit provider harness tamper audit access e2e fs old_kernel programs crash systemd})
+suites=(${*:-unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd})
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 
@@ -47,7 +47,7 @@ for suite in "${suites[@]}"; do
         ;;
     # The helpers' own tests: a check that finds nothing must be able to find something.
     harness) run harness 300 cargo test -p kms-tests --lib --locked ;;
-    tamper | audit | access | e2e | fs | programs | systemd)
+    tamper | audit | access | revoke | e2e | fs | programs | systemd)
         # Built beforehand and found here, so that the limit is for the tests alone.
         run "$suite" 1500 cargo test -p kms-tests --test "$suite" --locked ;;
     # With nothing that Linux 6.1 does not have: no STATX, no 64-bit copy_file_range. kmsd uses nothing newer.

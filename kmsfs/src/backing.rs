@@ -53,6 +53,11 @@ impl LowerId {
     pub(crate) const fn ino(self) -> u64 {
         self.ino
     }
+
+    /// Another object of the same lower file system.
+    pub(crate) const fn beside(self, ino: u64) -> LowerId {
+        LowerId { ino, ..self }
+    }
 }
 
 /// Repeats a call that a signal interrupted.

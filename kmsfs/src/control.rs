@@ -4,6 +4,7 @@
 
 mod check;
 pub mod client;
+mod lock;
 mod place;
 mod protect;
 pub mod protocol;
@@ -24,6 +25,7 @@ pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
 use crate::errno::Errno;
 use crate::fs::Fs;
+use crate::revoke::Revoker;
 use crate::status::MountStatus;
 use crate::volume::RecordFile;
 use crate::volume::kmsd::KmsdKeys;
@@ -47,6 +49,8 @@ pub struct Controlled {
     pub fs: Arc<Fs>,
     /// Its keys.
     pub keys: Arc<KmsdKeys>,
+    /// Ends access to what is open in it.
+    pub revoker: Arc<Revoker>,
     /// Its volume record.
     pub record: RecordFile,
 }
@@ -272,6 +276,13 @@ fn handle(server: &Server, line: &str, stream: &UnixStream, held: &mut Held<'_>)
                 next_step: "make room on the lower file system, then thaw again".to_owned(),
             }),
         },
+        Command::Lock { path, user, kill } => {
+            answer(lock::lock(mount, &path, user, kill), Answer::Locked)
+        }
+        Command::Unlock { path, user } => {
+            answer(lock::unlock(mount, &path, user), Answer::Unlocked)
+        }
+        Command::Who { path } => answer(lock::who(mount, &path), Answer::Holders),
         Command::Check { content } => {
             check::check(mount, content, &mut |answer| send(stream, answer).is_ok())
         }
@@ -286,6 +297,10 @@ fn handle(server: &Server, line: &str, stream: &UnixStream, held: &mut Held<'_>)
             }
         }
     }
+}
+
+fn answer<T>(done: Result<T, Failed>, answer: impl FnOnce(T) -> Answer) -> Answer {
+    done.map_or_else(Answer::Failed, answer)
 }
 
 fn not_frozen(errno: Errno) -> Failed {

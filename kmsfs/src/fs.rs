@@ -37,6 +37,7 @@ mod recheck;
 pub(crate) mod reencrypt;
 mod remove;
 mod rename;
+mod revoked;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -71,6 +72,7 @@ use crate::handle::Handles;
 use crate::inode::Node;
 use crate::inode::descriptors::Descriptors;
 use crate::inode::table::Table;
+use crate::revoke::marks::Marks;
 use crate::volume::Keys;
 
 /// How much damage is remembered as reported.
@@ -114,6 +116,8 @@ pub struct Fs {
     opened: bool,
     /// Where changes pass.
     gate: Gate,
+    /// What is revoked.
+    marks: Arc<Marks>,
 }
 
 impl Fs {
@@ -164,6 +168,7 @@ impl Fs {
             started: std::time::Instant::now(),
             opened: false,
             gate: Gate::default(),
+            marks: Arc::default(),
         };
         fs.context(fs.table.root())?;
         fs.warn_of_small_blocks()?;

@@ -5,14 +5,20 @@
 //! the kernel's requests to clear set-user-id bits, and hands out written data read-only so that it
 //! cannot be encrypted where it lies. The decoding of requests is also what a ring transport needs.
 //!
-//! * [`session`]: negotiation, the threads that read requests, parked requests.
+//! * [`session`]: negotiation, from the first request to the end.
+//! * `serve`: the threads, and what becomes of a request and its reply while something is revoked.
 //! * `dispatch`: one request, one operation, one reply.
+//! * `asked`, `slots`, `undo`: what a revocation needs to know of requests and can do to them.
 //! * `request`, `reply`, `abi`: the bytes.
 //! * [`notify`]: what the file system tells the kernel, on a thread of its own.
 
 mod abi;
+mod asked;
 mod dispatch;
 pub mod notify;
 mod reply;
 mod request;
+mod serve;
 pub mod session;
+mod slots;
+mod undo;

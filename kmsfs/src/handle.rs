@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::backing::Listing;
 use crate::errno::{Errno, FsResult};
-use crate::fs::FileHandle;
+use crate::fs::{Caller, FileHandle, NodeId};
 use crate::inode::Node;
 
 const SHARDS: usize = 64;
@@ -22,6 +22,23 @@ pub(crate) struct Handle {
     pub(crate) failures_told: AtomicU64,
     /// When reads last counted as an access, in seconds since the start; [`NEVER`] if they do not count.
     accessed: AtomicU64,
+    /// Who opened it, and so who is served through it, whoever holds the descriptor now.
+    pub(crate) opener: Caller,
+    /// The number under which it was opened. The node may have got another since: then this handle is of no use.
+    pub(crate) opened_as: NodeId,
+    /// Content may be written through it.
+    pub(crate) writable: bool,
+    /// Its opener lost access while it was open. It stays so.
+    revoked: AtomicBool,
+}
+
+/// How something is opened.
+pub(crate) struct Opening {
+    pub(crate) opener: Caller,
+    pub(crate) opened_as: NodeId,
+    pub(crate) writable: bool,
+    /// Reads through the handle count as accesses.
+    pub(crate) reads: bool,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -34,6 +51,20 @@ impl Handle {
             self.accessed.store(second, Ordering::Relaxed);
             true
         }
+    }
+
+    /// Nobody is served through it any more.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Whether the node got another number since.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.opened_as != self.node.number()
     }
 }
 
@@ -53,15 +84,18 @@ impl Default for Handles {
 }
 
 impl Handles {
-    /// `reads` says whether reads through the handle count as accesses.
-    pub(crate) fn insert(&self, node: Arc<Node>, reads: bool) -> FileHandle {
+    pub(crate) fn insert(&self, node: Arc<Node>, opening: &Opening) -> FileHandle {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let failures = node.file().map_or(0, |body| body.read().failures.known());
         let handle = Handle {
             node,
             listing: Mutex::default(),
-            accessed: AtomicU64::new(if reads { 0 } else { NEVER }),
+            accessed: AtomicU64::new(if opening.reads { 0 } else { NEVER }),
             failures_told: AtomicU64::new(failures),
+            opener: opening.opener,
+            opened_as: opening.opened_as,
+            writable: opening.writable,
+            revoked: AtomicBool::new(false),
         };
         self.shard(number).write().insert(number, Arc::new(handle));
         FileHandle(number)
@@ -74,6 +108,14 @@ impl Handles {
 
     pub(crate) fn remove(&self, handle: FileHandle) -> Option<Arc<Handle>> {
         self.shard(handle.0).write().remove(&handle.0)
+    }
+
+    /// All handles of this moment.
+    pub(crate) fn all(&self) -> Vec<Arc<Handle>> {
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     #[allow(

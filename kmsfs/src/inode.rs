@@ -1,7 +1,7 @@
 //! Objects of the mount: what the file system knows of each lower object the kernel has heard of.
 //!
-//! A `Node` has a number of our own (`NodeId`); the lower inode number is only what `stat(2)` shows. Hard links are one node with
-//! several `Place`s. Lower objects are reached through a place: the descriptor of the parent and a lower name.
+//! A `Node` has a number of our own (`NodeId`); the lower inode number is only what `stat(2)` shows. The kernel knows it by that
+//! number, until a revocation gives it another (see [`crate::revoke`]). Hard links are one node with several `Place`s. Lower objects are reached through a place: the descriptor of the parent and a lower name.
 //!
 //! Locks, in the order in which they are taken: `Directory::entries` (by node id), `Node::links`, a shard of the
 //! `table`, `Node::places`, `Node::file`.
@@ -36,7 +36,10 @@ pub(crate) struct Nameless {
 
 /// An object.
 pub(crate) struct Node {
+    /// Its first number, which stays: for tables and the order of locks.
     pub(crate) id: NodeId,
+    /// The number under which the kernel knows it now.
+    number: AtomicU64,
     pub(crate) lower: LowerId,
     pub(crate) kind: Kind,
     /// The kernel's references, and one for each child's place.
@@ -68,6 +71,10 @@ pub(crate) struct Directory {
     pub(crate) dead: AtomicBool,
     /// Header, keys and policy, once unlocked.
     pub(crate) context: RwLock<Option<Arc<Context>>>,
+    /// The policy it was under when its keys were wiped.
+    pub(crate) locked: Mutex<Option<kms_format::PolicyId>>,
+    /// A revoked user stands in it: the kernel asks for its attributes each time, so that walks through it can be refused.
+    pub(crate) watched: AtomicBool,
     /// Held while a missing header is made.
     pub(crate) repair: Mutex<()>,
     /// Whether it has a default ACL: 0 unknown, 1 no, 2 yes.
@@ -95,6 +102,7 @@ impl Node {
     fn new(id: NodeId, lower: LowerId, kind: Kind) -> Node {
         Node {
             id,
+            number: AtomicU64::new(id.0),
             lower,
             kind,
             references: AtomicU64::new(0),
@@ -109,6 +117,11 @@ impl Node {
                 _ => State::Other,
             },
         }
+    }
+
+    /// The number under which the kernel knows it now.
+    pub(crate) fn number(&self) -> NodeId {
+        NodeId(self.number.load(Ordering::Acquire))
     }
 
     /// How its content is encrypted; only files have any.

@@ -7,6 +7,7 @@
 //! * `backing`: the only place with system calls on the lower tree, `*at` calls on descriptors.
 //!
 //! Beside them: [`volume`] asks kmsd for the keys, [`access`] who may use them, [`control`] is the socket of one mount,
+//! [`revoke`] ends access to what is open,
 //! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume,
 //! [`status`] shows one. The program itself is [`run`].
 
@@ -25,6 +26,7 @@ mod log;
 pub mod mount;
 pub mod options;
 mod program;
+pub mod revoke;
 pub mod status;
 pub mod volume;
 

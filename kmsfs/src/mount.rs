@@ -25,6 +25,7 @@ use crate::fs::Fs;
 use crate::fuse::notify::Notifier;
 use crate::fuse::session::Session;
 use crate::options::MountOptions;
+use crate::revoke::{Abort, Revoker, Settings};
 
 /// How long an unmount waits for the users of a busy mount.
 const BUSY_WAIT: Duration = Duration::from_secs(3);
@@ -148,6 +149,7 @@ pub struct ActiveMount {
     events: Receiver<Event>,
     stopper: Stopper,
     notifier: Notifier,
+    revoker: Arc<Revoker>,
     control: Option<ControlSocket>,
     lock: LowerLock,
 }
@@ -187,8 +189,17 @@ impl ActiveMount {
             options.threads,
             options.old_kernel,
         )
-        .and_then(|session| Ok((session.notifier()?, session.start()?)));
-        let (notifier, running) = session.map_err(|source| {
+        .and_then(|session| {
+            let settings = Settings {
+                key_wait: options.key_wait,
+                limit: options.revoke_limit,
+                abort: Abort::prepare(place.mountpoint.clone(), mounted.device()),
+                device: mounted.device().map(str::to_owned),
+            };
+            let revoker = Revoker::start(&fs, session.kernel(), settings)?;
+            Ok((session.notifier()?, Arc::new(revoker), session.start()?))
+        });
+        let (notifier, revoker, running) = session.map_err(|source| {
             drop(mounted.unmount(true));
             system("cannot serve the mount")(source)
         })?;
@@ -214,6 +225,7 @@ impl ActiveMount {
             events,
             stopper: Stopper(sender),
             notifier,
+            revoker,
             control: None,
             lock,
         })
@@ -234,6 +246,12 @@ impl ActiveMount {
     #[must_use]
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// Ends access to what is open in it.
+    #[must_use]
+    pub fn revoker(&self) -> &Arc<Revoker> {
+        &self.revoker
     }
 
     /// Where it is mounted.
@@ -259,7 +277,13 @@ impl ActiveMount {
             Ok(Event::Ended(result)) => result,
             Ok(Event::Stop) | Err(_) => self.unmount(),
         };
+        let aborted = self.revoker.aborted();
         let synced = self.finish();
+        if aborted {
+            return Err(io::Error::other(
+                "a revocation could not be finished, and the mount was ended; unmount it, and mount again",
+            ));
+        }
         served.and(synced)
     }
 
@@ -315,6 +339,7 @@ impl ActiveMount {
     /// Everything durable, keys and sockets gone.
     fn finish(&mut self) -> io::Result<()> {
         drop(self.control.take());
+        self.revoker.stop();
         let Some(fs) = self.fs.take() else {
             return Ok(());
         };

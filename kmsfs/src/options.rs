@@ -54,7 +54,7 @@ pub struct MountArgs {
     pub mountpoint: PathBuf,
     /// Mount options, separated by commas: ro, allow_other, nosuid, suid, nodev, dev, noexec,
     /// noatime, relatime, strictatime, sync, dirsync, readahead=KIB, threads=N, key_wait=SECONDS,
-    /// socket=PATH, control=PATH, log=FILE. For mount(8) and fstab, which keep suid and dev to
+    /// revoke_limit=SECONDS, socket=PATH, control=PATH, log=FILE. For mount(8) and fstab, which keep suid and dev to
     /// themselves: allow_suid, allow_dev.
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
@@ -101,6 +101,8 @@ pub struct MountOptions {
     pub old_kernel: bool,
     /// How long an operation waits for kmsd to unlock a directory.
     pub key_wait: Duration,
+    /// How long a revocation may take before the mount is ended, so that nobody gets anything any more.
+    pub revoke_limit: Duration,
     /// The socket of kmsd.
     pub socket: PathBuf,
     /// The control socket, if not the default.
@@ -124,6 +126,7 @@ impl Default for MountOptions {
             threads: default_threads(),
             old_kernel: false,
             key_wait: Duration::from_secs(10),
+            revoke_limit: Duration::from_secs(10),
             socket: PathBuf::from(DEFAULT_KMSD_SOCKET),
             control: None,
             log: None,
@@ -215,6 +218,13 @@ impl MountOptions {
             ("key_wait", Some(value)) => {
                 let seconds = number("key_wait", "seconds from 0 to 3600", value, 3600)?;
                 self.key_wait = Duration::from_secs(seconds.into());
+            }
+            ("revoke_limit", Some(value)) => {
+                let seconds = number("revoke_limit", "seconds from 1 to 3600", value, 3600)?;
+                if seconds == 0 {
+                    return Err(bad("revoke_limit", "seconds from 1 to 3600", value));
+                }
+                self.revoke_limit = Duration::from_secs(seconds.into());
             }
             ("socket", Some(path)) => self.socket = PathBuf::from(path),
             ("control", Some(path)) => self.control = Some(PathBuf::from(path)),

@@ -16,6 +16,7 @@ use crate::mount::lock::LowerLock;
 use crate::mount::remount::remount;
 use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, hides, system};
 use crate::options::{self, Cli, Command, MountArgs, MountOptions};
+use crate::revoke::Revoker;
 use crate::volume::kmsd::KmsdKeys;
 use crate::volume::{Keys, RecordFile, VolumeError};
 
@@ -113,7 +114,8 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     let signals = catch_signals().map_err(system("cannot handle signals"))?;
     let mut active = ActiveMount::start(&place, lock, Arc::clone(&fs), &options)?;
     stop_on_signals(signals, active.stopper()).map_err(system("cannot handle signals"))?;
-    active.attach(control_socket(&place, fs, &keys, &options)?);
+    let revoker = Arc::clone(active.revoker());
+    active.attach(control_socket(&place, fs, &keys, revoker, &options)?);
     active
         .probe()
         .map_err(system("the mount does not answer"))?;
@@ -171,6 +173,7 @@ fn control_socket(
     place: &Place,
     fs: Arc<Fs>,
     keys: &Arc<KmsdKeys>,
+    revoker: Arc<Revoker>,
     options: &MountOptions,
 ) -> Result<ControlSocket, MountError> {
     let path = options
@@ -182,6 +185,7 @@ fn control_socket(
         mountpoint: place.mountpoint().to_owned(),
         fs,
         keys: Arc::clone(keys),
+        revoker,
         record: RecordFile::in_directory(place.lower())?,
     };
     ControlSocket::open(&path, controlled).map_err(|source| MountError::Control { path, source })

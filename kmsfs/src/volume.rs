@@ -39,6 +39,12 @@ pub trait Keys: Send + Sync {
         generation: u32,
     ) -> Result<Arc<UnlockedPolicy>, Errno>;
 
+    /// Drops the keys of a policy that is locked, and keeps none until [`Keys::allow`].
+    fn bar(&self, _policy: &PolicyId) {}
+
+    /// The keys of a policy may be asked for again.
+    fn allow(&self, _policy: &PolicyId) {}
+
     /// Why a policy was refused last, in words for an operator.
     fn refusal_text(&self, _policy: &PolicyId) -> Option<String> {
         None

@@ -12,6 +12,7 @@ mod extract;
 mod freeze;
 mod import;
 mod init;
+mod lock;
 mod mounted;
 mod offline;
 mod progress;
@@ -136,6 +137,17 @@ pub enum FsCommand {
     },
     /// Destroy what a protected directory hangs on: nothing in it can be read again, from no copy or backup of it.
     Shred(shred::ShredArgs),
+    /// End access to a protected directory at once, what is open included, until `fs unlock`.
+    ///
+    /// Returns when nobody concerned gets one more byte, by no descriptor, mapping or program, and names the processes
+    /// that still have something open. Without --user nobody has access and the keys are wiped; what was open works
+    /// again after `fs unlock`. With --user others notice at most that a file they share with that user has to be opened
+    /// again (ESTALE); with --force not even that.
+    Lock(lock::LockArgs),
+    /// Give access back that `fs lock` ended.
+    Unlock(lock::UnlockArgs),
+    /// Show which processes have something open in a directory of a mount, and how.
+    Who(lock::WhoArgs),
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -225,6 +237,9 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
         } => freeze::freeze(path, *limit, command, control.as_deref(), context),
         FsCommand::Thaw { path, control } => freeze::thaw(path, control.as_deref(), context),
         FsCommand::Shred(args) => shred::run(args, context),
+        FsCommand::Lock(args) => lock::lock(args, context),
+        FsCommand::Unlock(args) => lock::unlock(args, context),
+        FsCommand::Who(args) => lock::who(args, context),
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }

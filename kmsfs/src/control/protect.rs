@@ -67,16 +67,52 @@ pub(super) fn protect(
 }
 
 /// A node that was looked up, and is forgotten when dropped.
-struct Walked<'a> {
+pub(super) struct Walked<'a> {
     mount: &'a Controlled,
     nodes: Vec<NodeId>,
+    /// What is behind the last of them is locked.
+    pub(super) locked: bool,
 }
 
 impl<'a> Walked<'a> {
+    /// As far as nothing is locked.
+    pub(super) fn towards(
+        mount: &'a Controlled,
+        path: &[String],
+    ) -> Result<Walked<'a>, (Walked<'a>, Errno)> {
+        let mut walked = Walked {
+            mount,
+            nodes: Vec::new(),
+            locked: false,
+        };
+        for component in path {
+            // A name that is none is not there.
+            let name = BASE64.decode(component.as_bytes()).unwrap_or_default();
+            let name = OsString::from_vec(name);
+            match mount.fs.lookup(&root(), walked.node(), &name) {
+                Ok(entry) => walked.nodes.push(entry.node),
+                Err(Errno::NOKEY) => {
+                    walked.locked = true;
+                    break;
+                }
+                Err(errno) => return Err((walked, errno)),
+            }
+        }
+        Ok(walked)
+    }
+
+    /// The nodes from the root of the mount down.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        std::iter::once(NodeId::ROOT)
+            .chain(self.nodes.iter().copied())
+            .collect()
+    }
+
     fn to(mount: &'a Controlled, path: &[String]) -> Result<Walked<'a>, Failed> {
         let mut walked = Walked {
             mount,
             nodes: Vec::new(),
+            locked: false,
         };
         for component in path {
             let name = BASE64
@@ -92,7 +128,7 @@ impl<'a> Walked<'a> {
         Ok(walked)
     }
 
-    fn node(&self) -> NodeId {
+    pub(super) fn node(&self) -> NodeId {
         self.nodes.last().copied().unwrap_or(NodeId(1))
     }
 }
@@ -144,7 +180,7 @@ fn refused(errno: Errno) -> Failed {
     )
 }
 
-fn failed(message: String, next_step: &str) -> Failed {
+pub(super) fn failed(message: String, next_step: &str) -> Failed {
     Failed {
         message,
         next_step: next_step.to_owned(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Counts, Report};
+use crate::revoke::processes::How;
 use crate::status::MountStatus;
 
 /// A line to the mount.
@@ -30,6 +31,28 @@ pub enum Command {
     },
     /// Let changes go on.
     Thaw,
+    /// End access to a directory that has a policy of its own, until [`Command::Unlock`]. Answered when nobody concerned
+    /// gets one more byte.
+    Lock {
+        /// The directory, as in [`Command::Protect`].
+        path: Vec<String>,
+        /// Only this user's.
+        user: Option<u32>,
+        /// Kill the processes that have something open.
+        kill: bool,
+    },
+    /// Give access back.
+    Unlock {
+        /// The directory.
+        path: Vec<String>,
+        /// Only this user's.
+        user: Option<u32>,
+    },
+    /// Who has something open in a directory.
+    Who {
+        /// The directory.
+        path: Vec<String>,
+    },
     /// Look for damage. Answered with [`Answer::Progress`] again and again, then with [`Answer::Checked`].
     Check {
         /// Read all content.
@@ -49,6 +72,12 @@ pub enum Answer {
     Frozen,
     /// To [`Command::Thaw`]: whether it was frozen.
     Thawed(bool),
+    /// To [`Command::Lock`].
+    Locked(Locked),
+    /// To [`Command::Unlock`]: whether it was locked.
+    Unlocked(bool),
+    /// To [`Command::Who`].
+    Holders(Vec<Holding>),
     /// How far a check is.
     Progress(Counts),
     /// What a check found.
@@ -66,6 +95,37 @@ pub struct Protected {
     pub key_arn: String,
     /// The key material its data key was made under.
     pub key_material_id: Option<String>,
+}
+
+/// Access that was ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Locked {
+    /// The policy.
+    pub policy: String,
+    /// Files that were open.
+    pub files: usize,
+    /// Who had something open, and still has a descriptor or mapping that fails.
+    pub holders: Vec<Holding>,
+    /// Processes that were killed.
+    pub killed: Vec<u32>,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// A process that has something open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The process. None for what no process shows: a descriptor on its way through a socket, or a process that this mount
+    /// may not look into.
+    pub pid: Option<u32>,
+    /// Its user; without a process who opened it.
+    pub uid: u32,
+    /// Its program.
+    pub program: String,
+    /// How; None for a handle without a process.
+    pub how: Option<How>,
+    /// What, as the kernel names it.
+    pub path: String,
 }
 
 /// What happened, and what to do.

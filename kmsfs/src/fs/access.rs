@@ -49,7 +49,7 @@ impl Fs {
             && tell
             && let Some(changed) = self.changed.get()
         {
-            changed(node.id);
+            changed(node.number());
         }
     }
 }

@@ -174,7 +174,7 @@ impl Fs {
             tracing::trace!(node = node.id.0, "set-id bits removed");
             file.set_mode(kept)?;
             if let Some(changed) = self.changed.get() {
-                changed(node.id);
+                changed(node.number());
             }
         }
         Ok(())

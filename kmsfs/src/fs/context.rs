@@ -76,6 +76,7 @@ impl Fs {
                 expected,
             }));
         }
+        self.marks.check(&policy)?;
         let policy = self
             .keys
             .policy_key(&volume, &policy, header.generation())?;

@@ -12,6 +12,7 @@ use super::lookup::{Named, decode_device};
 use super::{Caller, Entry, Fs, FsResult, Kind, NodeId, Opened};
 use crate::backing::{Dir, LowerFile, Stat};
 use crate::errno::Errno;
+use crate::handle::Opening;
 use crate::inode::Context;
 
 impl Fs {
@@ -53,8 +54,13 @@ impl Fs {
             }
             made => {
                 let entry = made?;
-                let reads = flags & libc::O_NOATIME == 0;
-                let fh = self.handles.insert(self.table.get(entry.node)?, reads);
+                let opening = Opening {
+                    opener: *caller,
+                    opened_as: entry.node,
+                    writable: true,
+                    reads: flags & libc::O_NOATIME == 0,
+                };
+                let fh = self.handles.insert(self.table.get(entry.node)?, &opening);
                 Ok((entry, Opened { fh }))
             }
         }
@@ -94,7 +100,13 @@ impl Fs {
             body.users += 1;
         }
         let entry = self.entry_of(&node, self.attributes(&node, &stat, 0));
-        let fh = self.handles.insert(node, true);
+        let opening = Opening {
+            opener: *caller,
+            opened_as: entry.node,
+            writable: true,
+            reads: true,
+        };
+        let fh = self.handles.insert(node, &opening);
         Ok((entry, Opened { fh }))
     }
 

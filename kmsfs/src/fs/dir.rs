@@ -11,6 +11,7 @@ use rustix::fs::{Timespec, Timestamps};
 use super::{AccessTimes, Caller, DirEntry, Entry, FileHandle, Fs, FsResult, Kind, NodeId};
 use crate::backing::{Dir, Listing, LowerEntry};
 use crate::errno::Errno;
+use crate::handle::Opening;
 use crate::inode::{Context, Node};
 
 /// Gets the directory, the lower name of all entries but `.` and `..`, and the entry; says whether it was too much.
@@ -24,10 +25,16 @@ impl Fs {
     ///
     /// # Errors
     /// `ENOTDIR`; `ENOKEY` if it is locked; `EIO` if its header is damaged.
-    pub fn opendir(&self, _caller: &Caller, node: NodeId) -> FsResult<FileHandle> {
+    pub fn opendir(&self, caller: &Caller, node: NodeId) -> FsResult<FileHandle> {
+        let opening = Opening {
+            opener: *caller,
+            opened_as: node,
+            writable: false,
+            reads: false,
+        };
         let node = self.table.get(node)?;
         self.context(&node)?;
-        Ok(self.handles.insert(node, false))
+        Ok(self.handles.insert(node, &opening))
     }
 
     /// Closes a directory.

@@ -16,7 +16,7 @@ impl Fs {
             b".." => Some((|| {
                 let node = self.revive(node)?;
                 let parent = match node.parent() {
-                    Some(parent) => self.table.again(parent.id).ok_or(Errno::STALE),
+                    Some(parent) => self.table.again(parent.number()).ok_or(Errno::STALE),
                     None if node.id == NodeId::ROOT => self.revive(node.id),
                     None => Err(Errno::STALE),
                 };
@@ -56,7 +56,7 @@ impl Fs {
             let found = self.find_again(&node, &memory.name, memory.kind);
             self.forget(node.id, 1);
             node = found?;
-            if node.id != id {
+            if node.number() != id {
                 self.forget(node.id, 1);
                 return Err(Errno::STALE);
             }

@@ -141,9 +141,9 @@ impl Fs {
         }
     }
 
-    pub(super) fn entry_of(&self, node: &Node, attr: Attr) -> Entry {
+    pub(super) fn entry_of(&self, node: &Arc<Node>, attr: Attr) -> Entry {
         Entry {
-            node: node.id,
+            node: node.number(),
             // The kernel wants none for the root.
             generation: if node.id == NodeId::ROOT {
                 0
@@ -151,6 +151,7 @@ impl Fs {
                 self.generation
             },
             attr,
+            gate: self.gates(node),
         }
     }
 

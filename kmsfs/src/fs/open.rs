@@ -7,6 +7,7 @@ use super::content::{self, Faulty, OpenFile};
 use super::{Caller, Fault, FileHandle, Fs, FsResult, NodeId, Opened};
 use crate::backing::{LowerFile, LowerId};
 use crate::errno::Errno;
+use crate::handle::Opening;
 use crate::inode::{Context, Node};
 
 impl Fs {
@@ -22,6 +23,7 @@ impl Fs {
         flags: i32,
         kill_suidgid: bool,
     ) -> FsResult<Opened> {
+        let opened_as = node;
         let node = self.table.get(node)?;
         let write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         let _writing = if write {
@@ -43,8 +45,14 @@ impl Fs {
                 self.accessed(&node, open.lower(), true);
             }
         }
+        let opening = Opening {
+            opener: *caller,
+            opened_as,
+            writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
+            reads,
+        };
         Ok(Opened {
-            fh: self.handles.insert(node, reads),
+            fh: self.handles.insert(node, &opening),
         })
     }
 
@@ -92,7 +100,7 @@ impl Fs {
             let _ = open.settle();
         }
         if let Some(changed) = self.changed.get() {
-            changed(node.id);
+            changed(node.number());
         }
     }
 

@@ -140,6 +140,8 @@ pub struct Entry {
     pub generation: u64,
     /// Its attributes.
     pub attr: Attr,
+    /// The kernel has to ask for the attributes each time: by that each walk through it is seen.
+    pub gate: bool,
 }
 
 /// A time to set.

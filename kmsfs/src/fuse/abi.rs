@@ -105,6 +105,8 @@ pub(super) const STATX_BTIME: u32 = 0x800;
 
 /// `FUSE_GETATTR_FH`: the request names a handle.
 pub(super) const GETATTR_FH: u32 = 1 << 0;
+/// `FUSE_WRITE_CACHE`: pages of a mapping, written through any handle of the file.
+pub(super) const WRITE_CACHE: u32 = 1 << 0;
 /// `FUSE_WRITE_KILL_SUIDGID`: the writer may not keep set-user-id bits.
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// `FUSE_OPEN_KILL_SUIDGID`: the same for O_TRUNC.
@@ -121,3 +123,5 @@ pub(super) const FOPEN_CACHE_DIR: u32 = 1 << 3;
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INVAL_ENTRY`.
 pub(super) const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): every name is looked up again.
+pub(super) const NOTIFY_INC_EPOCH: i32 = 8;

@@ -189,11 +189,12 @@ impl Dispatcher {
                 a.skip(4)?;
                 let handle = FileHandle(a.u64()?);
                 let handle = (flags & abi::GETATTR_FH != 0).then_some(handle);
-                out.attr(&fs.getattr(caller, node, handle)?, self.ttl);
+                out.attr(&fs.getattr(caller, node, handle)?, self.attribute_ttl(node));
             }
             op::SETATTR => {
                 let (handle, changes) = set_attr(&mut a)?;
-                out.attr(&fs.setattr(caller, node, handle, &changes)?, self.ttl);
+                let attr = fs.setattr(caller, node, handle, &changes)?;
+                out.attr(&attr, self.attribute_ttl(node));
             }
             op::READLINK => {
                 out.bytes(&fs.readlink(node)?);
@@ -318,7 +319,7 @@ impl Dispatcher {
             }
             op::STATX if !self.old_kernel => {
                 let (attr, birth) = fs.statx(caller, node)?;
-                out.statx(&attr, birth, self.ttl);
+                out.statx(&attr, birth, self.attribute_ttl(node));
             }
             op::IOCTL => ioctl(fs, caller, node, &mut a, out)?,
             op::SYNCFS => fs.sync_all()?,
@@ -328,6 +329,15 @@ impl Dispatcher {
             _ => return Err(Failure::Errno(Errno::NOSYS)),
         }
         Ok(())
+    }
+
+    /// How long the kernel may answer for the attributes of a node.
+    fn attribute_ttl(&self, node: NodeId) -> Duration {
+        if self.fs.is_gate(node) {
+            Duration::ZERO
+        } else {
+            self.ttl
+        }
     }
 
     fn read_directory(

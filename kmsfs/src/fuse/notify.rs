@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::mpsc;
 
-use super::abi::{NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, OUT_HEADER};
+use super::abi::{NOTIFY_INC_EPOCH, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, OUT_HEADER};
 use crate::fs::NodeId;
 
 /// Size of a notification about a node.
@@ -59,19 +59,46 @@ impl Notifier {
 /// Makes the kernel ask for a node's attributes again; pages stay. Unlike others this may be sent by a request thread:
 /// without pages there is nothing to wait for.
 pub(super) fn forget_attributes(connection: &OwnedFd, node: NodeId) {
+    // A negative offset: attributes only.
+    if let Err(error) = forget_range(connection, node, -1) {
+        tracing::warn!(node = node.0, %error, "the kernel may show old attributes");
+    }
+}
+
+/// Makes the kernel write a node's dirty pages and forget all its pages and attributes. Never to be called by a request
+/// thread: it ends only after READs, WRITEs and changes of size that are unanswered.
+///
+/// # Errors
+/// The kernel does not take it, for another reason than that it does not know the node.
+pub(super) fn forget_pages(connection: &OwnedFd, node: NodeId) -> io::Result<()> {
+    forget_range(connection, node, 0)
+}
+
+fn forget_range(connection: &OwnedFd, node: NodeId, offset: i64) -> io::Result<()> {
     let mut message =
         super::reply::header_bytes(OUT_HEADER_AND_NODE, NOTIFY_INVAL_INODE, 0).to_vec();
     message.extend(node.0.to_ne_bytes());
-    message.extend((-1_i64).to_ne_bytes()); // a negative offset: attributes only
-    message.extend(0_i64.to_ne_bytes());
-    if let Err(error) = rustix::io::write(connection, &message)
-        && !matches!(
-            error,
-            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NOTCONN
-        )
-    {
-        tracing::warn!(node = node.0, %error, "the kernel may show old attributes");
+    message.extend(offset.to_ne_bytes());
+    message.extend(0_i64.to_ne_bytes()); // to the end
+    match rustix::io::write(connection, &message) {
+        Err(error)
+            if !matches!(
+                error,
+                rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NOTCONN
+            ) =>
+        {
+            Err(error.into())
+        }
+        _ => Ok(()),
     }
+}
+
+/// Makes the kernel look every name up again. Before Linux 6.16 names stay known; their objects are asked for all the same.
+pub(super) fn forget_names(connection: &OwnedFd) {
+    let length = u32::try_from(OUT_HEADER).unwrap_or(0);
+    let message = super::reply::header_bytes(length, NOTIFY_INC_EPOCH, 0);
+    // Older kernels say EINVAL.
+    let _ = rustix::io::write(connection, &message);
 }
 
 fn encode(invalidation: &Invalidation) -> Vec<u8> {

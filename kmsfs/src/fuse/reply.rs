@@ -7,6 +7,8 @@ use crate::fs::{Attr, Entry, Timestamp};
 
 /// A page: alignment of the data in read and write buffers, and the unit of the disk format.
 const PAGE: usize = 4096;
+/// Size of `fuse_entry_out`.
+pub(super) const ENTRY: usize = 128;
 
 /// A buffer in which one chosen offset lies on a page boundary, so that bulk data is encrypted,
 /// decrypted and handed to the lower file without crossing pages needlessly.
@@ -98,12 +100,13 @@ impl Body {
     /// `fuse_entry_out`. The node id and the inode number are two different things here: the
     /// first is the kernel's handle for us, the second what `stat(2)` shows.
     pub(super) fn entry(&mut self, entry: &Entry, ttl: Duration) -> &mut Body {
+        let of_attributes = if entry.gate { Duration::ZERO } else { ttl };
         self.u64(entry.node.0)
             .u64(entry.generation)
             .u64(ttl.as_secs())
-            .u64(ttl.as_secs())
+            .u64(of_attributes.as_secs())
             .u32(ttl.subsec_nanos())
-            .u32(ttl.subsec_nanos())
+            .u32(of_attributes.subsec_nanos())
             .attributes(&entry.attr)
     }
 

@@ -1,56 +1,29 @@
-//! A connection with the kernel: negotiation, request threads and parked requests.
+//! A connection with the kernel: negotiation, and request threads from their start to their end.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use super::abi::{self, IN_HEADER, OUT_HEADER, WRITE_DATA, init};
-use super::dispatch::{Dispatcher, Outcome, Scratch};
-use super::reply::{AlignedBuffer, header_bytes};
+use super::abi::{self, IN_HEADER, OUT_HEADER, init};
+use super::dispatch::Dispatcher;
+use super::reply::header_bytes;
 use super::request::Header;
+use super::serve::{MAX_IO, Shared};
 use crate::fs::Fs;
+use crate::revoke::Kernel;
 
-/// Largest read or write in one request. The kernel's own limit is 256 pages.
-const MAX_IO: usize = 1 << 20;
 /// How long the kernel may answer from its caches. All changes come through this mount: the lower
 /// directory is locked.
 const CACHE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Asynchronous requests (readahead, direct I/O) the kernel may have outstanding.
 const MAX_BACKGROUND: u16 = 128;
-/// Threads for requests that wait for kmsd. Requests beyond them wait in a queue; what they wait for
-/// is the same few policies.
-const WAITERS: usize = 16;
 
 /// A negotiated connection, ready to serve.
 pub struct Session {
     shared: Arc<Shared>,
     threads: usize,
-}
-
-struct Shared {
-    connection: OwnedFd,
-    dispatcher: Dispatcher,
-    parked: Parked,
-}
-
-/// Requests that have to wait for kmsd, copied out of the thread that read them.
-#[derive(Default)]
-struct Parked {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    requests: VecDeque<Vec<u8>>,
-    idle: usize,
-    threads: Vec<JoinHandle<()>>,
-    closed: bool,
 }
 
 impl Session {
@@ -85,12 +58,9 @@ impl Session {
         rustix::io::write(&connection, &reply)?;
         let notify = connection.as_fd().try_clone_to_owned()?;
         fs.on_change(move |node| super::notify::forget_attributes(&notify, node));
+        let dispatcher = Dispatcher::new(Arc::clone(&fs), CACHE_TTL, MAX_IO, old_kernel);
         Ok(Session {
-            shared: Arc::new(Shared {
-                connection,
-                dispatcher: Dispatcher::new(fs, CACHE_TTL, MAX_IO, old_kernel),
-                parked: Parked::default(),
-            }),
+            shared: Arc::new(Shared::new(connection, fs, dispatcher, threads)),
             threads,
         })
     }
@@ -104,6 +74,11 @@ impl Session {
         super::notify::Notifier::start(connection)
     }
 
+    /// What a revocation does to the kernel and to requests.
+    pub(crate) fn kernel(&self) -> Arc<dyn Kernel> {
+        Arc::clone(&self.shared) as Arc<dyn Kernel>
+    }
+
     /// Starts the request threads.
     ///
     /// # Errors
@@ -114,7 +89,7 @@ impl Session {
                 let shared = Arc::clone(&self.shared);
                 std::thread::Builder::new()
                     .name(format!("fuse-{number}"))
-                    .spawn(move || shared.serve())
+                    .spawn(move || shared.serve(number))
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Running {
@@ -143,152 +118,8 @@ impl Running {
                 .unwrap_or_else(|_| Err(io::Error::other("a request thread panicked")));
             result = result.and(ended);
         }
-        self.shared.parked.close();
+        self.shared.close();
         result
-    }
-}
-
-impl Shared {
-    /// Reads and answers requests until the file system is unmounted.
-    fn serve(self: &Arc<Shared>) -> io::Result<()> {
-        crate::volume::never_wait_here();
-        let mut buffer = AlignedBuffer::new(MAX_IO + WRITE_DATA + 4096, WRITE_DATA);
-        let mut scratch = Scratch::new(MAX_IO);
-        loop {
-            let length = match rustix::io::read(&self.connection, buffer.as_mut()) {
-                Ok(length) => length,
-                // Interrupted, or the request was withdrawn before it could be read.
-                Err(
-                    rustix::io::Errno::INTR | rustix::io::Errno::AGAIN | rustix::io::Errno::NOENT,
-                ) => continue,
-                Err(rustix::io::Errno::NODEV) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            let message = buffer.as_mut().get_mut(..length).unwrap_or_default();
-            let handled = caught(message, |message| {
-                self.dispatcher.handle(message, &mut scratch)
-            });
-            match handled {
-                Ok(Outcome::Reply(reply)) => self.send(reply),
-                Ok(Outcome::Silent) => {}
-                Ok(Outcome::Wait) => self.park(message.to_vec()),
-                Err(reply) => self.send_failure(reply),
-            }
-        }
-    }
-
-    /// Answers for a handler that panicked, if the kernel expects an answer.
-    fn send_failure(&self, reply: Option<[u8; OUT_HEADER]>) {
-        if let Some(reply) = reply {
-            self.send(&reply);
-        }
-    }
-
-    /// Sends a reply. The only failures are that nobody waits for it any more: the request was
-    /// aborted (ENOENT) or the file system is gone (ENODEV).
-    fn send(&self, reply: &[u8]) {
-        if let Err(error) = rustix::io::write(&self.connection, reply)
-            && !matches!(
-                error,
-                rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::INTR
-            )
-        {
-            tracing::error!(%error, "the kernel refused a reply");
-        }
-    }
-
-    /// Hands a request to a thread that may wait for kmsd.
-    fn park(self: &Arc<Shared>, request: Vec<u8>) {
-        let mut queue = self.parked.queue.lock();
-        queue.requests.push_back(request);
-        if queue.idle < queue.requests.len() && queue.threads.len() < WAITERS {
-            let shared = Arc::clone(self);
-            let started = std::thread::Builder::new()
-                .name("fuse-waiter".to_owned())
-                .spawn(move || shared.serve_parked());
-            match started {
-                Ok(thread) => queue.threads.push(thread),
-                Err(error) => tracing::error!(%error, "cannot start a thread to wait for kmsd"),
-            }
-        }
-        drop(queue);
-        self.parked.changed.notify_one();
-    }
-
-    fn serve_parked(&self) {
-        let mut scratch = Scratch::new(MAX_IO);
-        while let Some(mut request) = self.parked.next() {
-            let handled = caught(&mut request, |request| {
-                self.dispatcher.handle(request, &mut scratch)
-            });
-            match handled {
-                Ok(Outcome::Reply(reply)) => self.send(reply),
-                // It was allowed to wait, so it has an answer.
-                Ok(Outcome::Silent | Outcome::Wait) => {}
-                Err(reply) => self.send_failure(reply),
-            }
-        }
-    }
-}
-
-/// Runs a handler. One that panics must not take its thread along: the caller would wait for ever, and after a few of
-/// them so would everybody. Its request gets `EIO`, or nothing if the kernel expects nothing.
-///
-/// The locks of the file system are free again after a panic, and what it knows of the lower tree is read from there
-/// when in doubt, so the next request may go on.
-fn caught<T>(
-    message: &mut [u8],
-    handler: impl FnOnce(&mut [u8]) -> T,
-) -> Result<T, Option<[u8; OUT_HEADER]>> {
-    // The handler changes the message, but not for a reply that is made here.
-    let header = Header::parse(message).ok().map(|(header, _)| header);
-    let run = std::panic::AssertUnwindSafe(|| handler(message));
-    std::panic::catch_unwind(run).map_err(|panic| {
-        let reason = (panic.downcast_ref::<String>().map(String::as_str))
-            .or_else(|| panic.downcast_ref::<&str>().copied());
-        let (opcode, node) = header.map_or((0, 0), |header| (header.opcode, header.node));
-        tracing::error!(
-            opcode,
-            node,
-            reason,
-            "a request handler panicked: this request fails with EIO; please report it"
-        );
-        let silent = [abi::op::FORGET, abi::op::BATCH_FORGET, abi::op::INTERRUPT];
-        let header = header.filter(|header| !silent.contains(&header.opcode))?;
-        let length = u32::try_from(OUT_HEADER).unwrap_or(0);
-        Some(header_bytes(length, -libc::EIO, header.unique))
-    })
-}
-
-impl Parked {
-    fn next(&self) -> Option<Vec<u8>> {
-        let mut queue = self.queue.lock();
-        loop {
-            if let Some(request) = queue.requests.pop_front() {
-                return Some(request);
-            }
-            if queue.closed {
-                return None;
-            }
-            queue.idle += 1;
-            self.changed.wait(&mut queue);
-            queue.idle -= 1;
-        }
-    }
-
-    fn close(&self) {
-        let threads = {
-            let mut queue = self.queue.lock();
-            queue.closed = true;
-            queue.requests.clear();
-            std::mem::take(&mut queue.threads)
-        };
-        self.changed.notify_all();
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a waiting thread panicked");
-            }
-        }
     }
 }
 
@@ -361,6 +192,7 @@ impl Offer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::serve::caught;
     use super::*;
 
     fn offer(flags: u32) -> Vec<u8> {

@@ -18,6 +18,8 @@ const SHARDS: usize = 64;
 pub(crate) struct Table {
     root: Arc<Node>,
     by_id: Vec<RwLock<HashMap<NodeId, Arc<Node>>>>,
+    /// Former numbers, which nothing is found under; only the kernel's references under them still count.
+    retired: RwLock<HashMap<NodeId, Arc<Node>>>,
     by_lower: Vec<Mutex<HashMap<LowerId, Arc<Node>>>>,
     next: AtomicU64,
     forgotten: Forgotten,
@@ -30,6 +32,7 @@ impl Table {
         let table = Table {
             root: Arc::clone(&root),
             by_id: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            retired: RwLock::default(),
             by_lower: (0..SHARDS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(NodeId::ROOT.0 + 1),
             forgotten: Forgotten::default(),
@@ -119,9 +122,33 @@ impl Table {
 
     /// The kernel drops references.
     pub(crate) fn forget(&self, id: NodeId, count: u64) {
-        if let Ok(node) = self.get(id) {
+        let node = self.get(id).ok();
+        if let Some(node) = node.or_else(|| self.retired.read().get(&id).cloned()) {
             self.drop_references(node, count);
         }
+    }
+
+    /// Gives a node another number: under the present one the kernel gets `ESTALE` from now on. Returns the former one; None
+    /// if the kernel has forgotten the node.
+    pub(crate) fn renumber(&self, node: &Arc<Node>) -> Option<NodeId> {
+        // References come to nothing under this lock only.
+        let _shard = self.lowers(node.lower).lock();
+        let old = node.number();
+        let known = self
+            .ids(old)
+            .read()
+            .get(&old)
+            .is_some_and(|known| Arc::ptr_eq(known, node));
+        if !known || node.id == NodeId::ROOT {
+            return None;
+        }
+        let new = self.number();
+        self.ids(new).write().insert(new, Arc::clone(node));
+        // Found as one or the other at every moment.
+        self.retired.write().insert(old, Arc::clone(node));
+        node.number.store(new.0, Ordering::Release);
+        self.ids(old).write().remove(&old);
+        Some(old)
     }
 
     fn drop_references(&self, node: Arc<Node>, count: u64) {
@@ -135,17 +162,23 @@ impl Table {
                 continue;
             }
             let named = remove_if_same(&mut shard, &node);
-            self.ids(node.id).write().remove(&node.id);
+            let number = node.number();
+            self.ids(number).write().remove(&number);
+            if number != node.id {
+                self.retired
+                    .write()
+                    .retain(|_, retired| !Arc::ptr_eq(retired, &node));
+            }
             let places = std::mem::take(&mut *node.places.lock());
             if named && let Some(place) = places.first() {
                 let memory = Memory {
                     lower: node.lower,
                     kind: node.kind,
-                    parent: place.parent.id,
+                    parent: place.parent.number(),
                     name: place.name.clone(),
                     settled: node.settled.load(Ordering::Acquire),
                 };
-                self.forgotten.add(node.id, memory);
+                self.forgotten.add(number, memory);
             }
             drop(shard);
             work.extend(places.into_iter().map(|place| (place.parent, 1)));
@@ -242,6 +275,7 @@ impl Drop for Table {
             .iter_mut()
             .flat_map(|shard| std::mem::take(shard.get_mut()).into_values())
             .collect();
+        self.retired.get_mut().clear();
         for node in &nodes {
             node.places.lock().clear();
             node.unpin();

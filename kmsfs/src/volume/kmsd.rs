@@ -3,7 +3,7 @@
 //! kmsd's registry is the truth for key, content mode and generation; the lower tree's record is used
 //! only to find the data key's blob, which opens under no other context than its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub struct KmsdKeys {
     record: RwLock<VolumeRecord>,
     unlocked: RwLock<HashMap<Slot, Unlocked>>,
     attempts: Mutex<HashMap<Slot, Arc<Attempt>>>,
+    /// Policies of which no key is kept.
+    barred: RwLock<HashSet<PolicyId>>,
 }
 
 /// An unlocked policy, and what `fs status` shows of it.
@@ -78,6 +80,7 @@ impl KmsdKeys {
             record: RwLock::new(record),
             unlocked: RwLock::default(),
             attempts: Mutex::default(),
+            barred: RwLock::default(),
         }
     }
 
@@ -154,7 +157,12 @@ impl KmsdKeys {
         state.asking = false;
         match &answer {
             Ok(unlocked) => {
-                self.unlocked.write().insert(slot, unlocked.clone());
+                // Under this lock: who bars a policy drops what is kept afterwards.
+                let barred = self.barred.read();
+                if !barred.contains(policy) {
+                    self.unlocked.write().insert(slot, unlocked.clone());
+                }
+                drop(barred);
                 state.refused = None;
                 if state.logged.take().is_some() {
                     tracing::info!(volume = %self.volume, %policy, key = unlocked.key_arn, "unlocked again");
@@ -271,6 +279,15 @@ impl Keys for KmsdKeys {
         self.unlock(policy, generation)
             .map(|unlocked| unlocked.policy)
             .map_err(|refusal| refusal.errno())
+    }
+
+    fn bar(&self, policy: &PolicyId) {
+        self.barred.write().insert(*policy);
+        self.unlocked.write().retain(|(kept, _), _| kept != policy);
+    }
+
+    fn allow(&self, policy: &PolicyId) {
+        self.barred.write().remove(policy);
     }
 
     fn refusal_text(&self, policy: &PolicyId) -> Option<String> {

@@ -62,7 +62,7 @@ pub(super) fn run(
 }
 
 /// The way from the root of the file system: a bind mount shows only a part of it.
-fn components(root: &Path, mountpoint: &Path, directory: &Path) -> Vec<String> {
+pub(super) fn components(root: &Path, mountpoint: &Path, directory: &Path) -> Vec<String> {
     let below = directory
         .strip_prefix(mountpoint)
         .unwrap_or_else(|_| Path::new(""));

@@ -1,0 +1,450 @@
+//! Threads that answer requests, and requests that wait.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::abi::{self, OUT_HEADER, WRITE_DATA};
+use super::asked::asked;
+use super::dispatch::{Dispatcher, Outcome, Scratch};
+use super::reply::{AlignedBuffer, header_bytes};
+use super::request::Header;
+use super::slots::Slot;
+use super::{notify, undo};
+use crate::errno::Errno;
+use crate::fs::{Fs, NodeId};
+use crate::revoke::Kernel;
+use crate::revoke::marks::{Asked, Class, Marks, Verdict};
+
+/// Largest read or write in one request. The kernel's own limit is 256 pages.
+pub(super) const MAX_IO: usize = 1 << 20;
+/// Threads for requests that wait for kmsd. Requests beyond them wait in a queue; what they wait for
+/// is the same few policies.
+const WAITERS: usize = 16;
+/// How long a revocation lets writes that are under way come to their end.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// A connection that is served.
+pub(super) struct Shared {
+    pub(super) connection: OwnedFd,
+    pub(super) fs: Arc<Fs>,
+    pub(super) dispatcher: Dispatcher,
+    waiting: Waiting,
+    /// One for each thread, the waiting ones last.
+    slots: Vec<Slot>,
+    threads: usize,
+    /// Requests that wait for the end of a revocation.
+    parked: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Requests that have to wait for kmsd, copied out of the thread that read them.
+#[derive(Default)]
+struct Waiting {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Vec<u8>>,
+    idle: usize,
+    threads: Vec<JoinHandle<()>>,
+    closed: bool,
+}
+
+/// What a thread is.
+#[derive(Clone, Copy)]
+struct Worker {
+    /// Its slot.
+    number: usize,
+    /// It may wait for kmsd.
+    waits: bool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        connection: OwnedFd,
+        fs: Arc<Fs>,
+        dispatcher: Dispatcher,
+        threads: usize,
+    ) -> Shared {
+        Shared {
+            connection,
+            fs,
+            dispatcher,
+            waiting: Waiting::default(),
+            slots: (0..threads + WAITERS).map(|_| Slot::default()).collect(),
+            threads,
+            parked: Mutex::default(),
+        }
+    }
+
+    /// Reads and answers requests, as thread `number`, until the file system is unmounted.
+    pub(super) fn serve(self: &Arc<Shared>, number: usize) -> io::Result<()> {
+        crate::volume::never_wait_here();
+        let worker = Worker {
+            number,
+            waits: false,
+        };
+        let mut buffer = AlignedBuffer::new(MAX_IO + WRITE_DATA + 4096, WRITE_DATA);
+        let mut scratch = Scratch::new(MAX_IO);
+        loop {
+            let length = match rustix::io::read(&self.connection, buffer.as_mut()) {
+                Ok(length) => length,
+                // Interrupted, or the request was withdrawn before it could be read.
+                Err(
+                    rustix::io::Errno::INTR | rustix::io::Errno::AGAIN | rustix::io::Errno::NOENT,
+                ) => continue,
+                Err(rustix::io::Errno::NODEV) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let message = buffer.as_mut().get_mut(..length).unwrap_or_default();
+            self.process(worker, message, &mut scratch);
+        }
+    }
+
+    fn marks(&self) -> &Marks {
+        self.fs.marks()
+    }
+
+    /// Carries one request out, or has it wait.
+    fn process(self: &Arc<Shared>, worker: Worker, message: &mut [u8], scratch: &mut Scratch) {
+        let Some(slot) = self.slots.get(worker.number) else {
+            return;
+        };
+        let Ok((header, arguments)) = Header::parse(message) else {
+            tracing::error!(
+                length = message.len(),
+                "the kernel sent a malformed request"
+            );
+            return;
+        };
+        let asked = asked(&header, arguments);
+        slot.begin(header, asked);
+        match self.before(&asked, worker) {
+            Verdict::Pass => {}
+            Verdict::Fail(errno) => {
+                slot.end(|| self.send(&failure(&header, errno)));
+                return;
+            }
+            Verdict::Park => return self.park(slot, message),
+            Verdict::Wait(_) => return self.wait(slot, message),
+        }
+        let handled = caught(message, |message| self.dispatcher.handle(message, scratch));
+        match handled {
+            Ok(Outcome::Reply(reply)) => self.answer(slot, &header, &asked, message, reply),
+            Ok(Outcome::Silent) => {
+                slot.end(|| ());
+            }
+            // Who may wait has an answer.
+            Ok(Outcome::Wait) if worker.waits => {
+                slot.end(|| ());
+            }
+            Ok(Outcome::Wait) => self.wait(slot, message),
+            // What no reply is expected to panicked.
+            Err(None) => {
+                slot.end(|| ());
+            }
+            Err(Some(reply)) => {
+                slot.end(|| self.send(&reply));
+            }
+        }
+    }
+
+    /// Whether a request may be carried out. Where waiting is allowed, waits for kmsd to be back.
+    fn before(&self, asked: &Asked, worker: Worker) -> Verdict {
+        if self.marks().is_quiet() {
+            return Verdict::Pass;
+        }
+        loop {
+            let seen = self.marks().unlockings();
+            match self.fs.judge(asked) {
+                Verdict::Pass => return self.reopened(asked),
+                Verdict::Wait(until) if worker.waits => {
+                    if !self.marks().wait_for_unlocking(seen, until) && Instant::now() >= until {
+                        return Verdict::Fail(Errno::NOKEY);
+                    }
+                }
+                verdict => return verdict,
+            }
+        }
+    }
+
+    /// What is open may have lost its keys.
+    fn reopened(&self, asked: &Asked) -> Verdict {
+        for handle in asked.handles.into_iter().flatten() {
+            match self.fs.reopen(handle) {
+                Ok(()) => {}
+                Err(errno) if errno == crate::volume::WOULD_WAIT => {
+                    return Verdict::Wait(Instant::now());
+                }
+                Err(errno) => return Verdict::Fail(errno),
+            }
+        }
+        Verdict::Pass
+    }
+
+    /// Sends the reply, unless what was revoked since forbids it.
+    fn answer(
+        self: &Arc<Shared>,
+        slot: &Slot,
+        header: &Header,
+        asked: &Asked,
+        message: &[u8],
+        reply: &[u8],
+    ) {
+        let verdict = slot.end(|| {
+            let verdict = self.after(header, asked, reply);
+            match verdict {
+                Verdict::Pass => self.send(reply),
+                Verdict::Fail(errno) => self.send(&failure(header, errno)),
+                Verdict::Park | Verdict::Wait(_) => {}
+            }
+            verdict
+        });
+        // Answered by somebody else, or not at all: what it would have given is not taken.
+        let verdict = verdict.unwrap_or(Verdict::Fail(Errno::STALE));
+        if verdict != Verdict::Pass {
+            undo::take_back(&self.fs, header.opcode, reply);
+        }
+        match verdict {
+            Verdict::Park => self.park(slot, message),
+            Verdict::Wait(_) => self.wait(slot, message),
+            Verdict::Pass | Verdict::Fail(_) => {}
+        }
+    }
+
+    fn after(&self, header: &Header, asked: &Asked, reply: &[u8]) -> Verdict {
+        if self.marks().is_quiet() || !asked.shows() {
+            return Verdict::Pass;
+        }
+        match self.fs.judge(asked) {
+            Verdict::Pass => {}
+            verdict => return verdict,
+        }
+        let named = undo::nodes(header.opcode, reply);
+        if named.iter().all(|node| self.fs.may_name(*node)) {
+            Verdict::Pass
+        } else {
+            Verdict::Park
+        }
+    }
+
+    /// Sends a reply. The only failures are that nobody waits for it any more: the request was
+    /// aborted (ENOENT) or the file system is gone (ENODEV).
+    fn send(&self, reply: &[u8]) {
+        if let Err(error) = rustix::io::write(&self.connection, reply)
+            && !matches!(
+                error,
+                rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::INTR
+            )
+        {
+            tracing::error!(%error, "the kernel refused a reply");
+        }
+    }
+
+    /// Keeps a request until the present revocation is over; it may be over already.
+    fn park(self: &Arc<Shared>, slot: &Slot, message: &[u8]) {
+        let kept = self.marks().during(|| {
+            self.parked.lock().push(message.to_vec());
+        });
+        if kept {
+            slot.end(|| ());
+        } else {
+            self.wait(slot, message);
+        }
+    }
+
+    /// Hands a request to a thread that may wait for kmsd, unless somebody else has answered it.
+    fn wait(self: &Arc<Shared>, slot: &Slot, message: &[u8]) {
+        // Under the lock of the slot: a revocation finds it there or in the queue.
+        slot.end(|| self.enqueue(message.to_vec()));
+    }
+
+    fn enqueue(self: &Arc<Shared>, request: Vec<u8>) {
+        let mut queue = self.waiting.queue.lock();
+        queue.requests.push_back(request);
+        if queue.idle < queue.requests.len() && queue.threads.len() < WAITERS {
+            let shared = Arc::clone(self);
+            let worker = Worker {
+                number: self.threads + queue.threads.len(),
+                waits: true,
+            };
+            let started = std::thread::Builder::new()
+                .name("fuse-waiter".to_owned())
+                .spawn(move || shared.serve_waiting(worker));
+            match started {
+                Ok(thread) => queue.threads.push(thread),
+                Err(error) => tracing::error!(%error, "cannot start a thread to wait for kmsd"),
+            }
+        }
+        drop(queue);
+        self.waiting.changed.notify_one();
+    }
+
+    fn serve_waiting(self: &Arc<Shared>, worker: Worker) {
+        let mut scratch = Scratch::new(MAX_IO);
+        while let Some(mut request) = self.waiting.next() {
+            self.process(worker, &mut request, &mut scratch);
+        }
+    }
+
+    /// Ends the threads for waiting requests.
+    pub(super) fn close(&self) {
+        self.waiting.close();
+    }
+
+    /// Answers, in place of their threads, requests that `judge` refuses and that hold up invalidations.
+    fn interrupt(&self, judge: &dyn Fn(&Asked) -> Verdict) {
+        let mut writing = Vec::new();
+        for slot in &self.slots {
+            let left = slot.interrupt(|busy| self.refuse(&busy.header, &busy.asked, judge, false));
+            if let Some(unique) = left {
+                writing.push((slot, unique));
+            }
+        }
+        // Those that change something are let come to their end, so that what they say is true.
+        let until = Instant::now() + GRACE;
+        for (slot, unique) in writing {
+            let holds_up = |slot: &Slot| {
+                let mut holds_up = false;
+                slot.interrupt(|busy| {
+                    holds_up = busy.header.unique == unique
+                        && busy.asked.blocks()
+                        && matches!(judge(&busy.asked), Verdict::Fail(_));
+                    false
+                });
+                holds_up
+            };
+            if !holds_up(slot) {
+                continue;
+            }
+            while slot.is_at(unique) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            slot.interrupt(|busy| {
+                busy.header.unique == unique && self.refuse(&busy.header, &busy.asked, judge, true)
+            });
+        }
+        let mut queue = self.waiting.queue.lock();
+        queue.requests.retain(|request| {
+            let Ok((header, arguments)) = Header::parse(request) else {
+                return false;
+            };
+            !self.refuse(&header, &asked(&header, arguments), judge, true)
+        });
+    }
+
+    /// Answers a request with the error that `judge` has for it, if it holds up invalidations; one that changes something
+    /// only if `changes`. Says whether it was answered.
+    fn refuse(
+        &self,
+        header: &Header,
+        asked: &Asked,
+        judge: &dyn Fn(&Asked) -> Verdict,
+        changes: bool,
+    ) -> bool {
+        let Verdict::Fail(errno) = judge(asked) else {
+            return false;
+        };
+        let refused = asked.class == Class::Read || changes && asked.blocks();
+        if refused {
+            self.send(&failure(header, errno));
+        }
+        refused
+    }
+}
+
+impl Kernel for Shared {
+    fn forget_pages(&self, node: NodeId) -> io::Result<()> {
+        notify::forget_pages(&self.connection, node)
+    }
+
+    fn forget_attributes(&self, node: NodeId) {
+        notify::forget_attributes(&self.connection, node);
+    }
+
+    fn forget_names(&self) {
+        notify::forget_names(&self.connection);
+    }
+
+    fn drain(&self) {
+        self.interrupt(&|asked| self.fs.judge(asked));
+    }
+
+    fn release(self: Arc<Self>) {
+        for request in std::mem::take(&mut *self.parked.lock()) {
+            self.enqueue(request);
+        }
+    }
+}
+
+/// Runs a handler. One that panics must not take its thread along: the caller would wait for ever, and after a few of
+/// them so would everybody. Its request gets `EIO`, or nothing if the kernel expects nothing.
+///
+/// The locks of the file system are free again after a panic, and what it knows of the lower tree is read from there
+/// when in doubt, so the next request may go on.
+pub(super) fn caught<T>(
+    message: &mut [u8],
+    handler: impl FnOnce(&mut [u8]) -> T,
+) -> Result<T, Option<[u8; OUT_HEADER]>> {
+    // The handler changes the message, but not for a reply that is made here.
+    let header = Header::parse(message).ok().map(|(header, _)| header);
+    let run = std::panic::AssertUnwindSafe(|| handler(message));
+    std::panic::catch_unwind(run).map_err(|panic| {
+        let reason = (panic.downcast_ref::<String>().map(String::as_str))
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        let (opcode, node) = header.map_or((0, 0), |header| (header.opcode, header.node));
+        tracing::error!(
+            opcode,
+            node,
+            reason,
+            "a request handler panicked: this request fails with EIO; please report it"
+        );
+        let silent = [abi::op::FORGET, abi::op::BATCH_FORGET, abi::op::INTERRUPT];
+        let header = header.filter(|header| !silent.contains(&header.opcode))?;
+        Some(failure(&header, Errno::IO))
+    })
+}
+
+fn failure(header: &Header, errno: Errno) -> [u8; OUT_HEADER] {
+    let length = u32::try_from(OUT_HEADER).unwrap_or(0);
+    header_bytes(length, -errno.raw(), header.unique)
+}
+
+impl Waiting {
+    fn next(&self) -> Option<Vec<u8>> {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(request) = queue.requests.pop_front() {
+                return Some(request);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue.idle += 1;
+            self.changed.wait(&mut queue);
+            queue.idle -= 1;
+        }
+    }
+
+    fn close(&self) {
+        let threads = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            queue.requests.clear();
+            std::mem::take(&mut queue.threads)
+        };
+        self.changed.notify_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a waiting thread panicked");
+            }
+        }
+    }
+}
