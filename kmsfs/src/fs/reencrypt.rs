@@ -42,8 +42,7 @@ impl Fs {
         policy: &Arc<UnlockedPolicy>,
     ) -> FsResult<Option<FileReencryption<'_>>> {
         let _writing = self.check_writable()?;
-        // Without a name it goes when it is closed.
-        if node.kind != Kind::File || node.place().is_none() {
+        if node.kind != Kind::File {
             return Ok(None);
         }
         self.acquire(node, true)?;

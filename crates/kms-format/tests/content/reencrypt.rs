@@ -263,3 +263,45 @@ fn torn(old: &[u8; 4096], new: &[u8; 4096]) -> Vec<[u8; 4096]> {
         *new,
     ]
 }
+
+/// Half-done files that another implementation of FORMAT.md has written (fixtures/format1.py).
+#[test]
+fn what_another_writer_left_half_done_is_read_and_ended() {
+    let all: serde_json::Value =
+        serde_json::from_str(include_str!("../fixtures/format1.json")).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let hex = |value| {
+        data_encoding::HEXLOWER
+            .decode(text(value).as_bytes())
+            .unwrap()
+    };
+    let key = |value| kms_crypto::Key::from_slice(&hex(value)).unwrap();
+    for (name, mode) in [("xts", ContentMode::Xts), ("gcm", ContentMode::Gcm)] {
+        let policy = UnlockedPolicy::derive(
+            text(&all["volume"]).parse().unwrap(),
+            text(&all["policy"]).parse().unwrap(),
+            5,
+            mode,
+            &key(&all["data_key"]),
+            &key(&all["secret"]),
+        );
+        let policy = Arc::new(policy.unwrap());
+        let half = &all["half_done"][name];
+        let lower = Memory::default();
+        lower.write_at(&hex(&half["lower"]), 0).unwrap();
+        lower.sync_data().unwrap();
+        let plain = hex(&half["plain"]);
+        let mut file = load(&policy, &lower, false).unwrap();
+        assert_eq!(content(&file).unwrap(), plain, "{name}");
+        file.write(5000, &mut [7; 5000]).unwrap();
+        let mut expected = plain;
+        expected[5000..10_000].fill(7);
+        assert_eq!(content(&file).unwrap(), expected, "{name}");
+        while !file.end_reencryption().unwrap() {
+            file.reencrypt_step(1).unwrap();
+        }
+        let again = load(&policy, &lower, false).unwrap();
+        assert_eq!(content(&again).unwrap(), expected, "{name}");
+        assert!(!again.is_behind(&policy) && again.former_keys().is_none());
+    }
+}
