@@ -35,9 +35,15 @@ mod recheck;
     allow(dead_code, reason = "for the job that walks the tree")
 )]
 pub(crate) mod reencrypt;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "for the job that walks the tree")
+)]
+mod reencrypt_dir;
 mod remove;
 mod rename;
 mod revoked;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -60,6 +66,7 @@ use self::freeze::{Gate, Writing};
 use self::headers::Headers;
 use self::lengths::Lengths;
 use self::recheck::Recheck;
+pub(crate) use self::snapshot::Reading;
 pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
     Timestamp,

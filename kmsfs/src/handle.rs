@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::backing::Listing;
 use crate::errno::{Errno, FsResult};
-use crate::fs::{Caller, FileHandle, NodeId};
+use crate::fs::{Caller, FileHandle, NodeId, Reading};
 use crate::inode::Node;
 
 const SHARDS: usize = 64;
@@ -16,8 +15,8 @@ const SHARDS: usize = 64;
 /// What a handle stands for.
 pub(crate) struct Handle {
     pub(crate) node: Arc<Node>,
-    /// For directories: the reader, opened at the first read.
-    pub(crate) listing: Mutex<Option<Listing>>,
+    /// For directories: how far reading is.
+    pub(crate) listing: Mutex<Reading>,
     /// For files: how many failed fsyncs of the file it has been told of.
     pub(crate) failures_told: AtomicU64,
     /// When reads last counted as an access, in seconds since the start; [`NEVER`] if they do not count.
@@ -104,6 +103,26 @@ impl Handles {
     pub(crate) fn get(&self, handle: FileHandle) -> FsResult<Arc<Handle>> {
         let found = self.shard(handle.0).read().get(&handle.0).cloned();
         found.ok_or(Errno::BADF)
+    }
+
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "for the job that walks the tree")
+    )]
+    /// Those of one node.
+    pub(crate) fn of(&self, node: &Arc<Node>) -> Vec<Arc<Handle>> {
+        let of = |handle: &&Arc<Handle>| Arc::ptr_eq(&handle.node, node);
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| {
+                shard
+                    .read()
+                    .values()
+                    .filter(of)
+                    .cloned()
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     pub(crate) fn remove(&self, handle: FileHandle) -> Option<Arc<Handle>> {

@@ -75,6 +75,8 @@ pub(crate) struct Directory {
     pub(crate) locked: Mutex<Option<kms_format::PolicyId>>,
     /// A revoked user stands in it: the kernel asks for its attributes each time, so that walks through it can be refused.
     pub(crate) watched: AtomicBool,
+    /// Lower names change while plain ones stay: listings are of the moment they began.
+    pub(crate) renaming: AtomicBool,
     /// Held while a missing header is made.
     pub(crate) repair: Mutex<()>,
     /// Whether it has a default ACL: 0 unknown, 1 no, 2 yes.

@@ -1,13 +1,18 @@
 //! Directory headers, `.kmsfs` in every lower directory (FORMAT.md section 4).
 
+mod reencrypt;
+
 use kms_crypto::Key;
 
+use self::reencrypt::{FLAG, Former};
 use crate::bytes::{Fields, put};
 use crate::keys::{self, WRAPPED_KEY};
 use crate::{DirId, DirKeys, FORMAT, FormatError, PolicyId, Record, UnlockedPolicy, VolumeId};
 
-/// Bytes of a directory header: always, so that a longer or shorter file is damage.
+/// Bytes of a directory header, but for [`LONGEST`]: any other length is damage.
 pub const DIR_HEADER: usize = 192;
+/// Bytes of the header of a directory that is being re-encrypted.
+pub const LONGEST: usize = reencrypt::WITH_FORMER;
 
 const MAGIC: &[u8; 8] = b"KMSFSDIR";
 const WRAP: usize = 80;
@@ -34,6 +39,8 @@ pub struct DirHeader {
     lineage: u32,
     wrapped: [u8; WRAPPED_KEY],
     seal: [u8; 32],
+    /// The key it had before, while it is re-encrypted.
+    former: Option<Former>,
 }
 
 impl DirHeader {
@@ -83,6 +90,7 @@ impl DirHeader {
                 Some(parent) => parent.admit(id, policy.policy())?,
                 None => [0; 32],
             },
+            former: None,
         };
         header.wrap(policy, &keys)?;
         Ok((header, keys))
@@ -92,7 +100,16 @@ impl DirHeader {
     ///
     /// # Errors
     /// None in practice: the layout is fixed.
-    pub fn encode(&self) -> Result<[u8; DIR_HEADER], FormatError> {
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let mut out = self.first_part()?.to_vec();
+        if let Some(former) = &self.former {
+            former.encode(&mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// What every header has.
+    fn first_part(&self) -> Result<[u8; DIR_HEADER], FormatError> {
         let mut out = [0; DIR_HEADER];
         put(&mut out, 0, MAGIC)?;
         put(&mut out, 8, &FORMAT.to_le_bytes())?;
@@ -104,6 +121,8 @@ impl DirHeader {
                 Nesting::Root => 2,
             }],
         )?;
+        let flags = if self.former.is_some() { FLAG } else { 0 };
+        put(&mut out, 12, &flags.to_le_bytes())?;
         put(&mut out, 16, &self.id.0)?;
         put(&mut out, 32, &self.volume.0)?;
         put(&mut out, 48, &self.policy.0)?;
@@ -121,15 +140,16 @@ impl DirHeader {
     /// Any structural fault; [`FormatError::Blank`] and [`FormatError::Truncated`] are what a power cut can leave of a
     /// header that was never synced.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let fields = Fields::exact(Record::DirHeader, bytes, DIR_HEADER)?;
+        let (first, rest) = bytes.split_at(bytes.len().min(DIR_HEADER));
+        let fields = Fields::exact(Record::DirHeader, first, DIR_HEADER)?;
         fields.identify(MAGIC)?;
+        let former = Former::decode(fields.u32(12)?, rest)?;
         let nesting = match fields.u8(10)? {
             1 => Nesting::Inherits,
             2 => Nesting::Root,
             other => return Err(fields.bad("kind", other)),
         };
         fields.reserved(11, 1)?;
-        fields.reserved(12, 4)?;
         fields.reserved(72, 8)?;
         fields.reserved(160, 32)?;
         if nesting == Nesting::Inherits {
@@ -144,6 +164,7 @@ impl DirHeader {
             lineage: fields.u32(68)?,
             wrapped: fields.array(WRAP)?,
             seal: fields.array(NESTING)?,
+            former,
         })
     }
 
@@ -178,7 +199,7 @@ impl DirHeader {
                 expected,
             });
         }
-        let bytes = self.encode()?;
+        let bytes = self.first_part()?;
         let (before, after) = associated(&bytes)?;
         let key = keys::unwrap(
             RECORD,
@@ -186,7 +207,11 @@ impl DirHeader {
             &[AAD, before, after],
             &self.wrapped,
         )?;
-        DirKeys::new(self.id, key)
+        let keys = DirKeys::new(self.id, key)?;
+        match &self.former {
+            Some(former) => keys.with_former(former.unwrap(policy, &bytes)?),
+            None => Ok(keys),
+        }
     }
 
     /// Decides whether this directory may lie in a parent with the given header and keys: the same policy, or a policy
@@ -216,11 +241,12 @@ impl DirHeader {
                 })
             }
             Nesting::Root => {
-                let seal = parent_keys.admit(self.id, self.policy)?;
-                if kms_crypto::constant_time_eq(&seal, &self.seal) {
-                    Ok(())
-                } else {
-                    Err(FormatError::NotAdmitted { record: RECORD })
+                if self.is_sealed_by(parent_keys)? {
+                    return Ok(());
+                }
+                match parent_keys.former() {
+                    Some(former) if self.is_sealed_by(former)? => Ok(()),
+                    _ => Err(FormatError::NotAdmitted { record: RECORD }),
                 }
             }
         }
@@ -247,11 +273,12 @@ impl DirHeader {
         self.wrap(to, keys)
     }
 
+    /// Wraps whatever keys there are.
     fn wrap(&mut self, policy: &UnlockedPolicy, keys: &DirKeys) -> Result<(), FormatError> {
-        let bytes = self.encode()?;
+        let bytes = self.first_part()?;
         let (before, after) = associated(&bytes)?;
         self.wrapped = keys::wrap(policy.directories(), &[AAD, before, after], keys.key())?;
-        Ok(())
+        self.wrap_former(policy, keys)
     }
 
     /// The directory's identity.

@@ -104,12 +104,30 @@ pub struct DirKeys {
     id: DirId,
     key: Key<32>,
     names: SivKey,
+    former: Option<Box<Self>>,
 }
 
 impl DirKeys {
     pub(crate) fn new(id: DirId, key: Key<32>) -> Result<Self, FormatError> {
         let names = SivKey::new(&hkdf_key(&id.0, &[key.expose()], &[b"kmsfs/1/names"])?)?;
-        Ok(Self { id, key, names })
+        Ok(Self {
+            id,
+            key,
+            names,
+            former: None,
+        })
+    }
+
+    /// With the key that the directory had before.
+    pub(crate) fn with_former(mut self, former: Key<32>) -> Result<Self, FormatError> {
+        self.former = Some(Box::new(Self::new(self.id, former)?));
+        Ok(self)
+    }
+
+    /// The key that the directory had before: while it is re-encrypted, some of what is in it is under that.
+    #[must_use]
+    pub fn former(&self) -> Option<&Self> {
+        self.former.as_deref()
     }
 
     /// The directory.

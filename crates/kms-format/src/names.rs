@@ -151,7 +151,8 @@ pub fn encrypt(
     })
 }
 
-/// Decrypts a lower name of the directory of `keys`; a [`LowerName::Long`] one needs the content of its sidecar.
+/// Decrypts a lower name of the directory of `keys`, or of its former key; a [`LowerName::Long`] one needs the content of
+/// its sidecar.
 ///
 /// # Errors
 /// [`FormatError::Name`] for names that are not encrypted names, [`FormatError::TagMismatch`] for names that
@@ -179,7 +180,11 @@ pub fn decrypt(
         | LowerName::Reserved
         | LowerName::Foreign => return Err(NameError::Foreign.into()),
     };
-    let name = open_padded(Record::Name, keys.names(), AAD, &sealed)?;
+    let open = |keys: &DirKeys| open_padded(Record::Name, keys.names(), AAD, &sealed);
+    let name = match (open(keys), keys.former()) {
+        (Err(error), Some(former)) => open(former).map_err(|_| error)?,
+        (opened, _) => opened?,
+    };
     check(&name).map_err(|_| NameError::Padding)?;
     Ok(name)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use kms_format::names::{self, LowerName};
-use kms_format::{FormatError, NameError, Nesting};
+use kms_format::{DirKeys, FormatError, NameError, Nesting};
 
 use super::Check;
 use super::finding::{Code, Outcome, Severity};
@@ -365,13 +365,17 @@ impl Check<'_> {
         };
         let (code, wanted, detail) =
             match names::decrypt(keys, lower.as_bytes(), sidecar.as_deref()) {
-                Ok(plain) => match names::encrypt(keys, &plain, names::LOWER_MAX) {
-                    Ok(right) if right.stored() == lower => return (lower.to_owned(), Some(plain)),
-                    _ => {
-                        let detail = format!("it reads {}", show(&plain));
-                        (Code::NameForm, Some(plain), detail)
+                Ok(plain) => {
+                    let right = |keys: &DirKeys| {
+                        names::encrypt(keys, &plain, names::LOWER_MAX)
+                            .is_ok_and(|right| right.stored() == lower)
+                    };
+                    if right(keys) || keys.former().is_some_and(right) {
+                        return (lower.to_owned(), Some(plain));
                     }
-                },
+                    let detail = format!("it reads {}", show(&plain));
+                    (Code::NameForm, Some(plain), detail)
+                }
                 Err(error) => (name_code(&error), None, error.to_string()),
             };
         let what = (code, Severity::Damage);

@@ -155,7 +155,7 @@ pub(crate) fn unlock(
     volume: Option<VolumeId>,
     keys: Option<&dyn Keys>,
 ) -> Result<Place, Refused> {
-    let found = dir.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1);
+    let found = dir.read_small(names::DIR_HEADER, dir::LONGEST + 1);
     let bytes = match found.map(|found| found.of(kms_format::Record::DirHeader)) {
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => return Err(Refused::Missing),

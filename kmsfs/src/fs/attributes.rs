@@ -19,7 +19,7 @@ impl AttributeKeys {
     pub(crate) fn of_directory(keys: &DirKeys) -> Result<AttributeKeys, FormatError> {
         Ok(AttributeKeys {
             now: keys.xattrs()?,
-            former: None,
+            former: keys.former().map(DirKeys::xattrs).transpose()?,
         })
     }
 

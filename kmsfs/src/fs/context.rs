@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kms_format::names::{self, EncryptedName, LowerName};
-use kms_format::{DirHeader, FormatError, dir};
+use kms_format::{DirHeader, DirKeys, FormatError, dir};
 
 use super::xattr::drop_unreadable;
 use super::{Fs, FsResult};
@@ -181,19 +181,18 @@ impl Fs {
     /// The lower name of a plain one.
     pub(super) fn encrypt_name(
         &self,
-        context: &Context,
+        keys: &DirKeys,
         name: &std::ffi::OsStr,
     ) -> FsResult<EncryptedName> {
         use std::os::unix::ffi::OsStrExt as _;
-        names::encrypt(&context.keys, name.as_bytes(), names::LOWER_MAX)
-            .map_err(|e| Errno::from(&e))
+        names::encrypt(keys, name.as_bytes(), names::LOWER_MAX).map_err(|e| Errno::from(&e))
     }
 }
 
 /// Reads and parses a directory header.
 pub(crate) fn read_header(lower: &Dir) -> FsResult<Result<DirHeader, FormatError>> {
     let record = kms_format::Record::DirHeader;
-    let bytes = lower.read_small(names::DIR_HEADER, dir::DIR_HEADER + 1)?;
+    let bytes = lower.read_small(names::DIR_HEADER, dir::LONGEST + 1)?;
     Ok(bytes.of(record).and_then(|bytes| match bytes.as_deref() {
         None | Some([]) => Err(FormatError::Blank { record }),
         Some(bytes) => DirHeader::decode(bytes),

@@ -42,6 +42,7 @@ impl Fs {
             Err(Errno::EXIST) if flags & libc::O_EXCL == 0 => {
                 let entry = {
                     let _shared = named.parent.directory()?.entries.read();
+                    let named = self.resolve(&named)?;
                     self.enter(&named.parent, &named.dir, named.stored())?
                 };
                 match self.open(caller, entry.node, flags, kill_suidgid) {

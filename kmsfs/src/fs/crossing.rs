@@ -41,10 +41,10 @@ impl Fs {
         if to.parent.directory()?.dead.load(Ordering::Acquire) {
             return Err(Errno::NOENT);
         }
-        let stat = from.dir.stat_at(from.stored())?;
-        may_cross(&stat)?;
         let entry = {
             let _shared = from.parent.directory()?.entries.read();
+            let from = self.resolve(from)?;
+            may_cross(&from.dir.stat_at(from.stored())?)?;
             self.enter(&from.parent, &from.dir, from.stored())?
         };
         let node = self.table.get(entry.node);

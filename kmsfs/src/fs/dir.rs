@@ -3,11 +3,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kms_format::Record;
 use kms_format::names::{self, LowerName};
 use rustix::fs::{Timespec, Timestamps};
 
+use super::snapshot::{Reading, Snapshot};
 use super::{AccessTimes, Caller, DirEntry, Entry, FileHandle, Fs, FsResult, Kind, NodeId};
 use crate::backing::{Dir, Listing, LowerEntry};
 use crate::errno::Errno;
@@ -17,8 +19,11 @@ use crate::inode::{Context, Node};
 /// Gets the directory, the lower name of all entries but `.` and `..`, and the entry; says whether it was too much.
 type Take<'a> = dyn FnMut(&Arc<Node>, Option<&str>, DirEntry<'_>) -> FsResult<bool> + 'a;
 
+/// The same for one directory.
+type Taking<'a> = dyn FnMut(Option<&str>, DirEntry<'_>) -> FsResult<bool> + 'a;
+
 /// The longest record of a long name.
-const SIDECAR_MAX: usize = 512;
+pub(super) const SIDECAR_MAX: usize = 512;
 
 impl Fs {
     /// Opens a directory for reading.
@@ -102,27 +107,37 @@ impl Fs {
     fn each(&self, fh: FileHandle, offset: u64, take: &mut Take<'_>) -> FsResult<()> {
         let handle = self.handles.get(fh)?;
         let node = &handle.node;
-        let context = self.context(node)?;
+        self.context(node)?;
         let dir = self.dirs.get(node)?;
-        let mut listing = handle.listing.lock();
-        let listing = match listing.as_mut() {
+        let mut reading = handle.listing.lock();
+        let Reading {
+            lower,
+            taken: snapshot,
+        } = &mut *reading;
+        let listing = match lower.as_mut() {
             Some(listing) => listing,
-            None => listing.insert(self.list_for_user(&dir)?),
+            None => lower.insert(self.list_for_user(&dir)?),
         };
-        let _shared = node.directory()?.entries.read();
+        let directory = node.directory()?;
+        let _shared = directory.entries.read();
+        // The keys may have changed while this waited for the lock.
+        let context = directory.context.read().clone().ok_or(Errno::STALE)?;
+        if offset == 0 {
+            *snapshot = None;
+        }
+        if snapshot.is_none() && directory.renaming.load(Ordering::SeqCst) {
+            *snapshot = Some(self.snapshot(node, &context, &dir, listing)?);
+        }
         let mut taken = false;
-        let result = self.walk(
-            node,
-            &context,
-            &dir,
-            listing,
-            offset,
-            &mut |lower, entry| {
-                let full = take(node, lower, entry)?;
-                taken |= !full;
-                Ok(full)
-            },
-        );
+        let take: &mut Taking<'_> = &mut |lower, entry| {
+            let full = take(node, lower, entry)?;
+            taken |= !full;
+            Ok(full)
+        };
+        let result = match snapshot {
+            Some(snapshot) => self.walk_snapshot(node, &context, &dir, snapshot, offset, take),
+            None => self.walk(node, &context, &dir, listing, offset, take),
+        };
         match result {
             // What was given already has to arrive; the error comes again.
             Err(_) if taken => Ok(()),
@@ -137,25 +152,12 @@ impl Fs {
         dir: &Dir,
         listing: &mut Listing,
         offset: u64,
-        take: &mut dyn FnMut(Option<&str>, DirEntry<'_>) -> FsResult<bool>,
+        take: &mut Taking<'_>,
     ) -> FsResult<()> {
         listing.seek(offset)?;
         while let Some(entry) = listing.peek()? {
             let full = match &*entry.name {
-                b"." | b".." => {
-                    let ino = if entry.name.len() == 1 {
-                        None
-                    } else {
-                        node.parent()
-                    };
-                    let item = DirEntry {
-                        ino: ino.as_ref().unwrap_or(node).lower.ino(),
-                        offset: entry.cookie,
-                        kind: Kind::Directory,
-                        name: OsStr::from_bytes(&entry.name),
-                    };
-                    take(None, item)?
-                }
+                b"." | b".." => take(None, dots(node, &entry.name, entry.cookie))?,
                 _ => match self.plain_name(node, context, dir, entry)? {
                     None => false,
                     Some(name) => {
@@ -182,8 +184,43 @@ impl Fs {
         Ok(())
     }
 
+    fn walk_snapshot(
+        &self,
+        node: &Arc<Node>,
+        context: &Context,
+        dir: &Dir,
+        snapshot: &mut Snapshot,
+        offset: u64,
+        take: &mut Taking<'_>,
+    ) -> FsResult<()> {
+        snapshot.seek(offset);
+        while let Some(entry) = snapshot.peek() {
+            let full = match &*entry.name {
+                b"." | b".." => take(None, dots(node, &entry.name, entry.cookie))?,
+                name => match self.lower_name(context, dir, name)? {
+                    // Removed since.
+                    None => false,
+                    Some(lower) => {
+                        let item = DirEntry {
+                            ino: entry.ino,
+                            offset: entry.cookie,
+                            kind: entry.kind,
+                            name: OsStr::from_bytes(name),
+                        };
+                        take(Some(&lower), item)?
+                    }
+                },
+            };
+            if full {
+                break;
+            }
+            snapshot.advance();
+        }
+        Ok(())
+    }
+
     /// The plain name of an entry; `None` for what is not shown.
-    fn plain_name(
+    pub(super) fn plain_name(
         &self,
         node: &Node,
         context: &Context,
@@ -245,6 +282,17 @@ impl Fs {
     }
 }
 
-fn kind_of(dir: &Dir, name: &str) -> FsResult<Kind> {
+/// The entry `.` or `..`.
+fn dots<'a>(node: &Arc<Node>, name: &'a [u8], offset: u64) -> DirEntry<'a> {
+    let above = if name.len() == 1 { None } else { node.parent() };
+    DirEntry {
+        ino: above.as_ref().unwrap_or(node).lower.ino(),
+        offset,
+        kind: Kind::Directory,
+        name: OsStr::from_bytes(name),
+    }
+}
+
+pub(super) fn kind_of(dir: &Dir, name: &str) -> FsResult<Kind> {
     Kind::from_mode(dir.stat_at(name)?.st_mode).ok_or(Errno::IO)
 }

@@ -1,6 +1,7 @@
 //! From names to nodes, and what nodes look like.
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,11 +16,13 @@ use crate::errno::Errno;
 use crate::inode::{Context, Node, Place};
 
 /// A name in an unlocked directory.
+#[derive(Clone)]
 pub(super) struct Named {
     pub(super) parent: Arc<Node>,
     pub(super) context: Arc<Context>,
     pub(super) dir: Arc<Dir>,
     pub(super) name: EncryptedName,
+    plain: OsString,
 }
 
 impl Named {
@@ -58,8 +61,9 @@ impl Fs {
         if let Some(found) = self.lookup_dots(parent, name) {
             return found;
         }
-        let named = self.named(parent, name)?;
-        let _shared = named.parent.directory()?.entries.read();
+        let asked = self.named(parent, name)?;
+        let _shared = asked.parent.directory()?.entries.read();
+        let named = self.resolve(&asked)?;
         self.enter(&named.parent, &named.dir, named.stored())
     }
 
@@ -80,14 +84,49 @@ impl Fs {
             _ => errno,
         };
         let context = self.context(&parent).map_err(gone)?;
-        let name = self.encrypt_name(&context, name)?;
+        let plain = name.to_owned();
+        let name = self.encrypt_name(&context.keys, name)?;
         let dir = self.dirs.get(&parent).map_err(gone)?;
         Ok(Named {
             parent,
             context,
             dir,
             name,
+            plain,
         })
+    }
+
+    /// The lower name that a name has now; the caller holds the lock of the directory. Its keys may have changed since the name
+    /// was encrypted, and what is there may be under the former one.
+    pub(super) fn resolve<'a>(&self, named: &'a Named) -> FsResult<Cow<'a, Named>> {
+        let now = named.parent.directory()?.context.read().clone();
+        let now = now.ok_or(Errno::STALE)?;
+        let mut named = Cow::Borrowed(named);
+        if !Arc::ptr_eq(&now, &named.context) {
+            if !now.same_policy(&named.context) {
+                return Err(Errno::STALE);
+            }
+            let name = self.encrypt_name(&now.keys, &named.plain)?;
+            let named = named.to_mut();
+            (named.name, named.context) = (name, now);
+        }
+        if let Some(name) = self.under_former_key(&named)? {
+            named.to_mut().name = name;
+        }
+        Ok(named)
+    }
+
+    /// The lower name of what is there under the former key of a directory that is being re-encrypted.
+    pub(super) fn under_former_key(&self, named: &Named) -> FsResult<Option<EncryptedName>> {
+        let Some(former) = named.context.keys.former() else {
+            return Ok(None);
+        };
+        let name = self.encrypt_name(former, &named.plain)?;
+        match named.dir.stat_at(name.stored()) {
+            Ok(_) => Ok(Some(name)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// The entry of a lower name; the caller holds the lock of the directory.

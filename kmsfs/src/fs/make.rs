@@ -71,27 +71,7 @@ impl Fs {
 
     /// Writes the record of a long name, durably, before the entry. Says whether it is new.
     pub(super) fn put_sidecar(&self, named: &Named) -> FsResult<bool> {
-        let EncryptedName::Long {
-            sidecar, record, ..
-        } = &named.name
-        else {
-            return Ok(false);
-        };
-        match named.dir.read_small(sidecar, record.len() + 1)? {
-            Small::Bytes(found) if found == *record => {
-                named.dir.open_file(sidecar, false)?.sync()?;
-                return Ok(false);
-            }
-            // Left from a crash.
-            Small::Bytes(_) | Small::NotAFile => named.dir.unlink(sidecar)?,
-            Small::Missing => {}
-        }
-        let written = named.dir.write_small(sidecar, record)?.sync();
-        if written.is_err() {
-            // It looks right, but a later fsync that succeeds would say nothing about it.
-            let _ = named.dir.unlink(sidecar);
-        }
-        written.map(|()| true)
+        put_record(&named.dir, &named.name)
     }
 
     /// Removes the record of a long name when its entry is gone.
@@ -113,6 +93,9 @@ impl Fs {
             return Err(Errno::NOENT);
         }
         named.check_current()?;
+        if self.under_former_key(named)?.is_some() {
+            return Err(Errno::EXIST);
+        }
         let long = matches!(named.name, EncryptedName::Long { .. });
         if long && named.dir.stat_at(named.stored()).is_ok() {
             return Err(Errno::EXIST);
@@ -124,4 +107,29 @@ impl Fs {
         }
         made
     }
+}
+
+/// Writes the record of a long name, durably, before there is an entry of that name. Says whether it is new.
+pub(super) fn put_record(dir: &Dir, name: &EncryptedName) -> FsResult<bool> {
+    let EncryptedName::Long {
+        sidecar, record, ..
+    } = name
+    else {
+        return Ok(false);
+    };
+    match dir.read_small(sidecar, record.len() + 1)? {
+        Small::Bytes(found) if found == *record => {
+            dir.open_file(sidecar, false)?.sync()?;
+            return Ok(false);
+        }
+        // Left from a crash.
+        Small::Bytes(_) | Small::NotAFile => dir.unlink(sidecar)?,
+        Small::Missing => {}
+    }
+    let written = dir.write_small(sidecar, record)?.sync();
+    if written.is_err() {
+        // It looks right, but a later fsync that succeeds would say nothing about it.
+        let _ = dir.unlink(sidecar);
+    }
+    written.map(|()| true)
 }

@@ -19,6 +19,8 @@ impl Fs {
         let node = self.table.get(node)?;
         let directory = node.directory()?;
         let parent = node.parent().ok_or(Errno::BUSY)?;
+        // Nobody gives the parent another key meanwhile: this directory is admitted with the one it has.
+        let _above = parent.directory()?.entries.read();
         let above = self.context(&parent)?;
         if above.policy.volume() != policy.volume() {
             return Err(Errno::INVAL);

@@ -65,7 +65,9 @@ impl Recheck {
 
     /// A directory gets another name or parent.
     pub(super) fn disturb(&self) {
-        if self.shared.result.lock().is_none() {
+        let settled = matches!(&*self.shared.result.lock(), Some(Some(found)) if found.is_empty());
+        // What was found is known by the names it had.
+        if !settled {
             self.shared.disturbed.store(true, Ordering::Release);
         }
     }

@@ -32,8 +32,9 @@ impl Fs {
     /// `ENOENT`; `EISDIR` for a directory.
     pub fn unlink(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
         let _writing = self.check_writable()?;
-        let named = self.named(parent, name)?;
-        let _alone = named.parent.directory()?.entries.write();
+        let asked = self.named(parent, name)?;
+        let _alone = asked.parent.directory()?.entries.write();
+        let named = self.resolve(&asked)?;
         let stat = named.dir.stat_at(named.stored())?;
         if Kind::from_mode(stat.st_mode) == Some(Kind::Directory) {
             return Err(Errno::ISDIR);
@@ -60,8 +61,9 @@ impl Fs {
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`.
     pub fn rmdir(&self, _caller: &Caller, parent: NodeId, name: &OsStr) -> FsResult<()> {
         let _writing = self.check_writable()?;
-        let named = self.named(parent, name)?;
-        let _alone = named.parent.directory()?.entries.write();
+        let asked = self.named(parent, name)?;
+        let _alone = asked.parent.directory()?.entries.write();
+        let named = self.resolve(&asked)?;
         let stat = named.dir.stat_at(named.stored())?;
         if Kind::from_mode(stat.st_mode) != Some(Kind::Directory) {
             return Err(Errno::NOTDIR);
@@ -206,7 +208,7 @@ impl Fs {
             }
             listing.advance();
         }
-        let header = dir.read_small(names::DIR_HEADER, kms_format::dir::DIR_HEADER + 1)?;
+        let header = dir.read_small(names::DIR_HEADER, kms_format::dir::LONGEST + 1)?;
         for name in ours {
             dir.unlink(&name)?;
         }

@@ -92,8 +92,8 @@ impl Fs {
         if to.parent.directory()?.dead.load(Ordering::Acquire) {
             return Err(Errno::NOENT);
         }
-        from.check_current()?;
-        to.check_current()?;
+        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
+        let (from, to) = (&*from, &*to);
         let source = from.dir.stat_at(from.stored())?;
         let target = match to.dir.stat_at(to.stored()) {
             Err(Errno::NOENT) => None,

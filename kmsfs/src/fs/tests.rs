@@ -12,6 +12,7 @@ mod model;
 mod program;
 mod races;
 mod reencrypt;
+mod reencrypt_dir;
 mod sealed;
 mod tree;
 mod world;

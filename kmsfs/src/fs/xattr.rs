@@ -184,8 +184,12 @@ impl Fs {
                 work(keys.as_ref(), &Target::File(file.lower()))
             }),
             Kind::Directory => {
-                let context = self.context(node)?;
+                self.context(node)?;
                 let dir = self.dirs.get(node)?;
+                let directory = node.directory()?;
+                // The keys stay, and nobody brings attributes under other ones.
+                let _stay = directory.entries.read();
+                let context = directory.context.read().clone().ok_or(Errno::STALE)?;
                 let keys = AttributeKeys::of_directory(&context.keys);
                 let keys = keys.map_err(|error| Errno::from(&error))?;
                 work(Some(&keys), &Target::Dir(&dir)).map_err(|fault| self.fault(node, fault))

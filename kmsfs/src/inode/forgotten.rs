@@ -75,6 +75,20 @@ impl Forgotten {
         inner.by_id.get(&id).map(|(_, memory)| memory.clone())
     }
 
+    /// The lower name of an object changed.
+    pub(super) fn renamed(&self, lower: LowerId, parent: NodeId, old: &str, new: &str) {
+        let mut inner = self.inner.lock();
+        let Some(id) = inner.by_lower.get(&lower).copied() else {
+            return;
+        };
+        if let Some((_, memory)) = inner.by_id.get_mut(&id)
+            && memory.parent == parent
+            && *memory.name == *old
+        {
+            memory.name = new.into();
+        }
+    }
+
     /// The node that a lower object had, to be used again.
     pub(super) fn take(&self, lower: LowerId) -> Option<(NodeId, Memory)> {
         if self.count.load(Ordering::Acquire) == 0 {

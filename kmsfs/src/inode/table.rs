@@ -207,6 +207,27 @@ impl Table {
         moved
     }
 
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "for the job that walks the tree")
+    )]
+    /// The lower name of an object changed, and nothing else.
+    pub(crate) fn renamed(&self, lower: LowerId, parent: &Arc<Node>, old: &str, new: &str) {
+        let shard = self.lowers(lower).lock();
+        match shard.get(&lower).cloned() {
+            // One place for another of the same parent: its references stay as they are.
+            Some(node) => {
+                let mut places = node.places.lock();
+                let old =
+                    |place: &&mut Place| *place.name == *old && Arc::ptr_eq(&place.parent, parent);
+                if let Some(place) = places.iter_mut().find(old) {
+                    place.name = new.into();
+                }
+            }
+            None => self.forgotten.renamed(lower, parent.id, old, new),
+        }
+    }
+
     /// A name of a node is gone.
     pub(crate) fn remove_place(&self, node: &Arc<Node>, parent: &Arc<Node>, name: &str) {
         let mut gone = Vec::new();

@@ -69,7 +69,7 @@ fn faults_are_named() {
         FormatError::WrongMagic { .. }
     ));
     let with = |offset: usize, value: u8| {
-        let mut bytes = good;
+        let mut bytes = good.clone();
         bytes[offset] = value;
         fault(&bytes)
     };
@@ -86,8 +86,15 @@ fn faults_are_named() {
         }
     ));
     assert!(matches!(
-        with(12, 1),
+        with(12, 2),
         FormatError::Reserved { offset: 12, .. }
+    ));
+    assert!(matches!(
+        with(12, 1),
+        FormatError::BadField {
+            field: "length",
+            ..
+        }
     ));
     assert!(matches!(
         with(128, 1),
@@ -227,4 +234,77 @@ proptest! {
             prop_assert!(header.unlock(&policy).is_err());
         }
     }
+}
+
+#[test]
+fn a_directory_that_is_reencrypted_has_both_keys() {
+    let old = policy();
+    let (root, root_keys) = DirHeader::create_root(&old).unwrap();
+    let (header, keys) = DirHeader::create(&old).unwrap();
+    let encrypt = |keys: &DirKeys| crate::names::encrypt(keys, b"name", 255).unwrap();
+    let before = encrypt(&keys);
+    let new = policy_at(1, 2, ContentMode::Xts);
+    let (both, both_keys) = header.begin_reencryption(&new, &keys).unwrap();
+    assert_eq!((both.id(), both.lineage()), (header.id(), 2));
+    let bytes = both.encode().unwrap();
+    assert_eq!(bytes.len(), LONGEST);
+    let read = DirHeader::decode(&bytes).unwrap();
+    assert_eq!(read, both);
+    assert!(read.reencrypting());
+    let read_keys = read.unlock(&new).unwrap();
+    read.check_below(&root, &root_keys).unwrap();
+    let after = encrypt(&read_keys);
+    assert_ne!(after.stored(), before.stored());
+    assert_eq!(encrypt(read_keys.former().unwrap()), before);
+    for name in [&before, &after] {
+        let plain = crate::names::decrypt(&both_keys, name.stored().as_bytes(), None);
+        assert_eq!(plain.unwrap(), b"name");
+    }
+    // No bit of it can be altered, and neither part alone will do.
+    each_flip(&bytes, |at, bytes| {
+        let result = DirHeader::decode(bytes).and_then(|header| header.unlock(&new));
+        assert!(result.is_err(), "byte {at}");
+    });
+    for length in [0, 191, 192, 193, 255] {
+        let error = DirHeader::decode(&bytes[..length]).unwrap_err();
+        let torn = matches!(error, FormatError::Truncated { .. });
+        assert_eq!(torn, length < 192, "{length}: {error}");
+    }
+    assert!(DirHeader::decode(&[&bytes[..], &[0]].concat()).is_err());
+    let (other, _) = header.begin_reencryption(&new, &keys).unwrap();
+    let mixed = [&bytes[..192], &other.encode().unwrap()[192..]].concat();
+    let mixed = DirHeader::decode(&mixed).unwrap();
+    assert!(matches!(
+        mixed.unlock(&new),
+        Err(FormatError::TagMismatch { .. })
+    ));
+    // It cannot begin twice, and it ends with one key.
+    assert!(both.begin_reencryption(&new, &both_keys).is_err());
+    let (last, last_keys) = read.end_reencryption(&new, &read_keys).unwrap();
+    let last = DirHeader::decode(&last.encode().unwrap()).unwrap();
+    assert_eq!(encrypt(&last.unlock(&new).unwrap()), after);
+    assert_eq!(encrypt(&last_keys), after);
+    assert!(last_keys.former().is_none());
+    assert!(last.end_reencryption(&new, &last_keys).is_err());
+}
+
+#[test]
+fn a_nested_policy_is_admitted_by_either_key_until_it_is_sealed_again() {
+    let (root, root_keys) = DirHeader::create_root(&policy()).unwrap();
+    let other = policy_at(2, 1, ContentMode::Xts);
+    let (mut nested, nested_keys) = DirHeader::create_nested(&other, &root_keys).unwrap();
+    let (both, both_keys) = root.begin_reencryption(&policy(), &root_keys).unwrap();
+    nested.check_below(&both, &both_keys).unwrap();
+    let (last, last_keys) = both.end_reencryption(&policy(), &both_keys).unwrap();
+    assert!(!nested.is_sealed_by(&last_keys).unwrap());
+    assert!(matches!(
+        nested.check_below(&last, &last_keys),
+        Err(FormatError::NotAdmitted { .. })
+    ));
+    nested.seal_again(&other, &nested_keys, &both_keys).unwrap();
+    let nested = DirHeader::decode(&nested.encode().unwrap()).unwrap();
+    nested.unlock(&other).unwrap();
+    nested.check_below(&last, &last_keys).unwrap();
+    nested.check_below(&both, &both_keys).unwrap();
+    assert!(nested.check_below(&root, &root_keys).is_err());
 }

@@ -1,7 +1,8 @@
 //! Operations on directories that take more than one step, and where they are different.
 
 use super::op::Op::{
-    self, Exchange, Link, Mkdir, Protect, Put, Rename, Rmdir, Symlink, Tmpfile, Unlink,
+    self, Attribute, Exchange, Link, Mkdir, Protect, Put, Reencrypt, Rename, Rmdir, Symlink,
+    Tmpfile, Unlink,
 };
 use crate::backing::sim::Model;
 
@@ -310,6 +311,44 @@ fn crossed() -> Vec<Parts> {
     ]
 }
 
+/// Directories that get a new key.
+fn reencrypted() -> Vec<Parts> {
+    let reencrypt = |path| Reencrypt(s(path));
+    vec![
+        (
+            "reencrypt",
+            vec![mkdir("d/y"), far("d/z")],
+            vec![reencrypt("d")],
+        ),
+        (
+            "reencrypt, long",
+            vec![put("d/1"), Attribute(s("d"))],
+            vec![reencrypt("d")],
+        ),
+        (
+            "reencrypt with a policy below",
+            vec![mkdir("e/n"), protect("e/n"), put("e/n/f")],
+            vec![reencrypt("e")],
+        ),
+        (
+            "reencrypt of a protected one",
+            vec![mkdir("n"), protect("n"), put("n/f"), mkdir("n/g")],
+            vec![reencrypt("n")],
+        ),
+        ("reencrypt the root", vec![], vec![reencrypt("")]),
+        (
+            "reencrypt a new one",
+            vec![],
+            vec![mkdir("n"), put("n/f"), reencrypt("n")],
+        ),
+        (
+            "reencrypt above and below",
+            vec![mkdir("e/n"), protect("e/n")],
+            vec![reencrypt("e/n"), reencrypt("e")],
+        ),
+    ]
+}
+
 /// With directories whose headers are not durable yet.
 fn waiting() -> Vec<Parts> {
     vec![
@@ -379,7 +418,15 @@ pub(super) fn cases() -> Vec<Case> {
         steps,
         ordered,
     };
-    let any = [made(), removed(), moved(), crossed(), waiting()].concat();
+    let any = [
+        made(),
+        removed(),
+        moved(),
+        crossed(),
+        reencrypted(),
+        waiting(),
+    ]
+    .concat();
     let any = any.into_iter().map(|parts| case(parts, false));
     let ordered = ordered().into_iter().map(|parts| case(parts, true));
     any.chain(ordered).collect()

@@ -7,7 +7,10 @@ use kms_format::UnlockedPolicy;
 
 use super::tree::{enter, parent};
 use crate::fs::tests::world::me;
-use crate::fs::{FileHandle, Fs, FsResult};
+use crate::fs::{FileHandle, Fs, FsResult, NodeId};
+
+/// The one that is set.
+pub(super) const ATTRIBUTE: &str = "user.attribute";
 
 /// Files hold the bytes given with them, which are different for each, so that they can be told apart wherever they are.
 #[derive(Clone, Debug)]
@@ -25,6 +28,10 @@ pub(super) enum Op {
     Unlink(String),
     Rmdir(String),
     Protect(String),
+    /// A new key for a directory, which stays what it is.
+    Reencrypt(String),
+    /// Sets an attribute.
+    Attribute(String),
     SyncDir(String),
     SyncFile(String),
 }
@@ -61,6 +68,11 @@ impl Op {
             Op::Unlink(path) => fs.unlink(&me(), at(path)?, last(path)),
             Op::Rmdir(path) => fs.rmdir(&me(), at(path)?, last(path)),
             Op::Protect(path) => fs.protect(enter(fs, path)?, policy),
+            Op::Reencrypt(path) => reencrypt(fs, enter(fs, path)?).map(drop),
+            Op::Attribute(path) => {
+                let node = enter(fs, path)?;
+                fs.setxattr(&me(), node, OsStr::new(ATTRIBUTE), path.as_bytes(), 0)
+            }
             Op::SyncDir(path) => {
                 let fh = fs.opendir(&me(), enter(fs, path)?)?;
                 let done = fs.fsyncdir(fh, false);
@@ -75,6 +87,14 @@ impl Op {
             }
         }
     }
+}
+
+/// A key of the generation behind the first.
+pub(super) fn reencrypt(fs: &Fs, node: NodeId) -> FsResult<bool> {
+    let node = fs.table.get(node)?;
+    let policy = Arc::clone(&fs.context(&node)?.policy);
+    let to = fs.keys.policy_key(&policy.volume(), &policy.policy(), 2)?;
+    fs.reencrypt_directory(&node, &to, &mut |_| Ok(()))
 }
 
 fn last(path: &str) -> &OsStr {

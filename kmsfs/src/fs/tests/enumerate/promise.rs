@@ -37,7 +37,7 @@ impl Promise {
         };
         for (path, thing) in &durable {
             match thing {
-                Thing::Dir(_) => drop(promise.safe.insert(path.clone())),
+                Thing::Dir(..) => drop(promise.safe.insert(path.clone())),
                 Thing::File(content) => drop(promise.contents.insert(content.clone())),
                 Thing::Symlink(_) => {}
             }
@@ -66,7 +66,7 @@ impl Promise {
             },
             _ => Some(path.clone()),
         };
-        let is_dir = |path: &String| matches!(tree.get(path), Some(Thing::Dir(_)));
+        let is_dir = |path: &String| matches!(tree.get(path), Some(Thing::Dir(..)));
         self.safe = self.safe.iter().filter_map(moved).filter(is_dir).collect();
         let since = std::mem::take(&mut self.since);
         self.since = since
@@ -108,7 +108,7 @@ impl Promise {
             }
             None => {
                 let below = self.trees[last].iter().filter(|(path, thing)| {
-                    !path.is_empty() && parent(path) == dir && matches!(thing, Thing::Dir(_))
+                    !path.is_empty() && parent(path) == dir && matches!(thing, Thing::Dir(..))
                 });
                 self.safe.extend(below.map(|(path, _)| path.clone()));
                 self.since.insert(dir.to_owned(), last);
@@ -183,7 +183,7 @@ impl Promise {
     /// A directory whose removal was stopped may be there without its header, and gets its parent's policy. It is empty.
     fn was_being_removed(&self, path: &str, thing: &Thing, found: &Thing) -> bool {
         let goes = self.trees.iter().any(|tree| tree.get(path) != Some(thing));
-        goes && matches!(thing, Thing::Dir(_)) && self.trees[0].get("") == Some(found)
+        goes && matches!(thing, Thing::Dir(..)) && self.trees[0].get("") == Some(found)
     }
 
     /// Each directory on its own: names that it had all the time since it was synced are there, and no others than it
@@ -237,7 +237,7 @@ impl Promise {
             let synced = match thing {
                 Thing::File(content) => self.contents.contains(content),
                 Thing::Symlink(_) => true,
-                Thing::Dir(_) => false,
+                Thing::Dir(..) => false,
             };
             let counts = window.iter().map(|tree| count(tree, thing));
             let (least, most) = (counts.clone().min(), counts.max());

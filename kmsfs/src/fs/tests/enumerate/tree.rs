@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use kms_format::PolicyId;
 
+use super::op::ATTRIBUTE;
 use crate::backing::sim::LowerFs;
+use crate::errno::Errno;
 use crate::fs::tests::world::{FixedKeys, me};
 use crate::fs::{Fs, FsResult, Kind, NodeId};
 use crate::volume::Keys;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Thing {
-    /// With the policy it is under.
-    Dir(PolicyId),
+    /// With the policy it is under, and its attribute.
+    Dir(PolicyId, Option<Vec<u8>>),
     File(Vec<u8>),
     Symlink(Vec<u8>),
 }
@@ -43,7 +45,7 @@ pub(super) fn show(tree: &Tree) -> String {
         let path: Vec<_> = names.map(|name| &name[..name.len().min(12)]).collect();
         let path = path.join("/");
         match thing {
-            Thing::Dir(_) => format!("{path}/"),
+            Thing::Dir(..) => format!("{path}/"),
             Thing::File(content) => format!("{path} ({})", String::from_utf8_lossy(content)),
             Thing::Symlink(target) => format!("{path} -> {} bytes", target.len()),
         }
@@ -71,7 +73,7 @@ pub(super) fn read(fs: &Fs) -> Result<Tree, String> {
     let mut waiting = vec![(String::new(), NodeId::ROOT, Kind::Directory)];
     while let Some((path, node, kind)) = waiting.pop() {
         let thing = thing(fs, node, kind).map_err(|errno| format!("{path:?}: {errno}"))?;
-        if matches!(thing, Thing::Dir(_)) {
+        if matches!(thing, Thing::Dir(..)) {
             for name in names(fs, node).map_err(|errno| format!("names in {path:?}: {errno}"))? {
                 let below = join(&path, &name);
                 let entry = fs.lookup(&me(), node, OsStr::new(&name));
@@ -106,7 +108,11 @@ fn thing(fs: &Fs, node: NodeId, kind: Kind) -> FsResult<Thing> {
     Ok(match kind {
         Kind::Directory => {
             let context = fs.context(&fs.table.get(node)?)?;
-            Thing::Dir(context.policy.policy())
+            let attribute = match fs.getxattr(&me(), node, OsStr::new(ATTRIBUTE)) {
+                Err(Errno::NODATA) => None,
+                value => Some(value?),
+            };
+            Thing::Dir(context.policy.policy(), attribute)
         }
         Kind::Symlink => Thing::Symlink(fs.readlink(node)?),
         _ => {
