@@ -11,7 +11,9 @@ mod break_glass;
 mod store;
 
 pub use break_glass::{BreakGlassAction, BreakGlassArgs, SplitArgs};
-pub use store::{RestoreArgs, RotateRecoveryArgs, VerifyBackupArgs};
+pub use store::{
+    ExportVolumeArgs, ImportVolumeArgs, RestoreArgs, RotateRecoveryArgs, VerifyBackupArgs,
+};
 
 /// A key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
 ///
@@ -65,6 +67,10 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Make a new recovery key. The former one ends with the next deletion epoch, or at once.
     RotateRecovery(RotateRecoveryArgs),
+    /// Write the keys of one volume to a file that only another host's recovery key opens.
+    ExportVolume(ExportVolumeArgs),
+    /// Take in the keys of a volume of another host. Needs this host's recovery key.
+    ImportVolume(ImportVolumeArgs),
     /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
     #[command(hide = true)]
     Offline(OfflineArgs),

@@ -20,6 +20,7 @@ mod shares;
 mod store;
 mod tpm_status;
 mod unenroll;
+mod volume;
 
 pub(crate) use approve::{approve, parse_pcr};
 pub(crate) use break_glass::break_glass;
@@ -30,6 +31,7 @@ pub(crate) use shares::split;
 pub(crate) use store::{restore, verify_backup};
 pub(crate) use tpm_status::tpm_status;
 pub(crate) use unenroll::unenroll;
+pub(crate) use volume::{export, import};
 
 /// `kmsd enroll`.
 pub(crate) fn enroll(config: &Config, args: &EnrollArgs, json: bool) -> Result<(), Failure> {

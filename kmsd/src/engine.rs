@@ -30,6 +30,7 @@ mod rotate;
 mod status;
 mod tick;
 mod unenroll;
+mod volume;
 mod writer;
 
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use offline::{Offline, Opener};
 pub use restore::{Contents, RestoreReport, RestoreSource, VerifyReport, restore, verify_backup};
 pub use rotate::{RotateReport, rotate_recovery};
 pub use unenroll::unenroll;
+pub use volume::{Opening, export_volume, import_volume};
 use writer::Writer;
 
 use crate::audit::{AuditConfig, AuditLog, AuditStatus, Checkpoints, service};

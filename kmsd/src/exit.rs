@@ -22,7 +22,7 @@ Exit codes:
       5  the recovery key was not proved
       6  what destroys something was not confirmed
   20-47  the TPM or the root key, one for each failure: see docs/OPERATIONS.md
-  64-76  the store, one for each failure: see docs/OPERATIONS.md";
+  64-77  the store, one for each failure: see docs/OPERATIONS.md";
 
 /// A file, the terminal or the system failed.
 pub(crate) const LOCAL: u8 = 1;

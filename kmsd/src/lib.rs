@@ -105,6 +105,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::VerifyBackup(args)) => commands::verify_backup(args, cli.json),
         Some(Command::Restore(args)) => commands::restore(&config, args, cli.json),
         Some(Command::RotateRecovery(args)) => commands::rotate_recovery(&config, args, cli.json),
+        Some(Command::ExportVolume(args)) => commands::export(&config, args, cli.json),
+        Some(Command::ImportVolume(args)) => commands::import(&config, args, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

@@ -228,6 +228,9 @@ responses! {
         sealer: SealerInfo,
         /// Memory for keys.
         memory: MemoryInfo,
+        /// Public half of the recovery key: who has the other half can open the store and its backups.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        recovery_public_key: Option<String>,
         /// What an operator should look into.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         warnings: Vec<String>,

@@ -49,6 +49,7 @@ pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::unknown_key;
+pub(crate) use keys::material_id_of;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use status::{HostStatus, Settings};

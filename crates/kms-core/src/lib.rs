@@ -33,6 +33,7 @@ pub mod snapshot;
 pub mod states;
 pub mod storage;
 pub mod tombstones;
+pub mod transfer;
 pub mod usage;
 
 pub use authz::{Authorized, Basis, DenyBasis, Handled, Verdict};

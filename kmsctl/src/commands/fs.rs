@@ -14,6 +14,7 @@ mod import;
 mod init;
 mod lock;
 mod mounted;
+mod move_keys;
 mod offline;
 mod progress;
 mod protect;
@@ -135,6 +136,11 @@ pub enum FsCommand {
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
     },
+    /// Write the keys of a volume to a file that only another host's recovery key opens. kmsd must be stopped (runs the kmsd program).
+    ExportKeys(move_keys::ExportKeysArgs),
+    /// Take in the keys of a volume of another host. kmsd must be stopped (runs the kmsd program: `kmsd import-volume --help`).
+    #[command(disable_help_flag = true)]
+    ImportKeys(crate::args::Passed),
     /// Destroy what a protected directory hangs on: nothing in it can be read again, from no copy or backup of it.
     Shred(shred::ShredArgs),
     /// End access to a protected directory at once, what is open included, until `fs unlock`.
@@ -236,6 +242,10 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             command,
         } => freeze::freeze(path, *limit, command, control.as_deref(), context),
         FsCommand::Thaw { path, control } => freeze::thaw(path, control.as_deref(), context),
+        FsCommand::ExportKeys(args) => move_keys::export(args, context),
+        FsCommand::ImportKeys(args) => {
+            crate::commands::tpm::pass("import-volume", &args.arguments, context)
+        }
         FsCommand::Shred(args) => shred::run(args, context),
         FsCommand::Lock(args) => lock::lock(args, context),
         FsCommand::Unlock(args) => lock::unlock(args, context),

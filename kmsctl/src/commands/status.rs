@@ -56,6 +56,10 @@ fn human(status: &GetStatusResponse, context: &Context) -> String {
                 status.store_revision, status.deletion_epoch, status.authorization_epoch
             ),
         ),
+        (
+            "recovery",
+            status.recovery_public_key.clone().unwrap_or_default(),
+        ),
         ("keys", keys),
         ("aliases", status.aliases.to_string()),
         (

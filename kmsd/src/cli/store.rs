@@ -1,4 +1,4 @@
-//! `kmsd verify-backup`, `restore` and `rotate-recovery`.
+//! `kmsd verify-backup`, `restore`, `rotate-recovery`, `export-volume` and `import-volume`.
 
 use std::path::PathBuf;
 
@@ -51,4 +51,27 @@ pub struct RotateRecoveryArgs {
     /// End the former recovery key now, with a deletion epoch of its own. Without this it ends with the next one.
     #[arg(long)]
     pub end_former: bool,
+}
+
+/// `kmsd export-volume`.
+#[derive(Debug, Args)]
+pub struct ExportVolumeArgs {
+    /// The volume's id, as `kmsctl fs status` shows it.
+    pub volume: String,
+    /// The other host's recovery recipient (`KMSD-RECIPIENT-1-...`), as `kmsctl status` shows it there.
+    #[arg(long, value_name = "RECIPIENT")]
+    pub to: String,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `kmsd import-volume`.
+#[derive(Debug, Args)]
+pub struct ImportVolumeArgs {
+    /// The file that `export-volume` wrote on the other host.
+    pub file: PathBuf,
+    /// This host's recovery key.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
 }

@@ -9,7 +9,7 @@ use kms_core::clock::Elapsed;
 use kms_core::rows::{AuditHead, Bytes, DomainRow, FORMAT, MetaRow, OutboxRow, Row};
 use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage as _};
-use kms_core::{Change, Clock, DomainKeys, ids::Scope};
+use kms_core::{Change, Clock, DomainKeys, Snapshot, ids::Scope};
 use kms_crypto::{RecoveryPrivateKey, RecoveryPublicKey};
 use kms_seal::{Credential, Enrollment, HostKek, Profile, RootSealer, SealError};
 use std::sync::Arc;
@@ -382,10 +382,18 @@ pub fn check_recovery(
 ) -> Result<(), EngineError> {
     let (_lock, mut storage) = open_storage(&config.directory)?;
     let (_, snapshot) = load(&mut storage, config)?;
+    check_public(&snapshot, recovery, &config.directory)
+}
+
+pub(super) fn check_public(
+    snapshot: &Snapshot,
+    recovery: &RecoveryPrivateKey,
+    directory: &Path,
+) -> Result<(), EngineError> {
     if recovery_public(&snapshot.meta().recovery_public.0)? == recovery.public_key()? {
         return Ok(());
     }
-    Err(EngineError::WrongRecoveryKey(config.directory.clone()))
+    Err(EngineError::WrongRecoveryKey(directory.to_owned()))
 }
 
 /// The recovery key opens this domain key, now.

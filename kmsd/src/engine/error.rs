@@ -7,6 +7,7 @@ use kms_core::domain::DomainError;
 use kms_core::sealed::SealedError;
 use kms_core::snapshot::SnapshotError;
 use kms_core::storage::StorageError;
+use kms_core::transfer::TransferError;
 use kms_seal::SealError;
 
 use crate::audit::AuditError;
@@ -48,6 +49,9 @@ pub enum EngineError {
     /// A backup cannot be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The keys of a volume cannot be moved.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// The account or Region is not the store's.
     #[error("the store belongs to account {account} in Region {region}, not to what is configured")]
     OtherScope {
@@ -127,6 +131,7 @@ impl EngineError {
             Self::AlreadyEnrolled(_) | Self::StoreInTheWay(_) => 67,
             Self::Backup(_) => 75,
             Self::OtherStore { .. } => 76,
+            Self::Transfer(_) => 77,
             Self::OtherScope { .. } | Self::BadScope => 68,
             Self::Tampered(_) => 69,
             Self::RolledBack { .. } => 34,
@@ -160,6 +165,25 @@ impl EngineError {
             Self::StoreInTheWay(_) => {
                 "start kmsd; or replace it with --replace: what was destroyed in it stays destroyed"
             }
+            Self::Transfer(TransferError::NoVolume(_)) => {
+                "`kmsctl fs status` shows the ids of volumes"
+            }
+            Self::Transfer(TransferError::Pending(_)) => {
+                "keep the key with `kmsctl key cancel-deletion` (kmsd must run for that), or move nothing of it"
+            }
+            Self::Transfer(TransferError::OtherScope { .. }) => {
+                "move it to a kmsd with the same `server.account` and `server.region`; a new kmsd can be enrolled with them"
+            }
+            Self::Transfer(TransferError::Destroyed(_)) => {
+                "nothing was changed; only a kmsd that never destroyed it can take it in"
+            }
+            Self::Transfer(TransferError::Differs(_)) => {
+                "nothing was changed; whichever of the two hosts changed it later has what the directory needs"
+            }
+            Self::Transfer(TransferError::Sealed(SealedError::OtherRecoveryKey)) => {
+                "export it again with --to this host's recovery recipient"
+            }
+            Self::Transfer(_) => "use another copy of the file",
             Self::OtherStore { .. } => "name what belongs to the same store",
             Self::Backup(BackupError::Sealed(SealedError::OtherRecoveryKey)) => {
                 "use the recovery key that was the store's when the backup was made"

@@ -206,7 +206,7 @@ pub fn restore(
     };
     let mut buried = 0;
     let lists = [
-        former.as_ref().map(|former| tombstones::list(former)),
+        former.as_ref().map(tombstones::list),
         source.tombstones.cloned(),
     ];
     for list in lists.into_iter().flatten() {

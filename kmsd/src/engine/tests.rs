@@ -10,6 +10,7 @@ mod leases;
 mod life;
 mod policies;
 mod rollback;
+mod volume;
 
 use std::path::{Path, PathBuf};
 

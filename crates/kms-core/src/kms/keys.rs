@@ -275,12 +275,7 @@ impl Kms {
     ) -> Result<MaterialRow, ApiError> {
         let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
         let material = Key::take(&mut bytes).map_err(no_memory)?;
-        // The id is a function of key and material, so that material imported again is recognised.
-        let name = self.arn(key);
-        let id = MaterialId(hmac_sha256(
-            material.expose(),
-            &[b"kmsd key material id 1\0", name.as_bytes()],
-        ));
+        let id = material_id_of(&self.arn(key), &material);
         let secret = world
             .domain
             .wrap(Subject::Material(key, id), &material)
@@ -305,6 +300,14 @@ impl Kms {
             }
         }
     }
+}
+
+/// The id of material: a function of key and material, so that material imported again is recognised.
+pub(crate) fn material_id_of(arn: &str, material: &Key<32>) -> MaterialId {
+    MaterialId(hmac_sha256(
+        material.expose(),
+        &[b"kmsd key material id 1\0", arn.as_bytes()],
+    ))
 }
 
 /// The state as clients see it.

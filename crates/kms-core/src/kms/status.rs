@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
+use kms_crypto::RecoveryPublicKey;
 
 use super::keys::wire_state;
 use super::{ApprovalRules, Kms, World};
@@ -109,6 +110,9 @@ impl Kms {
             policies: self.snapshot.policies.len() as u64,
             sealer: world.host.sealer.clone(),
             memory: world.host.memory.clone(),
+            recovery_public_key: <[u8; 32]>::try_from(meta.recovery_public.0.as_slice())
+                .ok()
+                .map(|bytes| RecoveryPublicKey::from_bytes(bytes).to_text()),
             warnings,
         }
     }
