@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod backup;
 mod bad_input;
 mod boto3;
 mod break_glass;
@@ -25,6 +26,7 @@ mod real_input;
 mod rescue;
 mod rotation;
 mod shares;
+mod shred;
 mod two_keys;
 
 use kms_tests::require;

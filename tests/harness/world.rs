@@ -33,6 +33,14 @@ impl World {
     /// The same with kmsd not started yet.
     #[track_caller]
     pub fn enrolled() -> World {
+        let world = World::bare();
+        world.daemon.enroll().ok();
+        world
+    }
+
+    /// A new TPM and the configuration of a kmsd that has no store.
+    #[track_caller]
+    pub fn bare() -> World {
         // Short: the paths of sockets below it may have 107 bytes.
         let folder = tempfile::Builder::new()
             .prefix("kms-")
@@ -40,7 +48,6 @@ impl World {
             .expect("a folder");
         let tpm = Swtpm::start(folder.path());
         let daemon = Daemon::configure(folder.path(), &tpm.device());
-        daemon.enroll().ok();
         World {
             daemon,
             tpm,

@@ -1,0 +1,201 @@
+//! A shredded directory and a deleted key stay closed, whatever copies from before are put back under the same TPM; and what
+//! does open them, as the threat model says.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kms_tests::daemon::path_text;
+use kms_tests::mount::Mount;
+use kms_tests::world::World;
+use kms_tests::{tree, wait};
+use serde_json::{Value, json};
+
+const DAY: u64 = 86_400;
+
+/// A volume with three protected directories, one of which is shredded and one of which loses its key.
+struct Destroyed {
+    world: World,
+    lower: PathBuf,
+    doomed_blob: Value,
+    /// From before.
+    old_store: PathBuf,
+    old_lower: PathBuf,
+    old_tpm: PathBuf,
+    /// From after.
+    new_store: PathBuf,
+    new_lower: PathBuf,
+}
+
+fn destroyed() -> Destroyed {
+    let mut world = World::start();
+    let doomed = world.key("alias/doomed");
+    world.key("alias/kept");
+    let lower = world.volume("volume", "alias/kept");
+    let mount = world.mount(&lower);
+    for (name, key) in [
+        ("shredded", "alias/kept"),
+        ("keyless", "alias/doomed"),
+        ("kept", "alias/kept"),
+    ] {
+        let at = mount.path(name);
+        fs::create_dir(&at).unwrap();
+        world
+            .kmsctl(&["fs", "protect", path_text(&at), "--key", key])
+            .ok();
+        fs::write(at.join("file"), name).unwrap();
+    }
+    mount.unmount();
+    let sealed = world.call("Encrypt", &json!({ "KeyId": doomed, "Plaintext": "YQ==" }));
+    let doomed_blob = json!({ "CiphertextBlob": sealed["CiphertextBlob"] });
+    world.daemon.stop();
+    let [old_store, old_lower, old_tpm] =
+        ["store", "lower", "tpm"].map(|name| world.path(format!("{name}.before")));
+    tree::copy(&world.daemon.store(), &old_store);
+    tree::copy(&lower, &old_lower);
+    world.tpm.save_state(&old_tpm);
+    world.daemon.start();
+
+    let mount = world.mount(&lower);
+    assert_eq!(read(&mount, "shredded").unwrap(), "shredded");
+    let at = mount.path("shredded");
+    world.kmsctl(&["fs", "shred", path_text(&at), "--yes"]).ok();
+    mount.unmount();
+    world.call(
+        "ScheduleKeyDeletion",
+        &json!({ "KeyId": doomed, "PendingWindowInDays": 7 }),
+    );
+    world.daemon.set_clock(8 * DAY);
+    wait::until_true("the key being deleted", Duration::from_secs(60), || {
+        world
+            .post("DescribeKey", &json!({ "KeyId": doomed }))
+            .error()
+            == "NotFoundException"
+    });
+    world.daemon.stop();
+    let [new_store, new_lower] = ["store", "lower"].map(|name| world.path(format!("{name}.after")));
+    tree::copy(&world.daemon.store(), &new_store);
+    tree::copy(&lower, &new_lower);
+    Destroyed {
+        world,
+        lower,
+        doomed_blob,
+        old_store,
+        old_lower,
+        old_tpm,
+        new_store,
+        new_lower,
+    }
+}
+
+fn read(mount: &Mount, name: &str) -> io::Result<String> {
+    fs::read_to_string(mount.path(name).join("file"))
+}
+
+fn put_back(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    tree::copy(from, to);
+}
+
+impl Destroyed {
+    /// What opens now: the shredded directory, the one without its key, its ciphertext, the kept one.
+    fn opens(&self) -> [bool; 4] {
+        let blob = self.world.post("Decrypt", &self.doomed_blob);
+        let mount = self.world.mount(&self.lower);
+        let found = ["shredded", "keyless", "kept"].map(|name| {
+            let content = read(&mount, name);
+            if let Ok(content) = &content {
+                assert_eq!(content, name);
+            }
+            content.is_ok()
+        });
+        mount.unmount();
+        [found[0], found[1], blob.status == 200, found[2]]
+    }
+}
+
+#[test]
+fn nothing_from_before_opens_what_was_destroyed_under_the_same_tpm() {
+    if !crate::machine_can() {
+        return;
+    }
+    let mut it = destroyed();
+    let mut stores = vec![("the new store".to_owned(), it.new_store.clone())];
+    stores.push(("the old store".to_owned(), it.old_store.clone()));
+    // The new store with each of the files of the old one, and the old one with each of the new.
+    for (base, other, what) in [
+        (&it.new_store, &it.old_store, "an old"),
+        (&it.old_store, &it.new_store, "a new"),
+    ] {
+        for file in tree::files(other) {
+            let name = file.strip_prefix(other).unwrap();
+            if name.starts_with("audit") || name == Path::new("lock") {
+                continue;
+            }
+            let mixed = it.world.path(format!("store.mixed.{}", stores.len()));
+            tree::copy(base, &mixed);
+            fs::copy(&file, mixed.join(name)).unwrap();
+            stores.push((format!("{what} {}", name.display()), mixed));
+        }
+    }
+    let mut served = 0;
+    for (what, store) in &stores {
+        put_back(store, &it.world.daemon.store());
+        if !it.world.daemon.try_start() {
+            continue;
+        }
+        for lower in [it.new_lower.clone(), it.old_lower.clone()] {
+            put_back(&lower, &it.lower);
+            let [shredded, keyless, blob, kept] = it.opens();
+            let place = format!("{what}, {}", lower.display());
+            assert!(
+                !shredded && !keyless && !blob,
+                "{place}: {shredded} {keyless} {blob}"
+            );
+            assert!(kept, "{place}: the directory that was kept");
+            served += 1;
+        }
+        it.world.daemon.kill();
+    }
+    assert!(served >= 2, "the new store serves both lower trees");
+}
+
+#[test]
+fn the_tpms_state_of_before_does_open_it_as_documented() {
+    if !crate::machine_can() {
+        return;
+    }
+    let mut it = destroyed();
+    put_back(&it.old_store, &it.world.daemon.store());
+    it.world.tpm.restore_state(&it.old_tpm);
+    it.world.daemon.set_clock(0);
+    it.world.daemon.start();
+    assert_eq!(
+        it.opens(),
+        [true; 4],
+        "a snapshot of a machine with its vTPM"
+    );
+}
+
+#[test]
+fn the_recovery_key_and_a_store_of_before_do_open_it_as_documented() {
+    if !crate::machine_can() {
+        return;
+    }
+    let mut it = destroyed();
+    put_back(&it.old_store, &it.world.daemon.store());
+    let (config, recovery) = (it.world.daemon.config(), it.world.daemon.recovery_key());
+    let arguments = [
+        "tpm",
+        "recover",
+        "--config",
+        path_text(&config),
+        "--recovery-from",
+        path_text(&recovery),
+    ];
+    it.world.kmsctl(&arguments).ok();
+    it.world.daemon.set_clock(0);
+    it.world.daemon.start();
+    assert_eq!(it.opens(), [true; 4]);
+}
