@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,7 +61,17 @@ fn destroyed() -> Destroyed {
     let mount = world.mount(&lower);
     assert_eq!(read(&mount, "shredded").unwrap(), "shredded");
     let at = mount.path("shredded");
+    let open = fs::File::open(at.join("file")).unwrap();
+    let backup = mount.path("kept/store.backup");
+    world
+        .kmsctl(&["store", "backup", path_text(&backup)])
+        .fails_with("is in the kmsfs mount");
     world.kmsctl(&["fs", "shred", path_text(&at), "--yes"]).ok();
+    // The mount has it locked, what is open included.
+    assert!(open.read_at(&mut [0; 8], 0).is_err());
+    assert!(read(&mount, "shredded").is_err());
+    assert_eq!(read(&mount, "kept").unwrap(), "kept");
+    drop(open);
     mount.unmount();
     world.call(
         "ScheduleKeyDeletion",

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use kms_api::{BackupStoreRequest, BackupStoreResponse, ListTombstonesRequest, Tombstone};
 use kms_core::tombstones::Tombstones;
+use kmsfs::mount::table;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -166,7 +167,18 @@ fn all(context: &Context) -> Result<Tombstones, Failure> {
     }
 }
 
+/// Makes the file, on a file system that opens without this kmsd.
 fn create(path: &Path) -> Result<File, Failure> {
+    let above = parent(path);
+    let mount = table::kmsfs_mount_of(above);
+    if let Some(mount) = mount.map_err(|error| Failure::local(above.display(), &error))? {
+        let text = format!(
+            "{} is in the kmsfs mount {}, which opens only with the keys that this is to bring back",
+            path.display(),
+            mount.mountpoint.display()
+        );
+        return Err(Failure::new(Exit::Usage, text).next("Write it elsewhere."));
+    }
     OpenOptions::new()
         .write(true)
         .create_new(true)

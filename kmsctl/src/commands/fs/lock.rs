@@ -79,13 +79,13 @@ fn name_of(uid: u32) -> String {
 }
 
 /// A directory in a mount, and how its mount is reached.
-struct Place {
-    path: Vec<String>,
+pub(super) struct Place {
+    pub(super) path: Vec<String>,
     socket: PathBuf,
 }
 
 impl Place {
-    fn of(directory: &Path, control: Option<&Path>) -> Result<Place, Failure> {
+    pub(super) fn of(directory: &Path, control: Option<&Path>) -> Result<Place, Failure> {
         let shown = directory.display();
         let local = |error: std::io::Error| Failure::local(&shown, &error);
         // What is locked cannot be resolved by the kernel.
@@ -104,7 +104,8 @@ impl Place {
         })
     }
 
-    fn ask(&self, command: &Command) -> Result<Answer, Failure> {
+    /// Sends a command, and gives what failed in the mount as a failure.
+    pub(super) fn ask(&self, command: &Command) -> Result<Answer, Failure> {
         match client::ask(&self.socket, command, TIMEOUT) {
             Ok(Answer::Failed(failed)) => {
                 Err(Failure::new(Exit::FileSystem, failed.message).next(failed.next_step))

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kms_api::{DescribeVolumeRequest, DestroyPolicyRequest, PolicySummary, ResourceId};
+use kmsfs::control::protocol::Command;
 use serde_json::json;
 
+use super::lock::Place;
 use super::status;
 use crate::Context;
 use crate::commands::confirm::confirm;
@@ -61,10 +63,18 @@ pub(super) fn run(args: &ShredArgs, context: &Context) -> Result<(), Failure> {
         "All of it is lost for ever, in every copy and backup of the directory. Destroy it?",
         args.yes,
     )?;
+    let mounts = Mounts::lock(args, volume_id, policy_id, context);
     let done = context.client.send(DestroyPolicyRequest {
         volume_id,
         policy_id,
-    })?;
+    });
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            mounts.unlock();
+            return Err(error.into());
+        }
+    };
     let human = format!(
         "Destroyed: policy {policy_id}, {} generations. No copy of kmsd's store from before opens under this TPM (deletion epoch {}), \
          and no copy of the directory can be read.\n\
@@ -74,7 +84,73 @@ pub(super) fn run(args: &ShredArgs, context: &Context) -> Result<(), Failure> {
          The encrypted files are still there and take room: remove them.",
         done.destroyed_generations, done.deletion_epoch
     );
-    context.output.print(human, &done)
+    context.output.print(human, &done)?;
+    match mounts.failures.first() {
+        None => Ok(()),
+        Some((directory, failure)) => Err(Failure::new(
+            Exit::FileSystem,
+            format!(
+                "it is destroyed, but the mount could not lock {}: {}",
+                directory.display(),
+                failure.message
+            ),
+        )
+        .next("Unmount it: until then it may still have the keys in memory.")),
+    }
+}
+
+/// The mounts on this host that show the directory.
+#[derive(Default)]
+struct Mounts {
+    locked: Vec<Place>,
+    failures: Vec<(PathBuf, Failure)>,
+}
+
+impl Mounts {
+    /// Ends all access, what is open included. A mount that cannot do it keeps nothing from being destroyed.
+    fn lock(args: &ShredArgs, volume: ResourceId, policy: ResourceId, context: &Context) -> Mounts {
+        let mut mounts = Mounts::default();
+        let volumes = match (&args.directory, &args.control) {
+            (Some(directory), Some(_)) => {
+                status::one(directory, args.control.as_deref(), context).map(|one| vec![one])
+            }
+            _ => status::all(context),
+        };
+        let volumes = volumes.unwrap_or_default().into_iter();
+        let (volume, policy) = (volume.to_string(), policy.to_string());
+        let shown = volumes.filter(|one| one.volume == volume && one.mountpoint.is_some());
+        let policies = shown.flat_map(|one| one.policies);
+        let directories = policies
+            .filter(|one| one.policy == policy)
+            .filter_map(|one| one.directory);
+        for directory in directories {
+            match lock(&directory, args.control.as_deref()) {
+                Ok(place) => mounts.locked.push(place),
+                Err(failure) => mounts.failures.push((directory, failure)),
+            }
+        }
+        mounts
+    }
+
+    /// Nothing was destroyed after all.
+    fn unlock(self) {
+        for place in self.locked {
+            let path = place.path.clone();
+            if let Err(failure) = place.ask(&Command::Unlock { path, user: None }) {
+                eprintln!("kmsctl: a mount stays locked: {}", failure.message);
+            }
+        }
+    }
+}
+
+fn lock(directory: &Path, control: Option<&Path>) -> Result<Place, Failure> {
+    let place = Place::of(directory, control)?;
+    let command = Command::Lock {
+        path: place.path.clone(),
+        user: None,
+        kill: false,
+    };
+    place.ask(&command).map(|_| place)
 }
 
 /// The policy whose directory this is.

@@ -34,7 +34,7 @@ pub(super) fn run(
     context.output.print(human, &volumes)
 }
 
-fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
+pub(super) fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
     let mounts = table::mounts().map_err(|error| Failure::local("/proc", &error))?;
     let mut volumes = Vec::new();
     for mount in mounts.iter().filter(|mount| mount.fs_type == FS_TYPE) {

@@ -182,3 +182,34 @@ fn what_could_not_be_carried_out_does_not_wait() {
         .unwrap();
     assert_eq!(bench.kms.snapshot().approvals.len(), 0);
 }
+
+/// Whoever wants several people to agree before a key goes wants the same for what goes without one.
+#[test]
+fn a_rule_for_deletions_covers_policies_that_are_destroyed() {
+    let mut bench = bench(1, &["bob"]);
+    let key = bench.create_key();
+    let volume = bench.call("CreateVolume", json!({})).unwrap()["VolumeId"].clone();
+    let body = json!({"VolumeId": volume, "KeyId": key, "ContentMode": "XTS"});
+    let policy = bench.call("CreatePolicy", body).unwrap()["PolicyId"].clone();
+    let body = json!({"VolumeId": volume, "PolicyId": policy});
+    bench.call("RotatePolicy", body.clone()).unwrap();
+    let mut older = body.clone();
+    older["Before"] = json!(2);
+    for (operation, body) in [
+        ("DestroyPolicyGenerations", older),
+        ("DestroyPolicy", body.clone()),
+    ] {
+        let text = refused(
+            bench.call_as(&who("alice"), operation, body.clone()),
+            "it needs 1 approval",
+        );
+        assert!(!bench.kms.snapshot().meta().epoch_owed, "{operation}");
+        approve(&mut bench, "bob", &id_in(&text)).unwrap();
+        if operation == "DestroyPolicy" {
+            bench.call_as(&who("alice"), operation, body).unwrap();
+            assert!(bench.kms.snapshot().meta().epoch_owed);
+        }
+    }
+    let error = bench.call("GetPolicy", body).unwrap_err();
+    assert!(error.contains("was destroyed"), "{error}");
+}
