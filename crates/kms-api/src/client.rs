@@ -75,6 +75,8 @@ pub struct Asking {
     pub user: Option<User>,
     /// Under this lease, if it wants to rely on the answer for a while.
     pub lease: Option<ResourceId>,
+    /// Until when to wait for the answer, if that is earlier than the client's timeout.
+    pub deadline: Option<Instant>,
 }
 
 /// An answer to a service, and how long it may be relied on.
@@ -218,7 +220,8 @@ impl Client {
         body: &[u8],
         repeatable: bool,
     ) -> Result<connection::Reply, ClientError> {
-        let deadline = Instant::now() + self.timeout;
+        let latest = Instant::now() + self.timeout;
+        let deadline = asking.deadline.map_or(latest, |own| own.min(latest));
         loop {
             let reused = self.idle.lock().pop();
             let stale_possible = reused.is_some();

@@ -4,6 +4,8 @@
 //! [`LeaseClient::applied`]. Every other thread calls through [`LeaseClient::send`], keeps the answer with its [`Kept`],
 //! and asks [`LeaseClient::may_use`] before each use.
 
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -18,6 +20,7 @@ use crate::{
 pub struct LeaseClient {
     client: Client,
     id: ResourceId,
+    length: Duration,
     state: Mutex<State>,
 }
 
@@ -63,14 +66,33 @@ impl LeaseClient {
         label: &str,
         duration_ms: Option<u32>,
     ) -> Result<Self, ClientError> {
+        Self::acquire_until(client, label, duration_ms, None)
+    }
+
+    /// The same, waiting until `deadline` if that is earlier than the client's timeout.
+    ///
+    /// # Errors
+    /// See [`Self::acquire`].
+    pub fn acquire_until(
+        client: Client,
+        label: &str,
+        duration_ms: Option<u32>,
+        deadline: Option<Instant>,
+    ) -> Result<Self, ClientError> {
         let sent = now_ms();
-        let made = client.send(AcquireLeaseRequest {
+        let request = AcquireLeaseRequest {
             label: Some(label.to_owned()),
             duration_ms,
-        })?;
+        };
+        let asking = Asking {
+            deadline,
+            ..Asking::default()
+        };
+        let made = client.send_as(request, asking)?.output;
         Ok(Self {
             client,
             id: made.lease_id,
+            length: Duration::from_millis(made.duration_ms),
             state: Mutex::new(State {
                 applied: made.epoch,
                 heard: made.epoch,
@@ -84,6 +106,11 @@ impl LeaseClient {
     /// Its id.
     pub fn id(&self) -> ResourceId {
         self.id
+    }
+
+    /// How long it holds from each renewal.
+    pub fn length(&self) -> Duration {
+        self.length
     }
 
     /// The client that it is held over.
@@ -100,7 +127,8 @@ impl LeaseClient {
     }
 
     /// Waits for something newer than what is applied, for a third of the lease at most, and renews the lease.
-    /// `None` when there is nothing new.
+    /// `None` when there is nothing new. A kmsd that hangs is waited for until the lease ends, or as long as the client
+    /// waits when it has ended: then there is something to do.
     ///
     /// # Errors
     /// See [`ClientError`]. When kmsd is away, the lease holds for what is left of it: try again. `NotFoundException` means
@@ -108,11 +136,18 @@ impl LeaseClient {
     pub fn next(&self) -> Result<Option<News>, ClientError> {
         let applied = self.state.lock().applied;
         let sent = now_ms();
-        let answer = self.client.send(WaitForEpochRequest {
+        let asking = Asking {
+            deadline: self
+                .left_ms()
+                .map(|left| Instant::now() + Duration::from_millis(left)),
+            ..Asking::default()
+        };
+        let request = WaitForEpochRequest {
             lease_id: self.id,
             epoch: applied,
             timeout_ms: None,
-        });
+        };
+        let answer = self.client.send_as(request, asking).map(|a| a.output);
         let answer = answer.inspect_err(|error| self.note_loss(error))?;
         self.renewed(sent, answer.remaining_ms);
         if answer.epoch == applied {
@@ -172,11 +207,25 @@ impl LeaseClient {
         request: R,
         user: Option<User>,
     ) -> Result<(Result<R::Output, ApiError>, Option<Kept>), ClientError> {
+        self.ask_until(request, user, None)
+    }
+
+    /// The same, waiting until `deadline` if that is earlier than the client's timeout.
+    ///
+    /// # Errors
+    /// See [`Self::ask`].
+    pub fn ask_until<R: Operation>(
+        &self,
+        request: R,
+        user: Option<User>,
+        deadline: Option<Instant>,
+    ) -> Result<(Result<R::Output, ApiError>, Option<Kept>), ClientError> {
         let life = self.state.lock().life;
         let sent = now_ms();
         let asking = Asking {
             user,
             lease: Some(self.id),
+            deadline,
         };
         let answer = self.client.ask(request, asking)?;
         let kept = answer.reliance.map(|reliance| Kept {
@@ -205,7 +254,7 @@ impl LeaseClient {
     ///
     /// # Errors
     /// See [`ClientError`]. It then runs out by itself.
-    pub fn release(self) -> Result<(), ClientError> {
+    pub fn release(&self) -> Result<(), ClientError> {
         self.state.lock().lost = true;
         self.client
             .send(ReleaseLeaseRequest { lease_id: self.id })?;

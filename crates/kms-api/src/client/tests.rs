@@ -97,6 +97,7 @@ fn a_service_names_its_user_and_learns_how_long_an_answer_holds() {
     let asking = Asking {
         user: Some(user),
         lease: Some(lease),
+        deadline: None,
     };
     let request = ListKeysRequest::default;
     let answer = client.send_as(request(), asking).unwrap();
@@ -154,6 +155,33 @@ fn a_refusal_is_an_answer_that_may_be_kept() {
         milliseconds: 700,
     };
     assert_eq!(second.reliance, Some(reliance));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_deadline_of_its_own_ends_the_wait_for_one_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&mut stream).unwrap();
+        // Never answered.
+        read_request(&mut stream)
+    });
+    let client = Client::new(&path);
+    let asking = Asking {
+        deadline: Some(Instant::now() + Duration::from_millis(20)),
+        ..Asking::default()
+    };
+    let late = client
+        .send_as(ListKeysRequest::default(), asking)
+        .unwrap_err();
+    let ClientError::Unreachable { source, .. } = late else {
+        panic!("{late}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
+    drop(client);
     server.join().unwrap();
 }
 
