@@ -3,6 +3,11 @@
 //! The file system layer knows only [`Access`]. A mount of one user has [`Everybody`]: whom the kernel lets in counts as the
 //! one who mounted. Tests put a double in its place.
 
+pub mod lease;
+pub mod policies;
+pub mod users;
+pub mod watch;
+
 use kms_format::{PolicyId, VolumeId};
 
 use crate::errno::FsResult;
@@ -26,9 +31,24 @@ pub trait Access: Send + Sync {
         self.may_use(who, volume, policy)
     }
 
+    /// Rises whenever decisions are forgotten because they may be wrong: a reply that rests on one from before is not to be
+    /// sent.
+    fn decisions(&self) -> u64 {
+        0
+    }
+
     /// Whether users are told apart. Then every walk through the root of a policy has to be seen, and no listing may be
     /// kept for the next reader.
     fn per_user(&self) -> bool;
+}
+
+/// Whose grants count in a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessMode {
+    /// Those of each user who comes.
+    Users,
+    /// Those of the one who mounted: whom the kernel lets in counts as him.
+    Mounter,
 }
 
 /// Everybody may use everything that is unlocked.

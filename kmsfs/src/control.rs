@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub(crate) use self::place::make as make_directory;
 pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
 use crate::errno::Errno;
@@ -194,7 +195,7 @@ fn serve(server: &Server, stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
-    let owner = rustix::process::geteuid();
+    let owner = crate::service::mounter();
     let allowed = peer.uid.is_root() || peer.uid == owner;
     let mut lines = BufReader::new(stream);
     let mut held = Held {

@@ -28,6 +28,7 @@ mod link;
 mod lookup;
 mod make;
 mod open;
+mod permit;
 mod protect;
 mod recheck;
 #[cfg_attr(
@@ -104,7 +105,7 @@ pub struct Fs {
     unclean: bool,
     /// Looks at all files after an unclean stop.
     recheck: Option<Recheck>,
-    /// Runs as root, so that objects can be given to their makers.
+    /// Has the capabilities by which objects can be given to their makers.
     privileged: bool,
     group: u32,
     /// The directory of long symlink targets, if there is one.
@@ -164,7 +165,7 @@ impl Fs {
             read_only,
             unclean,
             recheck: None,
-            privileged: rustix::process::geteuid().is_root(),
+            privileged: crate::service::can_give_away(),
             group: rustix::process::getegid().as_raw(),
             links: RwLock::new(links),
             temporaries: Mutex::default(),

@@ -7,7 +7,7 @@
 //!
 //! * [`session`]: negotiation, from the first request to the end.
 //! * `serve`: the threads, and what becomes of a request and its reply while something is revoked.
-//! * `dispatch`: one request, one operation, one reply.
+//! * `dispatch`: one request, one operation, one reply; `permit`: on which objects its caller is asked for.
 //! * `asked`, `slots`, `undo`: what a revocation needs to know of requests and can do to them.
 //! * `request`, `reply`, `abi`: the bytes.
 //! * [`notify`]: what the file system tells the kernel, on a thread of its own.
@@ -16,6 +16,7 @@ mod abi;
 mod asked;
 mod dispatch;
 pub mod notify;
+mod permit;
 mod reply;
 mod request;
 mod serve;

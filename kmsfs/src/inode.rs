@@ -13,7 +13,7 @@ pub(crate) mod table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use kms_format::{ContentMode, DirHeader, DirKeys, UnlockedPolicy};
+use kms_format::{ContentMode, DirHeader, DirKeys, PolicyId, UnlockedPolicy, VolumeId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::backing::{Dir, LowerId, Pinned};
@@ -77,6 +77,8 @@ pub(crate) struct Directory {
     pub(crate) watched: AtomicBool,
     /// Lower names change while plain ones stay: listings are of the moment they began.
     pub(crate) renaming: AtomicBool,
+    /// What the header says without having been authenticated, where somebody asked.
+    pub(crate) claimed: Mutex<Option<(VolumeId, PolicyId)>>,
     /// Held while a missing header is made.
     pub(crate) repair: Mutex<()>,
     /// Whether it has a default ACL: 0 unknown, 1 no, 2 yes.

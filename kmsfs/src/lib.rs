@@ -6,7 +6,7 @@
 //! * [`fs`]: the operations on inodes and handles, which know no transport, over
 //! * `backing`: the only place with system calls on the lower tree, `*at` calls on descriptors.
 //!
-//! Beside them: [`volume`] asks kmsd for the keys, [`access`] who may use them, [`control`] is the socket of one mount,
+//! Beside them: [`volume`] asks kmsd for the keys, [`access`] who may use them, [`service`] as whom kmsfs runs, [`control`] is the socket of one mount,
 //! [`revoke`] ends access to what is open,
 //! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume,
 //! [`status`] shows one. The program itself is [`run`].
@@ -27,6 +27,7 @@ pub mod mount;
 pub mod options;
 mod program;
 pub mod revoke;
+pub mod service;
 pub mod status;
 pub mod volume;
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use self::device::{DeviceError, Mounted, Unmounted};
 use self::lock::{LockError, LowerLock};
+use crate::access::watch::Watch;
 use crate::control::ControlSocket;
 use crate::errno::Errno;
 use crate::fs::Fs;
@@ -82,6 +83,12 @@ pub enum MountError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The user that kmsfs should become.
+    #[error(transparent)]
+    Service(#[from] crate::service::ServiceError),
+    /// No lease from kmsd.
+    #[error(transparent)]
+    Lease(#[from] crate::access::lease::LeaseError),
     /// Something the operating system should always allow.
     #[error("{what}: {source}")]
     System {
@@ -151,6 +158,7 @@ pub struct ActiveMount {
     notifier: Notifier,
     revoker: Arc<Revoker>,
     control: Option<ControlSocket>,
+    watch: Option<Watch>,
     lock: LowerLock,
 }
 
@@ -214,7 +222,7 @@ impl ActiveMount {
             system("cannot start a thread")(source)
         })?;
         if options.readahead_kib > 0
-            && rustix::process::geteuid().is_root()
+            && crate::service::can_mount()
             && let Err(error) = mounted.set_readahead(options.readahead_kib)
         {
             tracing::warn!(%error, kib = options.readahead_kib, "readahead stays at the kernel's default");
@@ -227,6 +235,7 @@ impl ActiveMount {
             notifier,
             revoker,
             control: None,
+            watch: None,
             lock,
         })
     }
@@ -234,6 +243,11 @@ impl ActiveMount {
     /// Attaches the control socket, to be removed with the mount.
     pub fn attach(&mut self, control: ControlSocket) {
         self.control = Some(control);
+    }
+
+    /// Attaches what hears of changes, to be ended with the mount.
+    pub fn watched(&mut self, watch: Watch) {
+        self.watch = Some(watch);
     }
 
     /// What ends this mount.
@@ -265,7 +279,9 @@ impl ActiveMount {
     /// # Errors
     /// It does not answer as a mounted file system does.
     pub fn probe(&self) -> io::Result<()> {
-        std::fs::metadata(self.mounted.mountpoint()).map(drop)
+        // Not one about the root, which a service may be refused.
+        rustix::fs::statfs(self.mounted.mountpoint())?;
+        Ok(())
     }
 
     /// Serves until somebody unmounts it or [`Stopper::stop`] is called, then ends it.
@@ -345,6 +361,9 @@ impl ActiveMount {
         };
         let synced = fs.sync_all();
         drop(fs);
+        if let Some(watch) = self.watch.take() {
+            watch.end();
+        }
         let _: &LowerLock = &self.lock;
         synced.map_err(|errno| io::Error::from_raw_os_error(errno.raw()))
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::AccessMode;
+use crate::errno::Errno;
 use crate::fs::AccessTimes;
+use crate::service::DEFAULT_USER;
 
 /// Where kmsd listens unless told otherwise.
 pub const DEFAULT_KMSD_SOCKET: &str = "/run/kmsd/kmsd.sock";
@@ -54,6 +57,7 @@ pub struct MountArgs {
     pub mountpoint: PathBuf,
     /// Mount options, separated by commas: ro, allow_other, nosuid, suid, nodev, dev, noexec,
     /// noatime, relatime, strictatime, sync, dirsync, readahead=KIB, threads=N, key_wait=SECONDS,
+    /// access=users|mounter, user=NAME, denied=EACCES|ENOKEY|EKEYREVOKED,
     /// revoke_limit=SECONDS, socket=PATH, control=PATH, log=FILE. For mount(8) and fstab, which keep suid and dev to
     /// themselves: allow_suid, allow_dev.
     #[arg(short = 'o', value_name = "OPTIONS")]
@@ -80,6 +84,12 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Other users than the one who mounts may use it.
     pub allow_other: bool,
+    /// Whose grants count, if not what [`MountOptions::access`] takes for granted.
+    pub access: Option<AccessMode>,
+    /// The user that kmsfs becomes for a mount that tells users apart.
+    pub user: String,
+    /// What somebody without a grant is answered.
+    pub denied: Errno,
     /// Set-user-id bits are honoured. Off by default: owner and mode are not authenticated in the
     /// lower tree.
     pub suid: bool,
@@ -116,6 +126,9 @@ impl Default for MountOptions {
         MountOptions {
             read_only: false,
             allow_other: false,
+            access: None,
+            user: DEFAULT_USER.to_owned(),
+            denied: Errno::ACCES,
             suid: false,
             dev: false,
             exec: true,
@@ -167,6 +180,9 @@ impl MountOptions {
         for option in args.options.iter().flat_map(|list| list.split(',')) {
             options.apply(option)?;
         }
+        if options.access == Some(AccessMode::Users) && !options.allow_other {
+            return Err(bad("access", "allow_other beside `users`", "users"));
+        }
         if let Some(socket) = &args.socket {
             options.socket.clone_from(socket);
         }
@@ -177,6 +193,16 @@ impl MountOptions {
             options.log.clone_from(&args.log);
         }
         Ok(options)
+    }
+
+    /// Whose grants count: with `allow_other` those of each user, unless chosen otherwise.
+    #[must_use]
+    pub fn access(&self) -> AccessMode {
+        match self.access {
+            Some(chosen) => chosen,
+            None if self.allow_other => AccessMode::Users,
+            None => AccessMode::Mounter,
+        }
     }
 
     fn apply(&mut self, option: &str) -> Result<(), OptionError> {
@@ -225,6 +251,18 @@ impl MountOptions {
                     return Err(bad("revoke_limit", "seconds from 1 to 3600", value));
                 }
                 self.revoke_limit = Duration::from_secs(seconds.into());
+            }
+            ("access", Some("users")) => self.access = Some(AccessMode::Users),
+            ("access", Some("mounter")) => self.access = Some(AccessMode::Mounter),
+            ("access", Some(value)) => return Err(bad("access", "users or mounter", value)),
+            ("user", Some(name)) if !name.is_empty() => name.clone_into(&mut self.user),
+            ("denied", Some(value)) => {
+                self.denied = match value {
+                    "EACCES" => Errno::ACCES,
+                    "ENOKEY" => Errno::NOKEY,
+                    "EKEYREVOKED" => Errno::from_raw(libc::EKEYREVOKED),
+                    _ => return Err(bad("denied", "EACCES, ENOKEY or EKEYREVOKED", value)),
+                };
             }
             ("socket", Some(path)) => self.socket = PathBuf::from(path),
             ("control", Some(path)) => self.control = Some(PathBuf::from(path)),
@@ -357,6 +395,21 @@ mod tests {
         for value in ["0", "65", "-1", "many", ""] {
             let error = parse(&[&format!("threads={value}")]).unwrap_err();
             assert!(error.to_string().contains("threads"), "{error}");
+        }
+    }
+
+    #[test]
+    fn users_are_told_apart_where_there_are_several_unless_chosen_otherwise() {
+        assert_eq!(parse(&[]).unwrap().access(), AccessMode::Mounter);
+        assert_eq!(parse(&["allow_other"]).unwrap().access(), AccessMode::Users);
+        let options = parse(&["allow_other,access=mounter,user=fs,denied=ENOKEY"]).unwrap();
+        assert_eq!(options.access(), AccessMode::Mounter);
+        assert_eq!(
+            (options.user.as_str(), options.denied),
+            ("fs", Errno::NOKEY)
+        );
+        for wrong in ["access=users", "access=root", "user=", "denied=EIO"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
     }
 

@@ -10,6 +10,10 @@ use kms_api::client::Client;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::access::policies::Policies;
+use crate::access::users::Users;
+use crate::access::watch::Watch;
+use crate::access::{Access, AccessMode, lease};
 use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
 use crate::mount::lock::LowerLock;
@@ -17,6 +21,7 @@ use crate::mount::remount::remount;
 use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, hides, system};
 use crate::options::{self, Cli, Command, MountArgs, MountOptions};
 use crate::revoke::Revoker;
+use crate::service;
 use crate::volume::kmsd::KmsdKeys;
 use crate::volume::{Keys, RecordFile, VolumeError};
 
@@ -97,7 +102,17 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     if !args.foreground {
         daemon::detach().map_err(system("cannot leave the terminal"))?;
     }
+    // Before there is a second thread.
+    if options.access() == AccessMode::Users && rustix::process::geteuid().is_root() {
+        service::become_user(&options.user)?;
+    }
     let lock = LowerLock::take_after_unmount(place.lower())?;
+    let record = RecordFile::in_directory(place.lower())?.read()?;
+    let policies = Arc::new(Policies::new(&options.socket, record.volume));
+    let users = match options.access() {
+        AccessMode::Users => Some(known_users(&place, &options, &policies)?),
+        AccessMode::Mounter => None,
+    };
     let keys = open_volume(&place, &options)?;
     let fs = Fs::new(
         place.lower(),
@@ -108,13 +123,22 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
         path: place.lower().to_owned(),
         errno,
     })?;
-    let fs = Arc::new(fs.with_access_times(options.access_times));
+    let fs = fs.with_access_times(options.access_times);
+    let fs = Arc::new(match &users {
+        Some(users) => fs.with_access(Arc::clone(users) as Arc<dyn Access>),
+        None => fs,
+    });
     // Caught before the mount is there: whoever sees it may end it, and it is taken down with it. Not earlier: until then a
     // signal ends the program, also while it waits for kmsd.
     let signals = catch_signals().map_err(system("cannot handle signals"))?;
     let mut active = ActiveMount::start(&place, lock, Arc::clone(&fs), &options)?;
     stop_on_signals(signals, active.stopper()).map_err(system("cannot handle signals"))?;
     let revoker = Arc::clone(active.revoker());
+    revoker.set_denied(options.denied);
+    let label = lease::label(place.mountpoint());
+    let watching = (Arc::clone(&keys), Arc::clone(&revoker));
+    let watch = Watch::start(policies, watching, users, label);
+    active.watched(watch.map_err(system("cannot start a thread"))?);
     active.attach(control_socket(&place, fs, &keys, revoker, &options)?);
     active
         .probe()
@@ -167,6 +191,18 @@ fn open_volume(place: &Place, options: &MountOptions) -> Result<Arc<KmsdKeys>, V
     let (policy, generation) = crate::init::root_policy(place.lower())?;
     keys.unlock(&policy, generation)?;
     Ok(Arc::new(keys))
+}
+
+/// Those whose own grants count in a shared mount, for which kmsfs has to be a service.
+fn known_users(
+    place: &Place,
+    options: &MountOptions,
+    policies: &Arc<Policies>,
+) -> Result<Arc<Users>, MountError> {
+    let lease = lease::take(&options.socket, place.mountpoint(), options.key_wait)?;
+    let (denied, limit) = (options.denied, options.key_wait);
+    let users = Users::new(Arc::clone(policies), lease, denied, limit);
+    Ok(Arc::new(users))
 }
 
 fn control_socket(

@@ -115,6 +115,7 @@ enum Job {
     Lock(PolicyId, LockReason, Sender<Report>),
     Unlock(PolicyId, LockReason, Sender<()>),
     Kill(PolicyId, Sender<Vec<u32>>),
+    Settle(Sender<()>),
     /// A file was written under a former number.
     Late(NodeId),
     Stop,
@@ -217,6 +218,13 @@ impl Revoker {
     pub fn kill_holders(&self, policy: PolicyId) -> Vec<u32> {
         let (sender, killed) = mpsc::channel();
         self.ask(Job::Kill(policy, sender), &killed)
+    }
+
+    /// On return every reply that was judged before the call is sent: what it opened is among what is open, and what is
+    /// sent from then on was judged afterwards.
+    pub fn settle(&self) {
+        let (sender, done) = mpsc::channel();
+        self.ask(Job::Settle(sender), &done);
     }
 
     /// Why policies are locked; without those that are not.
@@ -348,6 +356,10 @@ fn run(work: &Receiver<Job>, steps: &mut Steps, watchdog: &Watchdog) {
             Some(Job::Kill(policy, sender)) => {
                 let what = format!("killing who has something of policy {policy} open");
                 drop(sender.send(watchdog.guard(&what, || steps.kill_all(&policy))));
+            }
+            Some(Job::Settle(sender)) => {
+                watchdog.guard("requests under way", || steps.settle());
+                let _ = sender.send(());
             }
             Some(Job::Late(number)) => {
                 watchdog.guard("pages that came late", || steps.late_now(number));

@@ -9,6 +9,7 @@ pub mod refusal;
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kms_format::{PolicyId, UnlockedPolicy, VolumeId};
 
@@ -53,12 +54,24 @@ pub trait Keys: Send + Sync {
 
 thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+    static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Makes every later [`Keys::policy_key`] on this thread answer [`WOULD_WAIT`] instead of asking
 /// kmsd: it answers requests that others wait for.
 pub fn never_wait_here() {
     MAY_WAIT.set(false);
+}
+
+/// From now on this thread works for somebody who has waited since `since`: a limit counts from then.
+pub fn waiting_since(since: Instant) {
+    WAITING_SINCE.set(Some(since));
+}
+
+/// Until when this thread may wait for kmsd, with this limit.
+#[must_use]
+pub fn latest(limit: Duration) -> Instant {
+    WAITING_SINCE.get().unwrap_or_else(Instant::now) + limit
 }
 
 /// Whether this thread may wait for kmsd.

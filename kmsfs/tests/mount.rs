@@ -366,7 +366,7 @@ fn other_users_own_what_they_make_and_lose_set_user_id_bits() {
         return;
     }
     let volume = Volume::new();
-    volume.mount(&["-o", "allow_other"]);
+    volume.mount(&["-o", "allow_other,access=mounter"]);
     fs::set_permissions(volume.point(), fs::Permissions::from_mode(0o1777)).unwrap();
     let as_nobody = |script: &str| {
         let output = Command::new("/bin/sh")

@@ -161,7 +161,7 @@ fn arrives(mode: &str) {
     world
         .kmsctl(&["fs", "init", named, "--key", "alias/import", "--mode", mode])
         .ok();
-    let mount = world.mount_with(&lower, &["suid,dev,allow_other"]);
+    let mount = world.mount_with(&lower, &["suid,dev,allow_other,access=mounter"]);
     let from = world.path("from");
     difficult(&from);
     let before = describe(&from);
@@ -185,7 +185,7 @@ fn arrives(mode: &str) {
     assert_eq!(before, describe(&from), "the source is only read");
     assert!(to.join("sparse").metadata().unwrap().blocks() < 100);
     mount.unmount();
-    let mount = world.mount_with(&lower, &["suid,dev,allow_other"]);
+    let mount = world.mount_with(&lower, &["suid,dev,allow_other,access=mounter"]);
     assert_imported(&from, &mount.path("to"));
     let mut found = [0; 13];
     let sparse = File::open(mount.path("to/sparse")).unwrap();

@@ -61,7 +61,7 @@ fn files_of_other_users() {
             .success()
     };
     on_a_mount(
-        &["allow_other"],
+        &["allow_other,access=mounter"],
         |mount| {
             fs::set_permissions(&mount.point, Permissions::from_mode(0o755)).unwrap();
             let shared = mount.path("shared");
@@ -99,7 +99,7 @@ fn files_of_other_users() {
 #[test]
 fn attributes_survive_a_remount() {
     on_a_mount(
-        &["allow_other"],
+        &["allow_other,access=mounter"],
         |mount| {
             let file = mount.path("file");
             fs::write(&file, "content").unwrap();
@@ -291,7 +291,7 @@ fn many_and_large_attributes() {
 fn trusted_and_security_attributes() {
     let kinds = ["file", "folder", "link", "fifo"];
     on_a_mount(
-        &["allow_other"],
+        &["allow_other,access=mounter"],
         |mount| {
             fs::set_permissions(&mount.point, Permissions::from_mode(0o755)).unwrap();
             fs::write(mount.path("file"), "").unwrap();

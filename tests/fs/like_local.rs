@@ -30,7 +30,7 @@ fn run(part: &str, folder: &Path, scratch: &Path) -> String {
 
 fn compare(part: &str) {
     on_a_mount(
-        &["allow_other,suid,dev"],
+        &["allow_other,access=mounter,suid,dev"],
         |mount| {
             let scratch = mount.lower.with_extension("said");
             let local = run(part, &mount.lower.with_extension("local"), &scratch);

@@ -114,8 +114,8 @@ fn pjdfstest() {
         world.key("alias/fs");
         let lower = crate::volume(&world, "pjd", mode);
         let other_lower = crate::volume(&world, "pjd-other", mode);
-        let mount = world.mount_with(&lower, &["allow_other,suid,dev"]);
-        let other = world.mount_with(&other_lower, &["allow_other,suid,dev"]);
+        let mount = world.mount_with(&lower, &["allow_other,access=mounter,suid,dev"]);
+        let other = world.mount_with(&other_lower, &["allow_other,access=mounter,suid,dev"]);
         let folder = mount.path("r");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();

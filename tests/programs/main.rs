@@ -67,7 +67,9 @@ impl Volume {
 
     fn mount(&mut self) {
         let lower = self.world.path(format!("{}.lower", self.mode));
-        let mount = self.world.mount_with(&lower, &["allow_other,suid,dev"]);
+        let mount = self
+            .world
+            .mount_with(&lower, &["allow_other,access=mounter,suid,dev"]);
         self.mount = Some(mount);
     }
 

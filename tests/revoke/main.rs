@@ -7,9 +7,13 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod away;
+mod ends;
 mod lock;
 mod people;
+mod shared;
 mod user;
+mod users;
 
 use kms_tests::require;
 

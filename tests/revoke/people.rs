@@ -82,7 +82,7 @@ pub(crate) fn shared(world: &World, mode: &str, options: &[&str]) -> Mount {
     world
         .kmsctl(&["fs", "init", path, "--key", "alias/fs", "--mode", mode])
         .ok();
-    let mut all = vec!["allow_other"];
+    let mut all = vec!["allow_other,access=mounter"];
     all.extend(options);
     let mount = world.mount_with(&lower, &all);
     for name in ["inside", "outside"] {

@@ -9,6 +9,7 @@ use kms_tests::{require, wait};
 const CONFIGURATION: &str = r#"
 [server]
 admin_group = "kmsd-admin"
+service_uids = ["kmsfs"]
 
 [seal]
 kind = "tpm"
@@ -82,6 +83,17 @@ fn a_mount_comes_up_and_survives_a_restart_of_kmsd() {
 
     start(&host, "kmsfs@secret");
     host.sh("echo before > /srv/secret/file && sync -f /srv/secret/file");
+    // It is shared: somebody without a grant is not let in, and somebody with one is.
+    let as_nobody = |line: &str| {
+        let command = format!("setpriv --reuid=nobody --regid=nogroup --clear-groups {line}");
+        host.run_raw(&["sh", "-c", &command])
+    };
+    assert!(!as_nobody("ls /srv/secret").status.success());
+    host.sh("kmsctl grant create alias/secret --to user:games --operations Decrypt");
+    let as_games = "setpriv --reuid=games --regid=games --clear-groups cat /srv/secret/file";
+    wait::until_true("a grant to count", wait::PATIENCE, || {
+        host.run_raw(&["sh", "-c", as_games]).stdout == b"before\n"
+    });
     let of_kmsd = || host.run(&["systemctl", "show", "-P", "MainPID", "kmsd.service"]);
     let of_mount = || host.run(&["systemctl", "show", "-P", "MainPID", "kmsfs@secret"]);
     let (kmsd, mount) = (of_kmsd(), of_mount());

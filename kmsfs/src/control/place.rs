@@ -23,7 +23,7 @@ pub fn directory() -> PathBuf {
 ///
 /// # Errors
 /// It cannot be made, or is not a directory of this user that only they can change.
-pub(super) fn make() -> io::Result<()> {
+pub(crate) fn make() -> io::Result<()> {
     let (path, mode) = place();
     make_at(&path, mode)
 }
@@ -42,7 +42,7 @@ pub(super) fn check() -> io::Result<()> {
 
 /// The directory, and the mode it has. Where everybody can make directories nobody else may look in, either.
 fn place() -> (PathBuf, u32) {
-    let user = rustix::process::geteuid();
+    let user = crate::service::mounter();
     if user.is_root() {
         return (PathBuf::from("/run/kmsfs"), 0o755);
     }
@@ -68,7 +68,7 @@ fn make_at(path: &Path, mode: u32) -> io::Result<()> {
 /// A link is refused, too: what it points to can be changed by its owner.
 fn check_at(path: &Path, mode: u32) -> io::Result<()> {
     let found = std::fs::symlink_metadata(path)?;
-    let user = rustix::process::geteuid().as_raw();
+    let user = crate::service::mounter().as_raw();
     let excess = found.permissions().mode() & 0o777 & !mode;
     if found.is_dir() && found.uid() == user && excess == 0 {
         return Ok(());

@@ -48,14 +48,20 @@ impl Fs {
         if let Err(errno) = self.replace(&dir, names::DIR_HEADER, &bytes) {
             // Whichever header is there now is read at the next use.
             *directory.context.write() = None;
+            *directory.claimed.lock() = None;
             return Err(errno);
         }
         let policy = Arc::clone(policy);
+        *directory.claimed.lock() = None;
         *directory.context.write() = Some(Arc::new(Context {
             header,
             keys,
             policy,
         }));
+        // Where users are told apart, walks through it have to be seen from now on.
+        if let Some(changed) = self.changed.get() {
+            changed(node.id);
+        }
         Ok(())
     }
 }

@@ -128,17 +128,20 @@ impl Fs {
             .is_ok_and(|node| node.kind != Kind::File || !self.marks.is_victim(node.id))
     }
 
-    /// Whether the kernel has to ask for the attributes of a node each time: a revoked user stands in it.
+    /// Whether the kernel has to ask for the attributes of a node each time: a revoked user stands in it, or it is the root
+    /// of a policy where users are told apart.
     pub(crate) fn gates(&self, node: &Arc<Node>) -> bool {
-        !self.marks.is_quiet()
-            && node
-                .directory()
+        let watched = || {
+            node.directory()
                 .is_ok_and(|directory| directory.watched.load(Ordering::Acquire))
+        };
+        !self.marks.is_quiet() && watched() || self.divides(node)
     }
 
     /// The same for a number.
     pub(crate) fn is_gate(&self, number: NodeId) -> bool {
-        !self.marks.is_quiet() && self.table.get(number).is_ok_and(|node| self.gates(&node))
+        (self.per_user() || !self.marks.is_quiet())
+            && self.table.get(number).is_ok_and(|node| self.gates(&node))
     }
 
     /// Opens the file of a handle again, whose keys were wiped while it was locked.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::abi::{self, OUT_HEADER, fattr, op};
+use super::permit;
 use super::reply::{AlignedBuffer, Body, header_bytes, put_header};
 use super::request::{Arguments, Header, Truncated};
 use crate::errno::Errno;
@@ -175,6 +176,9 @@ impl Dispatcher {
         let fs = &self.fs;
         let node = NodeId(header.node);
         let caller = &caller(header);
+        for touched in permit::touched(header, a)?.into_iter().flatten() {
+            fs.permit(caller, touched)?;
+        }
         match header.opcode {
             op::LOOKUP => match fs.lookup(caller, node, a.name()?) {
                 Err(Errno::NOENT) => {
@@ -262,7 +266,12 @@ impl Dispatcher {
             }
             op::OPENDIR => {
                 let opened = fs.opendir(caller, node)?;
-                let flags = abi::FOPEN_KEEP_CACHE | abi::FOPEN_CACHE_DIR;
+                // A listing in the kernel's cache would be everybody's.
+                let flags = if fs.per_user() {
+                    0
+                } else {
+                    abi::FOPEN_KEEP_CACHE | abi::FOPEN_CACHE_DIR
+                };
                 out.u64(opened.0).u32(flags).u32(0);
             }
             op::READDIR | op::READDIRPLUS => self.read_directory(header, caller, &mut a, out)?,

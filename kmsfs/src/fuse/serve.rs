@@ -15,7 +15,7 @@ use super::dispatch::{Dispatcher, Outcome, Scratch};
 use super::reply::{AlignedBuffer, header_bytes};
 use super::request::Header;
 use super::slots::Slot;
-use super::{notify, undo};
+use super::{notify, permit, undo};
 use crate::errno::Errno;
 use crate::fs::{Fs, NodeId};
 use crate::revoke::Kernel;
@@ -51,10 +51,18 @@ struct Waiting {
 
 #[derive(Default)]
 struct Queue {
-    requests: VecDeque<Vec<u8>>,
+    /// With the time since which each waits.
+    requests: VecDeque<(Instant, Vec<u8>)>,
     idle: usize,
     threads: Vec<JoinHandle<()>>,
     closed: bool,
+}
+
+/// A request, and what was decided when it was begun.
+struct Since {
+    asked: Asked,
+    /// See [`crate::access::Access::decisions`].
+    decided: u64,
 }
 
 /// What a thread is.
@@ -135,9 +143,13 @@ impl Shared {
             Verdict::Park => return self.park(slot, message),
             Verdict::Wait(_) => return self.wait(slot, message),
         }
+        let decided = self.fs.decisions();
         let handled = caught(message, |message| self.dispatcher.handle(message, scratch));
         match handled {
-            Ok(Outcome::Reply(reply)) => self.answer(slot, &header, &asked, message, reply),
+            Ok(Outcome::Reply(reply)) => {
+                let since = Since { asked, decided };
+                self.answer(slot, &header, &since, message, reply);
+            }
             Ok(Outcome::Silent) => {
                 slot.end(|| ());
             }
@@ -194,12 +206,12 @@ impl Shared {
         self: &Arc<Shared>,
         slot: &Slot,
         header: &Header,
-        asked: &Asked,
+        since: &Since,
         message: &[u8],
         reply: &[u8],
     ) {
         let verdict = slot.end(|| {
-            let verdict = self.after(header, asked, reply);
+            let verdict = self.after(header, since, message, reply);
             match verdict {
                 Verdict::Pass => self.send(reply),
                 Verdict::Fail(errno) => self.send(&failure(header, errno)),
@@ -219,7 +231,12 @@ impl Shared {
         }
     }
 
-    fn after(&self, header: &Header, asked: &Asked, reply: &[u8]) -> Verdict {
+    fn after(&self, header: &Header, since: &Since, message: &[u8], reply: &[u8]) -> Verdict {
+        let asked = &since.asked;
+        if self.fs.decisions() != since.decided && permit::is_void(asked, message) {
+            // Who was let in may not be any more: once more from the beginning.
+            return Verdict::Wait(Instant::now());
+        }
         if self.marks().is_quiet() || !asked.shows() {
             return Verdict::Pass;
         }
@@ -268,7 +285,7 @@ impl Shared {
 
     fn enqueue(self: &Arc<Shared>, request: Vec<u8>) {
         let mut queue = self.waiting.queue.lock();
-        queue.requests.push_back(request);
+        queue.requests.push_back((Instant::now(), request));
         if queue.idle < queue.requests.len() && queue.threads.len() < WAITERS {
             let shared = Arc::clone(self);
             let worker = Worker {
@@ -289,7 +306,9 @@ impl Shared {
 
     fn serve_waiting(self: &Arc<Shared>, worker: Worker) {
         let mut scratch = Scratch::new(MAX_IO);
-        while let Some(mut request) = self.waiting.next() {
+        while let Some((since, mut request)) = self.waiting.next() {
+            // Those who came first may have used up the limit of all.
+            crate::volume::waiting_since(since);
             self.process(worker, &mut request, &mut scratch);
         }
     }
@@ -332,7 +351,7 @@ impl Shared {
             });
         }
         let mut queue = self.waiting.queue.lock();
-        queue.requests.retain(|request| {
+        queue.requests.retain(|(_, request)| {
             let Ok((header, arguments)) = Header::parse(request) else {
                 return false;
             };
@@ -418,7 +437,7 @@ fn failure(header: &Header, errno: Errno) -> [u8; OUT_HEADER] {
 }
 
 impl Waiting {
-    fn next(&self) -> Option<Vec<u8>> {
+    fn next(&self) -> Option<(Instant, Vec<u8>)> {
         let mut queue = self.queue.lock();
         loop {
             if let Some(request) = queue.requests.pop_front() {

@@ -1,4 +1,4 @@
-//! Making and unmaking a FUSE mount: `mount(2)` for root, `fusermount3` for everyone else.
+//! Making and unmaking a FUSE mount: `mount(2)` for root and services, `fusermount3` for everyone else.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use super::table::{self, FS_TYPE};
 use crate::fs::AccessTimes;
 use crate::options::MountOptions;
+use crate::service;
 
 /// Why a mount did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,8 @@ impl Mounted {
         mountpoint: &Path,
         options: &MountOptions,
     ) -> Result<(OwnedFd, Mounted), DeviceError> {
-        let connection = if rustix::process::geteuid().is_root() {
-            mount_as_root(lower, mountpoint, options)?
+        let connection = if service::can_mount() {
+            mount_ourselves(lower, mountpoint, options)?
         } else {
             mount_with_helper(lower, mountpoint, options)?
         };
@@ -117,7 +118,7 @@ impl Mounted {
         if !ours {
             return Ok(Unmounted::Gone);
         }
-        if rustix::process::geteuid().is_root() {
+        if service::can_mount() {
             let flags = if lazy {
                 UnmountFlags::DETACH
             } else {
@@ -178,7 +179,7 @@ impl Mounted {
     }
 }
 
-fn mount_as_root(
+fn mount_ourselves(
     lower: &Path,
     mountpoint: &Path,
     options: &MountOptions,

@@ -90,6 +90,11 @@ impl Steps {
         report
     }
 
+    /// Every reply that was judged before is sent on return.
+    pub(super) fn settle(&mut self) {
+        self.kernel.drain();
+    }
+
     /// Takes the pages of files away from everybody, and their numbers, so that no page comes back for who has an old
     /// descriptor.
     fn take_pages(&mut self, victims: &[Arc<Node>], uid: u32) {

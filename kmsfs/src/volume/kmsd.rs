@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_api::client::Client;
+use kms_api::client::{Asking, Client, ClientError};
 use kms_api::{
     ContentMode as WireMode, CreatePolicyRequest, DataKeySpec, DecryptRequest,
-    GenerateDataKeyRequest, GetPolicyRequest, ResourceId,
+    GenerateDataKeyRequest, GetPolicyRequest, Operation, ResourceId,
 };
 use kms_crypto::Key;
 use kms_format::volume::{PolicyRecord, VolumeRecord};
@@ -179,7 +179,7 @@ impl KmsdKeys {
     }
 
     fn ask_until_answered(&self, policy: &PolicyId, generation: u32) -> Result<Unlocked, Refusal> {
-        let deadline = Instant::now() + self.limit;
+        let deadline = super::latest(self.limit);
         let mut waited = false;
         loop {
             match self.ask(policy, generation) {
@@ -195,6 +195,16 @@ impl KmsdKeys {
         }
     }
 
+    /// One question. Who has waited already, and was not the first, is not kept for another limit.
+    fn send<R: Operation>(&self, request: R) -> Result<R::Output, ClientError> {
+        let asking = Asking {
+            deadline: Some(super::latest(self.limit.max(Duration::from_secs(1)))),
+            ..Asking::default()
+        };
+        let answer = self.client.send_as(request, asking)?;
+        Ok(answer.output)
+    }
+
     fn ask(&self, policy: &PolicyId, generation: u32) -> Result<Unlocked, Refusal> {
         let entry = self.record.read().policy(*policy, generation).cloned();
         let mut key = entry
@@ -207,7 +217,6 @@ impl KmsdKeys {
             reason,
         };
         let row = self
-            .client
             .send(GetPolicyRequest {
                 volume_id: ResourceId(self.volume.0),
                 policy_id: ResourceId(policy.0),
@@ -225,7 +234,6 @@ impl KmsdKeys {
         let mode = content_mode(row.content_mode);
         let entry = entry.ok_or_else(|| refused(&key, Reason::NoDataKey))?;
         let opened = self
-            .client
             .send(DecryptRequest {
                 ciphertext_blob: Some(kms_api::Blob::new(entry.data_key)),
                 encryption_context: context(&self.volume, policy, generation),

@@ -18,7 +18,7 @@ use super::sites::Sites;
 use crate::check::Found;
 use crate::rig;
 
-const OPTIONS: [&str; 3] = ["allow_other", "suid", "dev"];
+const OPTIONS: [&str; 3] = ["allow_other,access=mounter", "suid", "dev"];
 /// Logged after a crash although nothing is wrong.
 const EXPECTED: &str = "nothing in it was ever synced";
 
