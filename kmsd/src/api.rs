@@ -24,6 +24,7 @@ use crate::auth::{self, OnBehalfOf, Session};
 use crate::listen::server::Shared;
 use crate::listen::vouched::Origin;
 use crate::service::{ErrorReply, Refused, Reply, Service};
+use crate::uuids;
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
 /// before it reads (as most do) then gets the answer instead of a broken pipe.
@@ -37,7 +38,7 @@ pub(crate) async fn answer<S: Service>(
     request: HttpRequest<Incoming>,
 ) -> HttpResponse<Full<Bytes>> {
     let start = Instant::now();
-    let id = Uuid::new_v4();
+    let id = uuids::draw();
     let mut entry = Entry {
         operation: "-".into(),
         key: None,
@@ -349,7 +350,7 @@ fn encode(result: Result<Reply, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>>
         CONTENT_TYPE,
         HeaderValue::from_static(kms_api::CONTENT_TYPE),
     );
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+    if let Ok(id) = HeaderValue::from_str(&uuids::text(id)) {
         headers.insert("x-amzn-requestid", id);
     }
     for (name, value) in notes.into_iter().flatten() {

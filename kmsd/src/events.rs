@@ -203,10 +203,11 @@ struct Watcher {
 }
 
 impl Observer for Watcher {
-    fn appended(&mut self, records: &[Appended<'_>]) {
-        let Some(last) = records.last() else {
-            return;
-        };
+    fn looks_at_uses(&self) -> bool {
+        false
+    }
+
+    fn appended(&mut self, records: &[Appended<'_>], end: u64) {
         let mut told = Vec::new();
         for appended in records {
             let burst = self
@@ -230,7 +231,7 @@ impl Observer for Watcher {
                 });
             }
         }
-        self.events.push(told.into_iter(), last.seq + 1);
+        self.events.push(told.into_iter(), end);
     }
 }
 

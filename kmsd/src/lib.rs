@@ -32,6 +32,7 @@ pub mod service;
 pub mod storage;
 mod sys;
 mod terminal;
+mod uuids;
 mod world;
 
 use cli::{Cli, Command};

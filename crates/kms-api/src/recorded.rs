@@ -69,6 +69,13 @@ fn lowered(name: &str, value: Value) -> Value {
 }
 
 pub(crate) fn lower_first(name: &str) -> String {
+    if name.is_ascii() {
+        let mut name = name.to_owned();
+        if let Some(first) = name.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        return name;
+    }
     let mut chars = name.chars();
     chars.next().map_or_else(String::new, |first| {
         first.to_lowercase().chain(chars).collect()

@@ -98,13 +98,23 @@ impl fmt::Display for KeyId {
         if self.multi_region {
             return write!(f, "mrk-{}", HEXLOWER.encode(&self.bytes));
         }
-        for (index, byte) in self.bytes.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
+        // In one piece: every request writes a few of these.
+        let mut hex = [0; 32];
+        HEXLOWER.encode_mut(&self.bytes, &mut hex);
+        let mut text = [b'-'; 36];
+        let parts = [
+            (0..8, 0..8),
+            (8..12, 9..13),
+            (12..16, 14..18),
+            (16..20, 19..23),
+            (20..32, 24..36),
+        ];
+        for (from, to) in parts {
+            if let (Some(from), Some(to)) = (hex.get(from), text.get_mut(to)) {
+                to.copy_from_slice(from);
             }
-            write!(f, "{byte:02x}")?;
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

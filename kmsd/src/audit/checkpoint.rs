@@ -104,7 +104,11 @@ pub struct Checkpoints {
 struct Rotation(Arc<Shared>);
 
 impl Observer for Rotation {
-    fn appended(&mut self, _: &[Appended<'_>]) {}
+    fn looks_at_uses(&self) -> bool {
+        false
+    }
+
+    fn appended(&mut self, _: &[Appended<'_>], _: u64) {}
 
     fn rotated(&mut self) {
         self.0.wanted.lock().now = true;

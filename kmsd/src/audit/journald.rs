@@ -36,7 +36,11 @@ impl Journal {
 }
 
 impl Observer for Journal {
-    fn appended(&mut self, records: &[Appended<'_>]) {
+    fn looks_at_uses(&self) -> bool {
+        true
+    }
+
+    fn appended(&mut self, records: &[Appended<'_>], _: u64) {
         for appended in records {
             let datagram = datagram(appended);
             if let Err(error) = self.send(&datagram) {

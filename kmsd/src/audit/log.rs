@@ -1,5 +1,6 @@
 //! The log as the rest of kmsd sees it: hand over a record, wait until it is on disk, ask how it stands.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -88,15 +89,80 @@ impl Durable {
 
 /// A record on its way to the disk.
 pub(super) struct Entry {
-    pub(super) record: Record,
-    /// Its canonical bytes, where they were made already.
-    pub(super) bytes: Option<Vec<u8>>,
+    /// Length of its canonical bytes.
+    pub(super) length: usize,
+    /// What it says, where an observer looks at it.
+    pub(super) record: Option<Box<Record>>,
+}
+
+/// Records on their way to the disk, in the order of their tickets.
+///
+/// Their bytes are made and what they were made of is freed where the request is answered: memory that one thread allocates and
+/// another one frees is what a request would pay for most.
+#[derive(Default)]
+pub(super) struct Entries {
+    pub(super) list: Vec<Entry>,
+    /// Their bytes, one after the other.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Entries {
+    /// Memory that is kept to be used again.
+    const KEPT: usize = 4 << 20;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    fn push(&mut self, bytes: &[u8], record: Option<Box<Record>>) {
+        self.bytes.extend_from_slice(bytes);
+        self.list.push(Entry {
+            length: bytes.len(),
+            record,
+        });
+    }
+
+    /// The first `count`, with their bytes.
+    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = (&Entry, &[u8])> {
+        let mut start = 0usize;
+        self.list.iter().take(count).map(move |entry| {
+            let end = start.saturating_add(entry.length);
+            let bytes = self.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            (entry, bytes)
+        })
+    }
+
+    /// Appends those of `other`, which has none then.
+    pub(super) fn append(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            // Its memory is used again.
+            std::mem::swap(self, other);
+        } else {
+            self.list.append(&mut other.list);
+            self.bytes.append(&mut other.bytes);
+        }
+    }
+
+    /// Removes the first `count`.
+    pub(super) fn remove(&mut self, count: usize) {
+        let removed = self.list.drain(..count.min(self.list.len()));
+        let bytes: usize = removed.map(|entry| entry.length).sum();
+        self.bytes.drain(..bytes.min(self.bytes.len()));
+        if self.is_empty() && self.bytes.capacity() > Self::KEPT {
+            *self = Self::default();
+        }
+    }
 }
 
 /// What waits for the thread.
 #[derive(Default)]
 pub(super) struct Queue {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
     pub(super) pushed: u64,
     pub(super) oldest: Option<Instant>,
     pub(super) urgent: bool,
@@ -121,6 +187,8 @@ pub(super) struct Shared {
     pub(super) refused: AtomicU64,
     pub(super) warnings: Mutex<Vec<String>>,
     pub(super) observers: Mutex<Vec<Box<dyn Observer>>>,
+    /// Whether one of them looks at every record.
+    pub(super) all_observed: AtomicBool,
     /// What the next start relies on: the number of records at the last place that was noted, and its file's first one.
     pub(super) saved: Mutex<(u64, u64)>,
 }
@@ -233,12 +301,13 @@ impl AuditLog {
             refused: AtomicU64::new(0),
             warnings: Mutex::new(warnings),
             observers: Mutex::default(),
+            all_observed: AtomicBool::new(false),
             saved: Mutex::new(opened.saved),
             config,
         });
         if let Some(path) = &shared.config.journald {
             let journal = super::journald::Journal::new(path.clone());
-            shared.observers.lock().push(Box::new(journal));
+            shared.observe(Box::new(journal));
         }
         let writer = Writer::new(Arc::clone(&shared), place, opened.current)?;
         let thread = std::thread::Builder::new()
@@ -308,38 +377,36 @@ impl AuditLog {
 
     /// Hands over a record; `bytes` are its canonical bytes if the caller has them. An `urgent` one is written at once,
     /// others within the configured delay.
-    pub fn push(&self, record: Record, bytes: Option<Vec<u8>>, urgent: bool) -> Ticket {
+    pub fn push(&self, record: Record, bytes: Option<&[u8]>, urgent: bool) -> Ticket {
+        thread_local! {
+            static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        if self.drops(&record, bytes.is_some(), urgent) {
+            return Ticket(0);
+        }
+        if let Some(bytes) = bytes {
+            return self.shared.queue(record, bytes, urgent);
+        }
+        BYTES.with_borrow_mut(|bytes| {
+            bytes.clear();
+            record.write_to(bytes);
+            self.shared.queue(record, bytes, urgent)
+        })
+    }
+
+    /// Whether a record is not taken, for want of room. Counts it then.
+    fn drops(&self, record: &Record, has_bytes: bool, urgent: bool) -> bool {
         let shared = &self.shared;
         // Bytes that are not in the catalogue's outbox are lost with the space. What [`Self::admit`] lets through without
         // room is answered without a record, and must not wait for one either.
         let admitted = record.operation == "GetStatus"
             || (record.read_only && shared.config.on_full == OnFull::ReadOnly);
-        let droppable = bytes.is_none() && (!urgent || admitted);
-        if droppable && shared.ill.load(Ordering::SeqCst) {
+        let droppable = !has_bytes && (!urgent || admitted);
+        let drops = droppable && shared.ill.load(Ordering::SeqCst);
+        if drops {
             shared.lost.fetch_add(1, Ordering::Relaxed);
-            return Ticket(0);
         }
-        let estimate = bytes.as_ref().map_or(1024, Vec::len) as u64;
-        let mut queue = shared.queue.lock();
-        if queue.closed {
-            // kmsd ends: whoever waits for the record is refused.
-            return Ticket::NEVER;
-        }
-        shared.pending_bytes.fetch_add(estimate, Ordering::Relaxed);
-        queue.pushed = queue.pushed.saturating_add(1);
-        let ticket = Ticket(queue.pushed);
-        let first = queue.entries.is_empty();
-        let hurry = urgent && !queue.urgent;
-        if first {
-            queue.oldest = Some(Instant::now());
-        }
-        queue.urgent |= urgent;
-        queue.entries.push(Entry { record, bytes });
-        drop(queue);
-        if first || hurry {
-            shared.wake.notify_one();
-        }
-        ticket
+        drops
     }
 
     /// Waits until a record is on disk.
@@ -444,7 +511,7 @@ impl AuditLog {
 
     /// Lets `observer` see every record from now on.
     pub fn observe(&self, observer: Box<dyn Observer>) {
-        self.shared.observers.lock().push(observer);
+        self.shared.observe(observer);
     }
 
     /// How the log is kept.
@@ -466,6 +533,52 @@ impl AuditLog {
     pub fn current_file(&self) -> PathBuf {
         let file = self.shared.durable.lock().place.file;
         self.directory().join(super::files::name(file))
+    }
+}
+
+impl Shared {
+    fn observe(&self, observer: Box<dyn Observer>) {
+        if observer.looks_at_uses() {
+            self.all_observed.store(true, Ordering::SeqCst);
+        }
+        self.observers.lock().push(observer);
+    }
+
+    /// Queues a record that is to be written.
+    fn queue(&self, record: Record, bytes: &[u8], urgent: bool) -> Ticket {
+        let observed = !record.is_plain_use() || self.all_observed.load(Ordering::Relaxed);
+        let record = observed.then(|| Box::new(record));
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            // kmsd ends: whoever waits for the record is refused.
+            return Ticket::NEVER;
+        }
+        self.pending_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        queue.pushed = queue.pushed.saturating_add(1);
+        let ticket = Ticket(queue.pushed);
+        let first = queue.entries.is_empty();
+        let hurry = urgent && !queue.urgent;
+        if first {
+            queue.oldest = Some(Instant::now());
+        }
+        queue.urgent |= urgent;
+        queue.entries.push(bytes, record);
+        drop(queue);
+        if first || hurry {
+            self.wake.notify_one();
+        }
+        ticket
+    }
+
+    /// Queues an event of the log itself; what does the writing does not have to be woken for it.
+    pub(super) fn queue_note(&self, record: Record) {
+        let bytes = record.to_bytes();
+        let mut queue = self.queue.lock();
+        queue.pushed = queue.pushed.saturating_add(1);
+        self.pending_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        queue.entries.push(&bytes, Some(Box::new(record)));
     }
 }
 

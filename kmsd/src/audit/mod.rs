@@ -107,8 +107,12 @@ pub struct Appended<'a> {
 
 /// Is told of records once they are on disk, in order, on the log's own thread: it must not block.
 pub trait Observer: Send {
-    /// These records became durable.
-    fn appended(&mut self, records: &[Appended<'_>]);
+    /// Whether it looks at requests that were carried out and changed nothing, too
+    /// ([`Record::is_plain_use`]). They are most of all, and keeping what they say until they are on disk costs something.
+    fn looks_at_uses(&self) -> bool;
+
+    /// These records became durable, and all others with a smaller number than `end`.
+    fn appended(&mut self, records: &[Appended<'_>], end: u64);
 
     /// A new file was begun; what came before is complete.
     fn rotated(&mut self) {}

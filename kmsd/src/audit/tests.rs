@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use kms_api::ErrorCode;
-use kms_core::audit::{Chain, Line, compose};
+use kms_core::audit::{Chain, Failure, Kind, Line, compose};
 use kms_core::rows::{AuditHead, Hash};
 
 use super::*;
@@ -533,24 +533,76 @@ fn a_file_that_is_disturbed_while_running_is_noticed() {
     }
 }
 
-#[test]
-fn observers_see_every_durable_record_once() {
-    struct Watch(mpsc::Sender<(u64, Vec<u8>, String)>);
-    impl Observer for Watch {
-        fn appended(&mut self, records: &[Appended<'_>]) {
-            for one in records {
-                let seen = (one.seq, one.line.to_vec(), one.record.operation.clone());
-                self.0.send(seen).unwrap();
-            }
-        }
+/// Tells what it sees, and with an empty line where it was told the log to end.
+struct Watch {
+    to: mpsc::Sender<(u64, Vec<u8>, String)>,
+    uses: bool,
+}
+
+impl Observer for Watch {
+    fn looks_at_uses(&self) -> bool {
+        self.uses
     }
+
+    fn appended(&mut self, records: &[Appended<'_>], end: u64) {
+        for one in records {
+            let seen = (one.seq, one.line.to_vec(), one.record.operation.clone());
+            self.to.send(seen).unwrap();
+        }
+        self.to.send((end, Vec::new(), "end".to_owned())).unwrap();
+    }
+}
+
+#[test]
+fn who_does_not_look_at_uses_sees_all_other_records_and_where_the_log_ends() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), None).unwrap();
     let (to, from) = mpsc::channel();
-    log.observe(Box::new(Watch(to)));
-    append(&log, &["A", "B"]);
+    log.observe(Box::new(Watch { to, uses: false }));
+    let api = |name: &str| Record {
+        kind: Kind::Api,
+        read_only: true,
+        ..record(name)
+    };
+    log.push(api("Decrypt"), None, false);
+    let mut refused = api("Encrypt");
+    refused.error = Some(Failure {
+        code: "AccessDeniedException".to_owned(),
+        message: None,
+    });
+    log.push(refused, None, false);
+    let change = Record {
+        read_only: false,
+        ..api("CreateKey")
+    };
+    log.push(change, None, false);
+    log.push(record("Service"), None, false);
+    log.push(api("Sign"), None, false);
     log.close();
     let seen: Vec<_> = from.try_iter().collect();
+    let names: Vec<&str> = seen
+        .iter()
+        .filter(|(_, line, _)| !line.is_empty())
+        .map(|(_, _, name)| name.as_str())
+        .collect();
+    assert_eq!(names, ["Encrypt", "CreateKey", "Service"]);
+    let on_disk = lines(dir.path());
+    assert_eq!(on_disk.len(), 5, "the log has all of them");
+    assert_eq!(seen.last().unwrap().0, 5);
+}
+
+#[test]
+fn observers_see_every_durable_record_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), None).unwrap();
+    let (to, from) = mpsc::channel();
+    log.observe(Box::new(Watch { to, uses: true }));
+    append(&log, &["A", "B"]);
+    log.close();
+    let seen: Vec<_> = from
+        .try_iter()
+        .filter(|(_, bytes, _)| !bytes.is_empty())
+        .collect();
     let on_disk = lines(dir.path());
     assert_eq!(seen.len(), 3);
     for ((seq, bytes, name), line) in seen.iter().zip(&on_disk) {
@@ -658,7 +710,7 @@ fn a_full_disk_refuses_requests_keeps_every_record_and_recovers() {
     log.push(record("GetStatus"), None, false);
     // One that was committed before is not lost, whatever room there is.
     let bytes = record("Committed").to_bytes();
-    let ticket = log.push(record("Committed"), Some(bytes), true);
+    let ticket = log.push(record("Committed"), Some(&bytes), true);
     assert!(log.status().warnings.iter().any(|w| w.contains("full")));
     std::fs::remove_file(filler).unwrap();
     log.wait_blocking(ticket).unwrap();

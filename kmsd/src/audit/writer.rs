@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kms_core::audit::tree::leaf_hash;
+use kms_core::audit::tree::Hash;
 use kms_core::audit::{Record, compose};
 
 use super::error::AuditError;
 use super::files::{self, Place};
-use super::log::{Durable, Entry, Health, Shared, Ticket, service};
+use super::log::{Durable, Entries, Health, Shared, Ticket, service};
 use super::space::{self, Reserve, Room};
 use super::{Appended, OnFull};
 
@@ -29,7 +29,7 @@ pub(super) struct Writer {
     place: Place,
     file: Option<Current>,
     /// Handed over, in the order of tickets, and not on disk.
-    waiting: Vec<Entry>,
+    waiting: Entries,
     /// Ticket of the last record on disk.
     done: u64,
     /// Not from a request: has no ticket.
@@ -44,6 +44,13 @@ pub(super) struct Writer {
     /// What was lost and refused when writing last worked.
     counted: (u64, u64),
     buffer: Vec<u8>,
+}
+
+/// A line of the batch that is being written.
+struct Composed {
+    /// Where it ends in the buffer.
+    end: usize,
+    leaf: Hash,
 }
 
 struct Current {
@@ -116,7 +123,7 @@ impl Writer {
         Ok(Self {
             place,
             file,
-            waiting: Vec::new(),
+            waiting: Entries::default(),
             done: 0,
             notes: Vec::new(),
             reserve,
@@ -173,12 +180,7 @@ impl Writer {
         }
         queue.urgent = false;
         queue.oldest = None;
-        if self.waiting.is_empty() {
-            // Its memory is used again.
-            std::mem::swap(&mut self.waiting, &mut queue.entries);
-        } else {
-            self.waiting.append(&mut queue.entries);
-        }
+        self.waiting.append(&mut queue.entries);
         queue.closed
     }
 
@@ -217,29 +219,20 @@ impl Writer {
         let take = self.waiting.len().min(MAX_BATCH);
         self.buffer.clear();
         let mut chain = self.place.chain;
-        let mut ends = Vec::with_capacity(notes.saturating_add(take));
-        let mut estimate = 0u64;
+        let mut lines = Vec::with_capacity(notes.saturating_add(take));
+        let mut queued = 0u64;
+        let mut compose = |record: &[u8]| {
+            let leaf = compose(&mut chain, record, &mut self.buffer);
+            let end = self.buffer.len();
+            lines.push(Composed { end, leaf });
+            self.buffer.push(b'\n');
+        };
         for note in &self.notes {
-            compose(&mut chain, &note.to_bytes(), &mut self.buffer);
-            ends.push(self.buffer.len());
-            self.buffer.push(b'\n');
+            compose(&note.to_bytes());
         }
-        for entry in self.waiting.iter().take(take) {
-            let made;
-            let bytes = match &entry.bytes {
-                Some(bytes) => {
-                    estimate = estimate.saturating_add(bytes.len() as u64);
-                    bytes
-                }
-                None => {
-                    estimate = estimate.saturating_add(1024);
-                    made = entry.record.to_bytes();
-                    &made
-                }
-            };
-            compose(&mut chain, bytes, &mut self.buffer);
-            ends.push(self.buffer.len());
-            self.buffer.push(b'\n');
+        for (_, bytes) in self.waiting.first(take) {
+            queued = queued.saturating_add(bytes.len() as u64);
+            compose(bytes);
         }
         self.rotate_if_due()?;
         self.begin_file()?;
@@ -256,10 +249,10 @@ impl Writer {
             return Err(error);
         }
         self.place.bytes = start.saturating_add(self.buffer.len() as u64);
-        self.tell(&ends, notes);
+        self.tell(&lines);
         self.place.chain = chain;
         self.notes.clear();
-        self.waiting.drain(..take);
+        self.waiting.remove(take);
         self.done = self.done.saturating_add(take as u64);
         *self.shared.durable.lock() = Durable {
             ticket: Ticket(self.done),
@@ -268,7 +261,7 @@ impl Writer {
         };
         self.shared
             .pending_bytes
-            .fetch_sub(estimate, Ordering::Relaxed);
+            .fetch_sub(queued, Ordering::Relaxed);
         self.shared.done.send_replace(self.done);
         if std::mem::take(&mut self.note_due) {
             // Held, so that one at a time is written. It stays as it is: the catalogue may not have this head yet.
@@ -284,25 +277,28 @@ impl Writer {
     }
 
     /// Grows the tree and tells the observers.
-    fn tell(&mut self, ends: &[usize], notes: usize) {
+    fn tell(&mut self, lines: &[Composed]) {
         let mut observers = self.shared.observers.lock();
+        let waiting = self.waiting.list.iter();
         let records = self
             .notes
             .iter()
-            .chain(self.waiting.iter().map(|entry| &entry.record));
-        debug_assert_eq!(notes, self.notes.len());
+            .map(Some)
+            .chain(waiting.map(|entry| entry.record.as_deref()));
         let mut start = 0;
-        let mut appended = Vec::with_capacity(if observers.is_empty() { 0 } else { ends.len() });
-        for (seq, (end, record)) in (self.place.chain.size()..).zip(ends.iter().zip(records)) {
-            let line = self.buffer.get(start..*end).unwrap_or_default();
-            self.place.edge.push(leaf_hash(line));
-            if !observers.is_empty() {
+        let mut seq = self.place.chain.size();
+        let mut appended = Vec::new();
+        for (Composed { end, leaf }, record) in lines.iter().zip(records) {
+            self.place.edge.push(*leaf);
+            if let Some(record) = record {
+                let line = self.buffer.get(start..*end).unwrap_or_default();
                 appended.push(Appended { seq, line, record });
             }
+            seq = seq.saturating_add(1);
             start = end.saturating_add(1);
         }
         for observer in observers.iter_mut() {
-            observer.appended(&appended);
+            observer.appended(&appended, seq);
         }
     }
 
@@ -521,17 +517,4 @@ impl Writer {
 /// Whether older files are removed one day.
 fn config_keeps_few(shared: &Shared) -> bool {
     shared.config.keep_files.is_some()
-}
-
-impl Shared {
-    /// Queues an event of the log itself.
-    fn queue_note(&self, record: Record) {
-        let mut queue = self.queue.lock();
-        queue.pushed = queue.pushed.saturating_add(1);
-        self.pending_bytes.fetch_add(1024, Ordering::Relaxed);
-        queue.entries.push(Entry {
-            record,
-            bytes: None,
-        });
-    }
 }

@@ -19,6 +19,7 @@ use super::writer::{Anchor, Writer};
 use super::{EngineError, Shared};
 use crate::audit::{self, AuditLog, AuditStatus, Health, Ticket};
 use crate::service::Refused;
+use crate::uuids;
 
 /// Where records go.
 pub(super) enum Sink {
@@ -158,8 +159,8 @@ impl Shared {
         }
         log.admit(request.operation(), read_only)?;
         let record = Record::request(
-            Uuid::new_v4().to_string(),
-            id.to_string(),
+            uuids::text(uuids::draw()),
+            uuids::text(id),
             self.clock.read().wall_ms,
             request,
             actor(caller),
@@ -441,7 +442,7 @@ impl Shared {
         if let Some(log) = self.audit.log() {
             for (n, (record, bytes)) in records.into_iter().enumerate() {
                 let id = record.event_id.clone();
-                let ticket = log.push(record, Some(bytes), true);
+                let ticket = log.push(record, Some(&bytes), true);
                 writer.outbox.push((id, ticket));
                 if n == 0
                     && let Some(trace) = trace
@@ -510,7 +511,7 @@ impl Shared {
         waiting.sort_by(|(a, _), (b, _)| (a.time, &a.event_id).cmp(&(b.time, &b.event_id)));
         for (record, bytes) in waiting {
             let id = record.event_id.clone();
-            let ticket = log.push(record, Some(bytes), true);
+            let ticket = log.push(record, Some(&bytes), true);
             writer.outbox.push((id, ticket));
         }
         Ok(())

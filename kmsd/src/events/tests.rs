@@ -42,7 +42,8 @@ fn append(observer: &mut impl Observer, begin: u64, records: &[Record]) {
             record,
         })
         .collect();
-    observer.appended(&appended);
+    let end = begin + records.len() as u64;
+    observer.appended(&appended, end);
 }
 
 fn ids(batch: &Batch) -> Vec<(u64, String)> {

@@ -6,7 +6,7 @@ use crate::rows::{AuditHead, Hash};
 
 /// Goes before a line in its chain value. No input of the Merkle tree is mistaken for it: a leaf begins with 0, a
 /// node is 65 bytes and this with a line is longer.
-const DOMAIN: &[u8] = b"\x01kmsd-audit-chain-v1\0";
+pub(super) const DOMAIN: &[u8] = b"\x01kmsd-audit-chain-v1\0";
 
 /// Where a log ends: the number of its records and the chain value of the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,12 @@ impl Chain {
 
     /// Goes on by one line, given without its newline.
     pub fn advance(&mut self, line: &[u8]) {
-        self.value = Hash(sha256(&[DOMAIN, line]));
+        self.advance_to(Hash(sha256(&[DOMAIN, line])));
+    }
+
+    /// Goes on by one line, of which the chain value is known.
+    pub(super) fn advance_to(&mut self, value: Hash) {
+        self.value = value;
         self.size = self.size.saturating_add(1);
     }
 

@@ -1,9 +1,13 @@
 //! A line of the log: a record with its place.
 
+use std::cell::RefCell;
+
 use data_encoding::HEXLOWER;
+use kms_crypto::sha256;
 use serde::{Deserialize, Serialize};
 
-use super::{Chain, Record};
+use super::chain::DOMAIN;
+use super::{Chain, Record, tree};
 use crate::rows::Hash;
 
 /// Most bytes of a line without its newline, so that it fits an entry of a C2SP tile.
@@ -58,20 +62,31 @@ impl Line {
 }
 
 /// Appends to `out` the line of a record's canonical bytes at the end of `chain`, without a newline, and advances
-/// `chain`.
-pub fn compose(chain: &mut Chain, record: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.reserve(record.len().saturating_add(ENVELOPE));
-    out.extend_from_slice(b"{\"prev\":\"");
-    let mut hex = [0; 64];
-    HEXLOWER.encode_mut(&chain.value().0, &mut hex);
-    out.extend_from_slice(&hex);
-    out.extend_from_slice(b"\",\"record\":");
-    out.extend_from_slice(record);
-    out.extend_from_slice(b",\"seq\":");
-    out.extend_from_slice(chain.size().to_string().as_bytes());
-    out.push(b'}');
-    chain.advance(out.get(start..).unwrap_or_default());
+/// `chain`. Returns the line's leaf hash.
+pub fn compose(chain: &mut Chain, record: &[u8], out: &mut Vec<u8>) -> tree::Hash {
+    // Both hashes are taken over one piece of memory: the last byte of what the chain puts before a line is what the tree
+    // puts before a leaf.
+    const BEFORE: usize = DOMAIN.len();
+    const { assert!(matches!(DOMAIN.last(), Some(0))) };
+    thread_local! {
+        static HASHED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    HASHED.with_borrow_mut(|hashed| {
+        hashed.clear();
+        hashed.extend_from_slice(DOMAIN);
+        hashed.extend_from_slice(b"{\"prev\":\"");
+        let mut hex = [0; 64];
+        HEXLOWER.encode_mut(&chain.value().0, &mut hex);
+        hashed.extend_from_slice(&hex);
+        hashed.extend_from_slice(b"\",\"record\":");
+        hashed.extend_from_slice(record);
+        hashed.extend_from_slice(b",\"seq\":");
+        hashed.extend_from_slice(chain.size().to_string().as_bytes());
+        hashed.push(b'}');
+        out.extend_from_slice(hashed.get(BEFORE..).unwrap_or_default());
+        chain.advance_to(Hash(sha256(&[hashed])));
+        sha256(&[hashed.get(BEFORE - 1..).unwrap_or_default()])
+    })
 }
 
 /// The place of a line and the bytes of its record, without reading the record: what a scan needs of each line.

@@ -8,6 +8,7 @@ pub mod attest;
 mod chain;
 pub mod checkpoint;
 pub mod cloudtrail;
+mod encode;
 mod filter;
 pub mod keys;
 mod line;
@@ -22,6 +23,7 @@ pub mod verify;
 mod tests;
 
 pub use chain::Chain;
+pub use encode::Encoded;
 pub use filter::Filter;
 pub use line::{Line, LineError, MAX_LINE, compose, split};
 pub use record::{

@@ -9,6 +9,7 @@ use kms_crypto::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::encode::{Encoded, encode};
 use super::line::{ENVELOPE, MAX_LINE};
 use crate::authz::Verdict;
 
@@ -16,6 +17,9 @@ use crate::authz::Verdict;
 pub const KMS_SOURCE: &str = "kms.amazonaws.com";
 /// Source of records about kmsd's own operations and events.
 pub const LOCAL_SOURCE: &str = "kmsd.local";
+
+/// Most bytes of a record, so that its line is no longer than [`MAX_LINE`].
+const MAX_RECORD: usize = MAX_LINE - ENVELOPE;
 
 /// Members of a request, a response or an event, by name.
 pub type Recorded = BTreeMap<String, Value>;
@@ -112,6 +116,9 @@ pub struct Actor {
     /// The service that asked on behalf of this user.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub via: Option<ActorVia>,
+    /// Its bytes, once a record was written: the records of a connection share them.
+    #[serde(skip)]
+    pub encoded: Encoded,
 }
 
 /// A service that asked on behalf of a user.
@@ -254,6 +261,11 @@ impl Record {
         }
     }
 
+    /// Whether it is nothing but a request that was carried out and changed nothing: almost every record is.
+    pub fn is_plain_use(&self) -> bool {
+        self.kind == Kind::Api && self.read_only && self.error.is_none()
+    }
+
     /// With a detail.
     #[must_use]
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -271,11 +283,27 @@ impl Record {
     /// The canonical bytes. Members that are too long for a line are replaced by their length and SHA-256, the
     /// longest first.
     pub fn to_bytes(&self) -> Vec<u8> {
-        const MAX: usize = MAX_LINE - ENVELOPE;
-        let bytes = encode(self);
-        if bytes.len() <= MAX {
-            return bytes;
+        let mut bytes = Vec::with_capacity(1024);
+        self.write_to(&mut bytes);
+        bytes
+    }
+
+    /// Appends the [canonical bytes](Self::to_bytes) to `out`.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        encode(self, out);
+        if out.len() - start > MAX_RECORD {
+            out.truncate(start);
+            out.extend_from_slice(&self.shortened());
         }
+    }
+
+    fn shortened(&self) -> Vec<u8> {
+        let whole = |record: &Self| {
+            let mut bytes = Vec::new();
+            encode(record, &mut bytes);
+            bytes
+        };
         let mut shorter = self.clone();
         loop {
             let members = shorter
@@ -302,11 +330,11 @@ impl Record {
                     shorter.parameters.clear();
                     shorter.response.clear();
                     shorter.keys.truncate(16);
-                    return encode(&shorter);
+                    return whole(&shorter);
                 }
             }
-            let bytes = encode(&shorter);
-            if bytes.len() <= MAX {
+            let bytes = whole(&shorter);
+            if bytes.len() <= MAX_RECORD {
                 return bytes;
             }
         }
@@ -319,11 +347,4 @@ impl Record {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
-}
-
-fn encode(record: &Record) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1024);
-    // Every member has a JSON form, and memory takes every write.
-    let _ = serde_json::to_writer(&mut bytes, record);
-    bytes
 }

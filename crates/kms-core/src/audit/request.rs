@@ -24,14 +24,13 @@ impl Record {
         } else {
             LOCAL_SOURCE
         };
-        Self {
-            caller: Some(caller),
-            kind: Kind::Api,
-            parameters: parameters(request),
-            read_only: request.is_read_only(),
-            request_id: Some(request_id),
-            ..Self::service(event_id, time_ms, source, request.operation())
-        }
+        let mut record = Self::service(event_id, time_ms, source, request.operation());
+        record.caller = Some(caller);
+        record.kind = Kind::Api;
+        record.parameters = parameters(request);
+        record.read_only = request.is_read_only();
+        record.request_id = Some(request_id);
+        record
     }
 
     /// Whether the request was allowed, and by what; `keys` are the ARNs it is about.
