@@ -63,6 +63,11 @@ pub(crate) async fn answer<S: Service>(
         .err()
         .and_then(|refusal| refusal.failure.error.message.as_deref());
     let identity = session.identity();
+    if code == Some(ErrorCode::Throttling) {
+        // One record says how many there were; kmsd's own log is not to be flooded instead.
+        tracing::debug!(request_id = %id, uid = identity.uid, pid = identity.pid, "not answered");
+        return encode(result, id);
+    }
     tracing::info!(
         request_id = %id,
         operation = ?entry.operation,
@@ -141,12 +146,17 @@ async fn process<S: Service>(
     let user = on_behalf_of(&request);
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
+    let asker = session.asker();
+    if let Some(asker) = asker {
+        shared.service.answers(asker, &session.identity().arn)?;
+    }
     let refuse = |refusal: auth::Refusal, operation: &str| {
         let identity = session.identity();
         let error = refusal.error(&identity.arn, operation);
-        shared.service.refused(&Refused {
+        let recorded = shared.service.refused(&Refused {
             id,
             operation,
+            asker,
             principal: &identity.arn,
             uid: identity.uid,
             gid: identity.gid,
@@ -154,7 +164,7 @@ async fn process<S: Service>(
             error: &error,
         });
         Refusal {
-            failure: error.into(),
+            failure: recorded.err().unwrap_or(error).into(),
             // Who may not call holds no connection.
             close: refusal.closes(),
         }
@@ -175,11 +185,18 @@ async fn process<S: Service>(
         entry.principal = Some(Arc::clone(&caller.arn));
         entry.via = Some(Arc::clone(&via.arn));
     }
-    let request = read(target, body).inspect_err(|refusal| {
+    let request = read(target, body).map_err(|refusal| {
         let error = &refusal.failure.error;
-        shared
+        let recorded = shared
             .service
             .unreadable(id, &entry.operation, &caller, error);
+        match recorded {
+            Ok(()) => refusal,
+            Err(error) => Refusal {
+                failure: error.into(),
+                close: refusal.close,
+            },
+        }
     })?;
     entry.key = request.key().map(|key| key.chars().take(256).collect());
     auth::check(&request, &caller).map_err(|refusal| refuse(refusal, &entry.operation))?;

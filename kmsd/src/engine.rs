@@ -68,7 +68,7 @@ pub use unenroll::unenroll;
 pub use volume::{Opening, export_volume, import_volume};
 use writer::Writer;
 
-use crate::audit::{AuditConfig, AuditLog, AuditStatus, Checkpoints, service};
+use crate::audit::{Asker, AuditConfig, AuditLog, AuditStatus, Checkpoints, Limit, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::service::{ErrorReply, Refused, Reply};
@@ -132,6 +132,8 @@ struct Shared {
     unproved: AtomicBool,
     hub: Arc<Hub>,
     audit: Sink,
+    /// How many refused requests of a user are recorded.
+    limit: Arc<Limit>,
     /// Makes checkpoints of the audit log; `None` where there is no log, or the sealer cannot vouch.
     checkpoints: Option<Checkpoints>,
     /// Generation of the catalogue, for the checkpoints.
@@ -320,14 +322,41 @@ impl Engine {
         }
     }
 
+    /// Whether requests of `asker` are looked at: too many of them may have been refused.
+    ///
+    /// # Errors
+    /// They are not; the error to reply with.
+    pub fn answers(&self, asker: Asker, principal: &Arc<str>) -> Result<(), ApiError> {
+        if self.shared.limit.answers(asker, principal) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::Throttling,
+            "Rate exceeded: too many requests of this user were refused; try again in a minute. \
+             kmsd limits them with audit.refused_burst and audit.refused_per_minute.",
+        ))
+    }
+
     /// Records a request that was refused before a policy could be asked.
-    pub fn refused(&self, refused: &Refused<'_>) {
-        self.shared.record_refused(refused);
+    ///
+    /// # Errors
+    /// It cannot be recorded; the error to reply with instead.
+    pub fn refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
+        self.shared.record_refused(refused)
     }
 
     /// Records a request of a known caller that could not be read as one.
-    pub fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
-        self.shared.record_unreadable(id, operation, caller, error);
+    ///
+    /// # Errors
+    /// It cannot be recorded; the error to reply with instead.
+    pub fn unreadable(
+        &self,
+        id: Uuid,
+        operation: &str,
+        caller: &Caller,
+        error: &ApiError,
+    ) -> Result<(), ApiError> {
+        self.shared.record_unreadable(id, operation, caller, error)
     }
 
     /// The audit log, for those who want to see every record; `None` where there is none.
@@ -529,6 +558,7 @@ impl Shared {
     /// Nobody relies on answers of before an epoch any more.
     fn note(&self, report: &LeaseReport) {
         if report.ran_out > 0 {
+            self.metrics.leases_ran_out(report.ran_out);
             tracing::warn!(
                 epoch = report.epoch,
                 acknowledged = report.acknowledged,
@@ -615,6 +645,7 @@ impl Shared {
     fn shutdown(&self) -> Result<(), EngineError> {
         let mut writer = self.writer.lock();
         self.closed.store(true, Ordering::SeqCst);
+        self.record_unanswered(true);
         self.record_event(service("ServiceStopped"));
         if let Some(log) = self.audit.log() {
             log.close();

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     counter: AtomicU64,
     /// How often it was advanced by this process.
     advances: AtomicU64,
+    /// Leases that ran out before their holder acknowledged a change.
+    leases_ran_out: AtomicU64,
     /// Failures of background work and of changes, by name.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Unix time in seconds of the last failure of the sealer, 0 for none.
@@ -41,6 +43,11 @@ impl Metrics {
     pub(crate) fn counter_advanced(&self, value: u64) {
         self.counter_is(value);
         self.advances.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many leases ran out before their holders acknowledged a change.
+    pub(crate) fn leases_ran_out(&self, count: u64) {
+        self.leases_ran_out.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Something failed: `kind` names the failure, `sealer` says whether it was the TPM's (or the key file's).

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::audit::AuditLog;
+use crate::audit::{Asker, AuditLog};
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -33,12 +33,22 @@ impl Service for Engine {
         Engine::call(self, id, request, caller).await
     }
 
-    fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
-        Engine::unreadable(self, id, operation, caller, error);
+    fn answers(&self, asker: Asker, principal: &Arc<str>) -> Result<(), ApiError> {
+        Engine::answers(self, asker, principal)
     }
 
-    fn refused(&self, refused: &Refused<'_>) {
-        Engine::refused(self, refused);
+    fn unreadable(
+        &self,
+        id: Uuid,
+        operation: &str,
+        caller: &Caller,
+        error: &ApiError,
+    ) -> Result<(), ApiError> {
+        Engine::unreadable(self, id, operation, caller, error)
+    }
+
+    fn refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
+        Engine::refused(self, refused)
     }
 
     fn needs(&self) -> Needs {

@@ -1,11 +1,13 @@
 //! The seam between the server and what answers requests.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kms_api::{ApiError, Caller, ErrorCode, LeaseReport, Reliance, Request, Response};
 use uuid::Uuid;
 
+use crate::audit::Asker;
 use crate::engine::InFlight;
 
 /// An answer, and what the transport says about it beside the body.
@@ -65,15 +67,38 @@ pub trait Service: Send + Sync + 'static {
         caller: Caller,
     ) -> impl Future<Output = Result<Reply, ErrorReply>> + Send;
 
+    /// Whether a request is looked at at all: not that of a user of whom too many have been refused.
+    ///
+    /// # Errors
+    /// It is not; the error to reply with.
+    fn answers(&self, asker: Asker, principal: &Arc<str>) -> Result<(), ApiError> {
+        let _ = (asker, principal);
+        Ok(())
+    }
+
     /// Records a request that was refused before there was a caller to ask a policy about: a forged
     /// identity, another user namespace, a process that names users without being a service.
-    fn refused(&self, refused: &Refused<'_>) {
+    ///
+    /// # Errors
+    /// That cannot be recorded; the error to reply with instead.
+    fn refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
         let _ = refused;
+        Ok(())
     }
 
     /// Records a request of a known caller that could not be read as one: no operation, or a body that is not its JSON.
-    fn unreadable(&self, id: Uuid, operation: &str, caller: &Caller, error: &ApiError) {
+    ///
+    /// # Errors
+    /// That cannot be recorded; the error to reply with instead.
+    fn unreadable(
+        &self,
+        id: Uuid,
+        operation: &str,
+        caller: &Caller,
+        error: &ApiError,
+    ) -> Result<(), ApiError> {
         let _ = (id, operation, caller, error);
+        Ok(())
     }
 
     /// Counts a request that was answered; `outcome` is its error, none if it succeeded.
@@ -100,6 +125,8 @@ pub struct Refused<'a> {
     pub id: Uuid,
     /// The operation, or what the client gave for one; `-` where it gave none.
     pub operation: &'a str,
+    /// Whose records are limited by it; none of those who are not limited.
+    pub asker: Option<Asker>,
     /// The principal of the connection.
     pub principal: &'a str,
     /// User id at connect.

@@ -12,3 +12,4 @@ mod damage;
 mod log;
 mod proof;
 mod root;
+mod witness;

@@ -90,5 +90,5 @@ fn lint_finds_what_security_hub_would() {
             "broad-grant",
         ],
     );
-    assert_eq!(findings, [("KMS.1".to_owned(), "all".to_owned())]);
+    assert_eq!(findings, [("KMS.2".to_owned(), "all".to_owned())]);
 }

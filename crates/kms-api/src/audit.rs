@@ -11,6 +11,10 @@ requests! {
     #[derive(Default, Copy)]
     GetAuditHeadRequest {}
 
+    /// Makes a checkpoint of the audit log now.
+    #[derive(Default, Copy)]
+    CreateCheckpointRequest {}
+
     /// Searches the audit log. Every member that is given must hold.
     #[derive(Default)]
     LookupEventsRequest {
@@ -86,6 +90,31 @@ responses! {
         refused: u64,
         /// Directory of the log.
         directory: String,
+    }
+
+    /// The newest checkpoint, which covers everything that was recorded before the request.
+    CreateCheckpointResponse {
+        /// Its number.
+        number: u64,
+        /// Number of records that it covers.
+        size: u64,
+        /// When it was made, by the host's clock, milliseconds since 1970-01-01 UTC.
+        time: i64,
+        /// The witnesses that are to cosign checkpoints; they do so after the answer.
+        witnesses: Vec<WitnessInfo>,
+    }
+
+    /// How a witness stands.
+    WitnessInfo {
+        /// Name of its key.
+        name: String,
+        /// Number of records that it has cosigned.
+        size: u64,
+        /// When it cosigned last, by its clock, seconds since 1970-01-01 UTC; 0: never.
+        time: u64,
+        /// Why its last attempt failed.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        error: Option<String>,
     }
 
     /// An event of the log.

@@ -186,6 +186,7 @@ operations! {
         BackupStore(BackupStoreRequest) -> BackupStoreResponse;
         GetStatus(GetStatusRequest) -> GetStatusResponse;
         GetAuditHead(GetAuditHeadRequest) -> GetAuditHeadResponse;
+        CreateCheckpoint(CreateCheckpointRequest) -> CreateCheckpointResponse;
         LookupEvents(LookupEventsRequest) -> LookupEventsResponse;
         WaitForEvents(WaitForEventsRequest) -> WaitForEventsResponse;
         CreateTemporaryGrant(CreateTemporaryGrantRequest) -> CreateTemporaryGrantResponse;
@@ -244,6 +245,7 @@ impl Request {
             | Self::ListRetirableGrants(_)
             | Self::GetStatus(_)
             | Self::GetAuditHead(_)
+            | Self::CreateCheckpoint(_)
             | Self::LookupEvents(_)
             | Self::WaitForEvents(_)
             | Self::GetCallerIdentity(_)

@@ -261,6 +261,7 @@ impl Kms {
             Request::ListTombstones(r) => self.list_tombstones(auth, r),
             Request::ReportPolicyUse(r) => self.report_policy_use(auth, r, world),
             Request::GetAuditHead(_)
+            | Request::CreateCheckpoint(_)
             | Request::LookupEvents(_)
             | Request::WaitForEvents(_)
             | Request::BackupStore(_) => Ok(Outcome::Host),

@@ -182,6 +182,11 @@ impl Snapshot {
         self.leases.values()
     }
 
+    /// Requests that wait for approvals.
+    pub fn approvals(&self) -> impl Iterator<Item = &ApprovalRow> {
+        self.approvals.values().map(AsRef::as_ref)
+    }
+
     /// The audit records that are not known to be in the log.
     pub fn outbox(&self) -> impl Iterator<Item = &Arc<OutboxRow>> {
         self.outbox.values()

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use crate::Context;
 use crate::exit::{Exit, Failure};
 
+mod checkpoint;
 mod events;
 mod files;
 mod proof;
@@ -36,6 +37,8 @@ pub enum AuditCommand {
     Search(SearchArgs),
     /// Write events in the form of AWS CloudTrail, oldest first.
     Export(ExportArgs),
+    /// Make a checkpoint now, over everything that was recorded so far: before a copy is taken, for example.
+    Checkpoint,
     /// Verify the log from its public keys; reads its files, needs no kmsd. Ends with 18 if anything is wrong.
     Verify(VerifyArgs),
     /// Print a proof that an event is in the log, which can be checked without the log.
@@ -49,6 +52,7 @@ pub(super) fn run(args: &AuditArgs, context: &Context) -> Result<Exit, Failure> 
         AuditCommand::Tail(args) => events::tail(args, context),
         AuditCommand::Search(args) => events::search(args, context),
         AuditCommand::Export(args) => events::export(args, context),
+        AuditCommand::Checkpoint => checkpoint::run(context),
         AuditCommand::Verify(args) => return verify::run(args, context),
         AuditCommand::Prove(args) => proof::prove(args, context),
         AuditCommand::CheckProof(args) => proof::check(args, context),

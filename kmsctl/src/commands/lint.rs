@@ -48,6 +48,11 @@ const KMS1: LintRule = LintRule {
     config: Some("iam-customer-policy-blocked-kms-actions"),
     severity: Severity::Medium,
 };
+const KMS2: LintRule = LintRule {
+    id: "KMS.2",
+    config: Some("iam-inline-policy-blocked-kms-actions"),
+    severity: Severity::Medium,
+};
 const KMS3: LintRule = LintRule {
     id: "KMS.3",
     config: Some("kms-cmk-not-scheduled-for-deletion"),
@@ -89,8 +94,9 @@ const NOT_CHECKED: LintRule = LintRule {
     severity: Severity::High,
 };
 
-const RULES: [&LintRule; 9] = [
+const RULES: [&LintRule; 10] = [
     &KMS1,
+    &KMS2,
     &KMS3,
     &KMS4,
     &KMS5,
@@ -259,7 +265,7 @@ fn key_policy(
         policy_name: None,
     };
     match context.client.send(request) {
-        Ok(response) => document(&key.arn, &response.policy, PolicyKind::Key, findings),
+        Ok(response) => document(&key.arn, &response.policy, Kind::Key, findings),
         Err(error) => {
             let failure = Failure::from(error);
             if !is_refusal(&failure) {
@@ -302,7 +308,7 @@ fn identity_policies(context: &Context, findings: &mut Findings) -> Result<(), F
                 policy_name: entry.policy_name,
             };
             match context.client.send(request) {
-                Ok(got) => document(&name, &got.document, PolicyKind::Identity, findings),
+                Ok(got) => document(&name, &got.document, Kind::Identity(got.source), findings),
                 Err(error) => {
                     let failure = Failure::from(error);
                     if !is_refusal(&failure) {
@@ -319,9 +325,20 @@ fn identity_policies(context: &Context, findings: &mut Findings) -> Result<(), F
     }
 }
 
+/// What a policy is for.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Key,
+    Identity(PolicySource),
+}
+
 /// What a policy's own warnings come to.
-fn document(name: &str, text: &str, kind: PolicyKind, findings: &mut Findings) {
-    let policy = match Policy::parse(text, kind) {
+fn document(name: &str, text: &str, kind: Kind, findings: &mut Findings) {
+    let parsed = match kind {
+        Kind::Key => PolicyKind::Key,
+        Kind::Identity(_) => PolicyKind::Identity,
+    };
+    let policy = match Policy::parse(text, parsed) {
         Ok(policy) => policy,
         Err(fault) => {
             let text = format!("The policy cannot be read, so it denies everything: {fault}.");
@@ -336,6 +353,10 @@ fn document(name: &str, text: &str, kind: PolicyKind, findings: &mut Findings) {
                 &LOCK_OUT,
                 "Let the account's root principal put the policy: `kmsctl policy templates`.",
             ),
+            // One that was put for an identity is what AWS calls inline; a file is managed apart from those it is for.
+            (Rule::BlockedActions, Kind::Identity(PolicySource::Catalogue)) => {
+                (&KMS2, "Name the keys in Resource.")
+            }
             (Rule::BlockedActions, _) => (&KMS1, "Name the keys in Resource."),
             (Rule::NoEffect | Rule::Broad | Rule::SameSid, _) => {
                 (&POLICY, "Check the document with `kmsctl policy check`.")

@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::log::service;
 use super::open::aside;
+use super::witness::{Told, Witness, WitnessConfig, WitnessStatus};
 use super::{Appended, AuditLog, Observer, space};
 
 /// The notes, one after the other.
@@ -47,8 +48,23 @@ pub struct CheckpointConfig {
     pub interval: Duration,
     /// Each checkpoint is also appended to this file, which should lie on another machine.
     pub copy: Option<PathBuf>,
+    /// Who is to cosign the checkpoints.
+    pub witnesses: Vec<WitnessConfig>,
     /// Account and region, for the name of a new log.
     pub scope: String,
+}
+
+/// How the checkpoints stand.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointStatus {
+    /// Number of the last one; 0: there is none.
+    pub number: u64,
+    /// Records that it covers.
+    pub size: u64,
+    /// Wall clock of the last one, milliseconds since 1970.
+    pub time_ms: i64,
+    /// How the witnesses stand.
+    pub witnesses: Vec<WitnessStatus>,
 }
 
 /// Why checkpoints cannot be made.
@@ -91,12 +107,15 @@ struct Shared {
     wanted: Mutex<Wanted>,
     wake: Condvar,
     ended: Condvar,
+    /// Number, size and time of the last checkpoint.
+    last: Mutex<(u64, u64, i64)>,
 }
 
 /// The thread that makes checkpoints. Clones are the same one.
 #[derive(Clone)]
 pub struct Checkpoints {
     shared: Arc<Shared>,
+    witnesses: Arc<Vec<Witness>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -128,10 +147,12 @@ impl Checkpoints {
         generation: impl Fn() -> u64 + Send + 'static,
     ) -> Result<Self, CheckpointError> {
         let maker = Maker::new(log.clone(), desk, config, Box::new(generation))?;
+        let witnesses = Arc::clone(&maker.witnesses);
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
             wake: Condvar::new(),
             ended: Condvar::new(),
+            last: Mutex::new(maker.summary()),
         });
         log.observe(Box::new(Rotation(Arc::clone(&shared))));
         let directory = log.directory().to_owned();
@@ -147,6 +168,7 @@ impl Checkpoints {
         };
         Ok(Self {
             shared,
+            witnesses,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
     }
@@ -166,6 +188,17 @@ impl Checkpoints {
             }
         }
         true
+    }
+
+    /// How the checkpoints stand, and the witnesses that cosign them.
+    pub fn status(&self) -> CheckpointStatus {
+        let (number, size, time_ms) = *self.shared.last.lock();
+        CheckpointStatus {
+            number,
+            size,
+            time_ms,
+            witnesses: self.witnesses.iter().map(Witness::status).collect(),
+        }
     }
 
     /// Makes a last checkpoint and ends the thread.
@@ -251,6 +284,7 @@ struct Maker {
     closed_last: bool,
     reported: Option<(String, Instant)>,
     copier: Option<Copier>,
+    witnesses: Arc<Vec<Witness>>,
 }
 
 impl Maker {
@@ -328,6 +362,25 @@ impl Maker {
                 source,
             })?),
         };
+        let mut witnesses = Vec::new();
+        let cosigned = Arc::default();
+        for witness in &config.witnesses {
+            let started = Witness::start(witness.clone(), log.clone(), Arc::clone(&cosigned));
+            witnesses.push(started.map_err(|source| CheckpointError::Io {
+                path: log.directory().join(super::COSIGNED),
+                source,
+            })?);
+        }
+        if let (Some(note), Some(checkpoint)) = (&last, &last_checkpoint) {
+            // They may not have it yet.
+            for witness in &witnesses {
+                witness.tell(Told {
+                    note: note.clone(),
+                    checkpoint: checkpoint.clone(),
+                    edge: None,
+                });
+            }
+        }
         let same_key = last
             .as_ref()
             .is_some_and(|note| note.by(&verifier.name, verifier.id()).is_some());
@@ -344,6 +397,7 @@ impl Maker {
             closed_last: false,
             reported: None,
             copier,
+            witnesses: Arc::new(witnesses),
         })
     }
 
@@ -365,6 +419,7 @@ impl Maker {
             } else if self.reported.take().is_some() {
                 tracing::info!("checkpoints of the audit log can be made again");
             }
+            *shared.last.lock() = self.summary();
             {
                 let mut wanted = shared.wanted.lock();
                 wanted.rounds = wanted.rounds.saturating_add(1);
@@ -374,9 +429,19 @@ impl Maker {
                 if let Some(copier) = self.copier.take() {
                     copier.close(COPY_PATIENCE);
                 }
+                let until = Instant::now() + COPY_PATIENCE;
+                for witness in self.witnesses.iter() {
+                    witness.close(until.saturating_duration_since(Instant::now()));
+                }
                 return;
             }
         }
+    }
+
+    /// Number, size and time of the last checkpoint.
+    fn summary(&self) -> (u64, u64, i64) {
+        let last = self.last.as_ref();
+        last.map_or((0, 0, 0), |last| (last.number, last.size, last.time_ms))
     }
 
     fn report(&mut self, error: &CheckpointError) {
@@ -430,15 +495,20 @@ impl Maker {
                 Sealer::Software
             },
         };
-        let note = self.sign(&checkpoint)?.to_string();
+        let note = self.sign(&checkpoint)?;
         let path = self.log.directory().join(CHECKPOINTS);
-        append(&path, &note).map_err(|source| CheckpointError::Io { path, source })?;
+        append(&path, &note.to_string()).map_err(|source| CheckpointError::Io { path, source })?;
+        let told = Told {
+            note,
+            checkpoint: checkpoint.clone(),
+            edge: Some(edge.clone()),
+        };
         self.last = Some(checkpoint);
         self.same_key = true;
         self.closed_last = false;
         // First what keeps another note from getting this value; a copy needs it no sooner.
         let advanced = self.desk.advance();
-        self.spread(&note);
+        self.spread(told);
         advanced?;
         self.closed_last = true;
         Ok(())
@@ -505,7 +575,8 @@ impl Maker {
     }
 
     /// Copies a checkpoint to where it is out of reach. What fails or hangs is told, and holds nothing up.
-    fn spread(&self, note: &str) {
+    fn spread(&self, told: Told) {
+        let note = told.note.to_string();
         let last = self.last.as_ref();
         tracing::info!(
             number = last.map(|last| last.number),
@@ -514,7 +585,10 @@ impl Maker {
             "checkpoint of the audit log"
         );
         if let Some(copier) = &self.copier {
-            copier.copy(note);
+            copier.copy(&note);
+        }
+        for witness in self.witnesses.iter() {
+            witness.tell(told.clone());
         }
     }
 }
@@ -587,7 +661,7 @@ fn last_note(path: &Path) -> Result<Option<Note>, CheckpointError> {
 }
 
 /// Appends a note and makes it durable: all of it, or nothing.
-fn append(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn append(path: &Path, text: &str) -> io::Result<()> {
     append_with(path, |file| {
         file.write_all(text.as_bytes())?;
         file.sync_data()

@@ -346,6 +346,15 @@ impl AuditLog {
                 }
             }
         }
+        self.admit_now(operation, read_only)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// The error to refuse it with.
+    pub fn admit_now(&self, operation: &str, read_only: bool) -> Result<(), ApiError> {
+        let shared = &self.shared;
         let refused = |text: &str| {
             shared.refused.fetch_add(1, Ordering::Relaxed);
             Err(ApiError::new(ErrorCode::Internal, text))

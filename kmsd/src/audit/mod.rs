@@ -8,10 +8,12 @@ mod checkpoint;
 mod error;
 mod files;
 mod journald;
+mod limit;
 mod log;
 mod open;
 pub mod search;
 mod space;
+mod witness;
 mod writer;
 
 #[cfg(test)]
@@ -20,11 +22,16 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use checkpoint::{CHECKPOINTS, CheckpointConfig, CheckpointError, Checkpoints, KEYS};
+pub use checkpoint::{
+    CHECKPOINTS, CheckpointConfig, CheckpointError, CheckpointStatus, Checkpoints, KEYS,
+};
 pub use error::AuditError;
 pub use files::{LogFile, list};
+pub use limit::Asker;
+pub(crate) use limit::Limit;
 pub use log::{AuditLog, AuditStatus, Durable, Health, Start, Ticket};
 pub(crate) use log::{kms_service, service};
+pub use witness::{COSIGNED, Submission, WitnessConfig, WitnessStatus};
 
 use kms_core::audit::Record;
 
@@ -68,6 +75,12 @@ pub struct AuditConfig {
     pub checkpoint_interval: Duration,
     /// A file to which each checkpoint is appended as well.
     pub checkpoint_copy: Option<PathBuf>,
+    /// Who is to cosign the checkpoints.
+    pub witnesses: Vec<WitnessConfig>,
+    /// Records of requests that nobody allowed, which one user can have written at once; 0: any number.
+    pub refused_burst: u32,
+    /// And afterwards in a minute.
+    pub refused_per_minute: u32,
 }
 
 impl AuditConfig {
@@ -90,6 +103,9 @@ impl AuditConfig {
             accept_gap: false,
             checkpoint_interval: Duration::from_secs(60),
             checkpoint_copy: None,
+            witnesses: Vec::new(),
+            refused_burst: 1000,
+            refused_per_minute: 60,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use kms_api::ErrorCode;
+use kms_core::audit::tree::{leaf_hash, root_of};
 use kms_core::audit::{Chain, Failure, Kind, Line, compose};
 use kms_core::rows::{AuditHead, Hash};
 
@@ -531,6 +532,42 @@ fn a_file_that_is_disturbed_while_running_is_noticed() {
             assert!(names(dir.path()).contains(&"AuditTailCut".to_owned()));
         }
     }
+}
+
+#[test]
+fn what_is_left_can_be_verified_also_where_older_files_were_to_be_kept_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.rotate_bytes = 1000;
+    let log = AuditLog::open(config.clone(), None).unwrap().log;
+    for _ in 0..12 {
+        append(&log, &["Filler"]);
+    }
+    let durable = log.durable();
+    log.save(&durable);
+    log.close();
+    let before = list(dir.path()).unwrap();
+    assert!(before.len() > 5, "{before:?}");
+    assert!(files::load_edge(dir.path(), before[1].first).is_none());
+    let all = lines(dir.path());
+    let leaves: Vec<_> = all
+        .iter()
+        .map(|line| leaf_hash(&serde_json::to_vec(line).unwrap()))
+        .collect();
+
+    config.keep_files = Some(before.len() - 2);
+    let log = AuditLog::open(config, Some(durable.head)).unwrap().log;
+    wait_for("nothing removed", || {
+        append(&log, &["Filler"]);
+        log.save(&log.durable());
+        list(dir.path()).unwrap()[0].first > 0
+    });
+    log.close();
+    let first = list(dir.path()).unwrap()[0].first;
+    assert!(first < durable.head.size, "one from before is the first");
+    let edge = files::load_edge(dir.path(), first).expect("its edge");
+    let from_all = root_of(&leaves[..usize::try_from(first).unwrap()]);
+    assert_eq!(edge.root(), from_all);
 }
 
 /// Tells what it sees, and with an empty line where it was told the log to end.

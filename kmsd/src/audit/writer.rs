@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::error::AuditError;
 use super::files::{self, Place};
 use super::log::{Durable, Entries, Health, Shared, Ticket, service};
 use super::space::{self, Reserve, Room};
+use super::witness::edge_before;
 use super::{Appended, OnFull};
 
 /// How often the disk and the file are looked at, and writing is tried again.
@@ -367,7 +368,15 @@ impl Writer {
         let (_, needed) = *self.shared.saved.lock();
         self.surplus = files.iter().take(surplus).any(|file| file.first >= needed);
         let removable = files.iter().take(surplus);
-        for file in removable.take_while(|file| file.first < needed) {
+        let nexts = files
+            .iter()
+            .skip(1)
+            .map(|file| Some(file.first))
+            .chain([None]);
+        for (file, next) in removable.take_while(|file| file.first < needed).zip(nexts) {
+            if let Some(next) = next {
+                keep_edge(&self.shared.config.directory, next);
+            }
             if let Err(error) = std::fs::remove_file(&file.path) {
                 tracing::warn!(%error, file = %file.path.display(), "an old file of the audit log cannot be removed");
                 continue;
@@ -511,6 +520,23 @@ impl Writer {
         self.shared.ill.store(false, Ordering::SeqCst);
         tracing::info!("the audit log can be written again");
         true
+    }
+}
+
+/// Keeps the tree's edge before a file that is about to be the first, if that was not done when it was begun: older files were
+/// to be kept then.
+fn keep_edge(directory: &Path, first: u64) {
+    if files::load_edge(directory, first).is_some() {
+        return;
+    }
+    let kept = edge_before(directory, first)
+        .and_then(|edge| files::save_edge(directory, &edge).map_err(|error| error.to_string()));
+    if let Err(error) = kept {
+        tracing::warn!(
+            error,
+            record = first,
+            "the tree's edge before the first file that is left could not be kept: `audit verify --retention` cannot begin there"
+        );
     }
 }
 

@@ -7,7 +7,8 @@ use kms_api::{Caller, Request};
 use parking_lot::Mutex;
 
 use super::behalf::{self, OnBehalfOf};
-use super::{Auth, Identity, Peer, Refusal};
+use super::{Auth, Identity, Kind, Peer, Refusal};
+use crate::audit::Asker;
 use crate::service::Needs;
 
 /// Most users of a service whose callers are kept ready.
@@ -18,6 +19,7 @@ const MAX_USERS: usize = 256;
 pub(crate) struct Session {
     auth: Arc<Auth>,
     peer: Peer,
+    kind: Kind,
     identity: Mutex<Arc<Identity>>,
     /// Users that this service asked on behalf of, by uid and gid, with the state of the name service.
     users: Mutex<HashMap<(u32, u32), (u64, Caller)>>,
@@ -30,6 +32,7 @@ impl Session {
         tokio::task::spawn_blocking(move || {
             let identity = Mutex::new(Arc::new(auth.identify(&peer, needs)));
             Self {
+                kind: auth.kind(&peer),
                 auth,
                 peer,
                 identity,
@@ -43,6 +46,15 @@ impl Session {
     /// User and process id at connect.
     pub(crate) fn peer_ids(&self) -> (u32, u32) {
         (self.peer.uid, self.peer.pid)
+    }
+
+    /// Whose records of refused requests are limited: nobody's of those who are trusted anyway.
+    pub(crate) fn asker(&self) -> Option<Asker> {
+        match self.kind {
+            Kind::Known => None,
+            Kind::User if self.identity.lock().callers.is_ok() => Some(Asker::Uid(self.peer.uid)),
+            Kind::User | Kind::Stranger => Some(Asker::Stranger),
+        }
     }
 
     /// The identity as it was established last.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use kms_core::audit::note::{KIND_COSIGNATURE, VerifierKey};
+
 use super::{Config, ConfigError, require};
-use crate::audit::{AuditConfig, OnFull};
+use crate::audit::{AuditConfig, OnFull, Submission, WitnessConfig};
 
 /// `[audit]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +36,12 @@ pub struct Audit {
     pub checkpoint_interval: u64,
     /// File to which each checkpoint is appended as well; it belongs on another machine.
     pub checkpoint_copy: Option<PathBuf>,
+    /// Witnesses that are to cosign the checkpoints.
+    pub witness: Vec<Witness>,
+    /// Records of requests that nobody allowed, which one user can have written at once; 0: any number.
+    pub refused_burst: u32,
+    /// And afterwards in a minute.
+    pub refused_per_minute: u32,
 }
 
 impl Default for Audit {
@@ -50,12 +58,56 @@ impl Default for Audit {
             journald: false,
             checkpoint_interval: 60,
             checkpoint_copy: None,
+            witness: Vec::new(),
+            refused_burst: 1000,
+            refused_per_minute: 60,
         }
+    }
+}
+
+/// `[[audit.witness]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// `http://HOST[:PORT][/PREFIX]` or `unix:/SOCKET[:/PREFIX]`: the submission prefix of c2sp.org/tlog-witness.
+    pub url: String,
+    /// Its public key, `NAME+HASH+KEY`.
+    pub key: String,
+}
+
+impl Witness {
+    fn parsed(&self) -> Result<WitnessConfig, ConfigError> {
+        let submission = Submission::parse(&self.url).map_err(|error| ConfigError::Value {
+            key: "audit.witness.url",
+            reason: error,
+        })?;
+        let bad_key = |reason: String| ConfigError::Value {
+            key: "audit.witness.key",
+            reason,
+        };
+        let key = VerifierKey::parse(&self.key).map_err(|error| bad_key(error.to_string()))?;
+        if key.kind != KIND_COSIGNATURE {
+            return Err(bad_key(
+                "must be a key that cosigns (its part KEY begins with B)".to_owned(),
+            ));
+        }
+        Ok(WitnessConfig { submission, key })
     }
 }
 
 impl Audit {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let mut names = Vec::new();
+        for witness in &self.witness {
+            let parsed = witness.parsed()?;
+            require(!names.contains(&parsed.key), "audit.witness.key", || {
+                format!("{} is there twice", witness.key)
+            })?;
+            names.push(parsed.key);
+        }
+        require(names.len() <= 16, "audit.witness", || {
+            "at most 16 witnesses".into()
+        })?;
         if let Some(directory) = &self.directory {
             require(directory.is_absolute(), "audit.directory", || {
                 "must be an absolute path".into()
@@ -82,6 +134,16 @@ impl Audit {
                 "must be an absolute path".into()
             })?;
         }
+        require(
+            self.refused_burst <= 1_000_000,
+            "audit.refused_burst",
+            || "must be 0 to 1000000".into(),
+        )?;
+        require(
+            (1..=1_000_000).contains(&self.refused_per_minute),
+            "audit.refused_per_minute",
+            || "must be 1 to 1000000; audit.refused_burst = 0 lifts the limit".into(),
+        )?;
         require(self.reserve_mib <= 1024, "audit.reserve_mib", || {
             "must be 0 to 1024".into()
         })?;
@@ -110,6 +172,14 @@ impl Config {
             journald: audit.journald.then(|| AuditConfig::JOURNAL.into()),
             checkpoint_interval: Duration::from_secs(audit.checkpoint_interval),
             checkpoint_copy: audit.checkpoint_copy.clone(),
+            // Checked when the configuration was read.
+            witnesses: audit
+                .witness
+                .iter()
+                .filter_map(|witness| witness.parsed().ok())
+                .collect(),
+            refused_burst: audit.refused_burst,
+            refused_per_minute: audit.refused_per_minute,
             ..AuditConfig::new(self.audit_directory())
         })
     }

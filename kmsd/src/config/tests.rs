@@ -98,6 +98,11 @@ fn wrong_values_name_their_key() {
         ("[audit]\ndirectory = \"x\"", "audit.directory"),
         ("[audit]\nrotate_mib = 0", "audit.rotate_mib"),
         ("[audit]\ndata_delay_ms = 10001", "audit.data_delay_ms"),
+        ("[audit]\nrefused_burst = 1000001", "audit.refused_burst"),
+        (
+            "[audit]\nrefused_per_minute = 0",
+            "audit.refused_per_minute",
+        ),
         ("[seal]\npcrs = [24]", "pcrs"),
         ("[seal]\ndevice = \"/dev/tpm0\"", "device"),
         ("[seal]\nkind = \"hsm\"", "kind"),

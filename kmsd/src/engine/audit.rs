@@ -6,18 +6,24 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use kms_api::{ApiError, Caller, CallerRole, ErrorCode, GetAuditHeadResponse, Request, Response};
+use kms_api::{
+    ApiError, Caller, CallerRole, CreateCheckpointResponse, ErrorCode, GetAuditHeadResponse,
+    Request, Response, WitnessInfo,
+};
 use kms_core::audit::{Actor, KMS_SOURCE, Kind, Record};
 use kms_core::rows::{Bytes, OutboxRow, RotationKind, Row, Table};
-use kms_core::{Change, Handled, KeyId, Kms, Verdict, Write};
+use kms_core::{Basis, Change, Handled, KeyId, Kms, Verdict, Write};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::writer::{Anchor, Writer};
 use super::{EngineError, Shared};
-use crate::audit::{self, AuditLog, AuditStatus, Health, Ticket};
+use crate::audit::{
+    self, Asker, AuditLog, AuditStatus, CheckpointStatus, Checkpoints, Health, Limit, Ticket,
+};
 use crate::service::Refused;
 use crate::uuids;
 
@@ -46,12 +52,16 @@ pub(super) struct Trace {
     log: AuditLog,
     /// Whether the answer waits for the record.
     urgent: bool,
+    /// Whose records are limited, with the limit.
+    limit: Option<(Arc<Limit>, Asker)>,
     state: Mutex<State>,
 }
 
 struct State {
     /// `None` once it has been handed over.
     record: Option<Record>,
+    /// Somebody allowed it: a policy, a grant, an office.
+    allowed: bool,
     ticket: Ticket,
 }
 
@@ -65,7 +75,13 @@ impl Trace {
             .flatten()
             .map(|key| meta.scope.key_arn(key))
             .collect();
-        if let Some(record) = &mut self.state.lock().record {
+        let mut state = self.state.lock();
+        // What everybody may ask for himself is allowed by nobody.
+        state.allowed = match &handled.verdict {
+            Verdict::Allowed(Basis::Party) | Verdict::Unasked | Verdict::Denied(_) => false,
+            Verdict::Allowed(_) => true,
+        };
+        if let Some(record) = &mut state.record {
             record.decided(&handled.verdict, keys, meta.authorization_epoch);
         }
     }
@@ -89,6 +105,12 @@ impl Trace {
         let mut state = self.state.lock();
         if let Some(mut record) = state.record.take() {
             record.answered(result);
+            if let Some((limit, asker)) = &self.limit
+                && !state.allowed
+            {
+                record.shorten();
+                limit.charge(*asker);
+            }
             state.ticket = self.log.push(record, None, self.urgent);
         }
         // Without a record there is no answer either, where nothing but the end of kmsd keeps it from the log.
@@ -102,6 +124,11 @@ impl Drop for Trace {
         let error = ApiError::new(ErrorCode::Internal, "The request ended without a result.");
         self.finish(Err(&error));
     }
+}
+
+/// Whose records of refused requests are limited: those of users, who are trusted with nothing but what policies give them.
+fn asker(caller: &Caller) -> Option<Asker> {
+    (caller.role == CallerRole::User && caller.via.is_none()).then_some(Asker::Uid(caller.uid))
 }
 
 /// What records say of a caller. The requests of a connection share it: it takes half a dozen strings to make.
@@ -168,8 +195,10 @@ impl Shared {
         Ok(Some(Arc::new(Trace {
             urgent: !read_only || log.config().data_delay.is_zero(),
             log: log.clone(),
+            limit: asker(caller).map(|asker| (Arc::clone(&self.limit), asker)),
             state: Mutex::new(State {
                 record: Some(record),
+                allowed: false,
                 ticket: Ticket::default(),
             }),
         })))
@@ -217,7 +246,10 @@ impl Shared {
     }
 
     /// Records a request that did not get as far as a caller or an operation.
-    pub(super) fn record_refused(&self, refused: &Refused<'_>) {
+    ///
+    /// # Errors
+    /// See [`AuditLog::admit_now`].
+    pub(super) fn record_refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
         let actor = Actor {
             arn: refused.principal.to_owned(),
             gid: refused.gid,
@@ -226,24 +258,42 @@ impl Shared {
             uid: refused.uid,
             ..Actor::default()
         };
-        self.record_early(refused.id, refused.operation, actor, refused.error);
+        let Refused {
+            id,
+            operation,
+            asker,
+            error,
+            ..
+        } = *refused;
+        self.record_early(id, operation, actor, asker, error)
     }
 
     /// Records a request of a known caller that could not be read.
+    ///
+    /// # Errors
+    /// See [`AuditLog::admit_now`].
     pub(super) fn record_unreadable(
         &self,
         id: Uuid,
         operation: &str,
         caller: &Caller,
         error: &ApiError,
-    ) {
-        self.record_early(id, operation, Actor::from(caller), error);
+    ) -> Result<(), ApiError> {
+        self.record_early(id, operation, Actor::from(caller), asker(caller), error)
     }
 
-    fn record_early(&self, id: Uuid, operation: &str, actor: Actor, error: &ApiError) {
+    fn record_early(
+        &self,
+        id: Uuid,
+        operation: &str,
+        actor: Actor,
+        asker: Option<Asker>,
+        error: &ApiError,
+    ) -> Result<(), ApiError> {
         let Some(log) = self.audit.log() else {
-            return;
+            return Ok(());
         };
+        log.admit_now(operation, true)?;
         let mut record = audit::service(operation);
         record.kind = Kind::Api;
         record.time = self.clock.read().wall_ms;
@@ -256,7 +306,27 @@ impl Shared {
         record.request_id = Some(id.to_string());
         record.caller = Some(Arc::new(actor));
         record.answered(Err(error));
+        if let Some(asker) = asker {
+            record.shorten();
+            self.limit.charge(asker);
+        }
         log.push(record, None, false);
+        Ok(())
+    }
+
+    /// Records how many requests were not answered: for each user at most once in a minute, or with `last` all of them.
+    pub(super) fn record_unanswered(&self, last: bool) {
+        for report in self.limit.reports(last) {
+            tracing::warn!(
+                uid = report.details.get("uid").map(|uid| uid.to_string()),
+                requests = report
+                    .details
+                    .get("requests")
+                    .map(|count| count.to_string()),
+                "requests were not answered: too many of this user were refused"
+            );
+            self.record_event(report);
+        }
     }
 
     /// Records something that happened by itself, outside the catalogue.
@@ -270,7 +340,19 @@ impl Shared {
 
     /// How the log stands.
     pub(super) fn audit_status(&self) -> Option<AuditStatus> {
-        self.audit.log().map(AuditLog::status)
+        let mut status = self.audit.log().map(AuditLog::status)?;
+        if let Some(checkpoints) = self.checkpoint_status() {
+            let warnings = checkpoints.witnesses.into_iter();
+            status
+                .warnings
+                .extend(warnings.filter_map(|witness| witness.warning));
+        }
+        Some(status)
+    }
+
+    /// How its checkpoints stand; none where there are none.
+    pub(super) fn checkpoint_status(&self) -> Option<CheckpointStatus> {
+        self.checkpoints.as_ref().map(Checkpoints::status)
     }
 
     /// Answers what the log is asked.
@@ -305,6 +387,7 @@ impl Shared {
                     directory: log.directory().display().to_string(),
                 }))
             }
+            Request::CreateCheckpoint(_) => self.checkpoint_now(log),
             Request::WaitForEvents(request) => self.events_now(request),
             Request::LookupEvents(request) => {
                 let (_, head) = log.head();
@@ -313,6 +396,35 @@ impl Shared {
             }
             _ => Err(ApiError::bare(ErrorCode::Internal)),
         }
+    }
+
+    /// Makes a checkpoint over everything that was recorded so far. Blocks on the TPM.
+    fn checkpoint_now(&self, log: &AuditLog) -> Result<Response, ApiError> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let failed = |text: &str| Err(ApiError::new(ErrorCode::Internal, text));
+        let Some(checkpoints) = &self.checkpoints else {
+            return failed("No checkpoints of the audit log are made; kmsd's log says why.");
+        };
+        let (_, head) = log.head();
+        if !checkpoints.make_now(PATIENCE) {
+            return failed("The checkpoint is not made yet: the TPM takes long.");
+        }
+        let status = checkpoints.status();
+        if status.size < head.size {
+            return failed("No checkpoint could be made; kmsd's log says why.");
+        }
+        let witnesses = status.witnesses.into_iter().map(|witness| WitnessInfo {
+            name: witness.name,
+            size: witness.size,
+            time: witness.time,
+            error: witness.error,
+        });
+        Ok(Response::CreateCheckpoint(CreateCheckpointResponse {
+            number: status.number,
+            size: status.size,
+            time: status.time_ms,
+            witnesses: witnesses.collect(),
+        }))
     }
 
     /// The records that belong to a transaction: its request's, and those of the rotations in it.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use kms_core::kms::Counts;
 
 use super::{Engine, EngineError};
-use crate::audit::AuditStatus;
+use crate::audit::{AuditStatus, CheckpointStatus};
 use crate::metrics::Metrics;
 
 /// A look at the engine.
@@ -23,6 +23,8 @@ pub(crate) struct Gauges {
     pub(crate) cached_materials: u64,
     /// How the audit log stands; none where there is none.
     pub(crate) audit: Option<AuditStatus>,
+    /// How its checkpoints stand; none where none are made.
+    pub(crate) checkpoints: Option<CheckpointStatus>,
     pub(crate) sealer_kind: String,
     pub(crate) sealer_device: String,
 }
@@ -43,6 +45,7 @@ impl Engine {
             unproved: shared.unproved.load(Ordering::SeqCst),
             cached_materials: shared.provider.cached() as u64,
             audit: shared.audit_status(),
+            checkpoints: shared.checkpoint_status(),
             sealer_kind: shared.host.sealer.kind.clone(),
             sealer_device: shared.host.sealer.device.clone(),
         }

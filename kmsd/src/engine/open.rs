@@ -20,7 +20,7 @@ use super::audit::Sink;
 use super::hub::Hub;
 use super::writer::{Anchor, Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
-use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, service};
+use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, Limit, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
@@ -115,6 +115,7 @@ impl Shared {
                 let config = CheckpointConfig {
                     interval: log.config().checkpoint_interval,
                     copy: log.config().checkpoint_copy.clone(),
+                    witnesses: log.config().witnesses.clone(),
                     scope: format!("{}/{}", self.config.account, self.config.region),
                 };
                 let generation = Arc::clone(&self.stored_generation);
@@ -206,6 +207,10 @@ pub(super) fn assemble(
         Some(_) => Sink::Outbox,
         None => Sink::Off,
     };
+    let limit = match &config.audit {
+        Some(audit) => Limit::new(audit.refused_burst, audit.refused_per_minute),
+        None => Limit::new(0, 0),
+    };
     let events = Events::new(0);
     let metrics = Metrics::default();
     metrics.counter_is(counter);
@@ -236,6 +241,7 @@ pub(super) fn assemble(
             _lock: None,
         }),
         audit,
+        limit: Arc::new(limit),
         checkpoints: None,
         stored_generation: Arc::new(AtomicU64::new(0)),
         unproved: AtomicBool::new(false),

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use kms_core::audit::Record;
 use kms_core::domain::DomainError;
 use kms_core::kms::World;
 use kms_core::provider::KeyProvider as _;
-use kms_core::rows::{EpochPhase, Table};
+use kms_core::rows::{ApprovalRow, EpochPhase, Table};
 use kms_core::setmac::SetMac;
 use kms_core::{Change, KeyId, Kms, Outcome, epoch};
 use kms_crypto::RecoveryPublicKey;
@@ -34,6 +35,7 @@ impl Shared {
             self.tick_grants(),
             self.tick_leases(),
             self.tick_audit(),
+            self.tick_unanswered(),
             self.tick_approvals(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
@@ -85,6 +87,11 @@ impl Shared {
             writer.logged = Instant::now();
             self.anchor_log(&mut writer)?;
         }
+        Ok(())
+    }
+
+    fn tick_unanswered(&self) -> Result<(), EngineError> {
+        self.record_unanswered(false);
         Ok(())
     }
 
@@ -185,6 +192,14 @@ impl Shared {
             self.reload(&mut writer)?;
         }
         let gone = lapsed();
+        let records = {
+            let kms = self.kms.read();
+            let rows = kms.snapshot().approvals();
+            let time = self.clock.read().wall_ms;
+            rows.filter(|row| gone.contains(&row.id))
+                .map(|row| lapsed_approval(row, time))
+                .collect()
+        };
         for approval in &gone {
             tracing::info!(approval, "a request was not approved in time");
         }
@@ -192,7 +207,7 @@ impl Shared {
             .into_iter()
             .map(|id| Change::Remove(Table::Approval, id))
             .collect();
-        self.commit(&mut writer, &changes, Anchor::Never)?;
+        self.commit_recorded(&mut writer, &changes, Anchor::Never, records)?;
         Ok(())
     }
 
@@ -353,4 +368,18 @@ pub(super) fn recovery_public(bytes: &[u8]) -> Result<RecoveryPublicKey, EngineE
     <[u8; 32]>::try_from(bytes)
         .map(RecoveryPublicKey::from_bytes)
         .map_err(|_| EngineError::Tampered("the recovery public key has a wrong length".to_owned()))
+}
+
+/// A request that waited for approvals and did not get them in time.
+fn lapsed_approval(row: &ApprovalRow, time_ms: i64) -> Record {
+    let approvers: Vec<&str> = row.approvers.iter().map(|one| one.arn.as_str()).collect();
+    let mut event = service("ApprovalLapsed")
+        .detail("approvalId", row.id.as_str())
+        .detail("operation", row.operation.as_str())
+        .detail("requester", row.requester.as_str())
+        .detail("required", row.required)
+        .detail("approvers", approvers);
+    event.keys.clone_from(&row.keys);
+    event.time = time_ms;
+    event
 }

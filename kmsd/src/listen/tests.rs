@@ -26,8 +26,9 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn refused(&self, refused: &Refused<'_>) {
+    fn refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
         self.refused.lock().push(refused.error.to_string());
+        Ok(())
     }
 
     fn needs(&self) -> Needs {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Metrics;
 use super::text::{Kind, Text};
-use crate::audit::{AuditStatus, Health};
+use crate::audit::{AuditStatus, CheckpointStatus, Health};
 use crate::engine::Gauges;
 
 /// The metrics of an engine as text.
@@ -15,6 +15,9 @@ pub(crate) fn scrape(metrics: &Metrics, gauges: &Gauges) -> String {
     catalogue(&mut text, gauges);
     if let Some(status) = &gauges.audit {
         audit(&mut text, status);
+        if let Some(checkpoints) = &gauges.checkpoints {
+            self::checkpoints(&mut text, status, checkpoints);
+        }
     }
     sealer(&mut text, metrics, gauges);
     failures(&mut text, metrics);
@@ -186,7 +189,47 @@ fn audit(text: &mut Text, status: &AuditStatus) {
     }
 }
 
+fn checkpoints(text: &mut Text, audit: &AuditStatus, status: &CheckpointStatus) {
+    text.single(
+        "kmsd_audit_checkpoint_timestamp_seconds",
+        Kind::Gauge,
+        "When the last checkpoint of the audit log was made, Unix time; 0 for never.",
+        seconds(status.time_ms),
+    );
+    text.single(
+        "kmsd_audit_uncovered_records",
+        Kind::Gauge,
+        "Records on disk that no checkpoint covers yet.",
+        audit.records.saturating_sub(status.size),
+    );
+    let name = "kmsd_audit_witness_behind_records";
+    text.family(
+        name,
+        Kind::Gauge,
+        "Records under the last checkpoint that a witness has not cosigned.",
+    );
+    for witness in &status.witnesses {
+        let labels = [("witness", witness.name.as_str())];
+        text.sample(name, &labels, status.size.saturating_sub(witness.size));
+    }
+    let name = "kmsd_audit_witness_timestamp_seconds";
+    text.family(
+        name,
+        Kind::Gauge,
+        "When a witness cosigned last, by its clock, Unix time; 0 for never.",
+    );
+    for witness in &status.witnesses {
+        text.sample(name, &[("witness", witness.name.as_str())], witness.time);
+    }
+}
+
 fn sealer(text: &mut Text, metrics: &Metrics, gauges: &Gauges) {
+    text.single(
+        "kmsd_leases_ran_out_total",
+        Kind::Counter,
+        "Leases that ran out before their holder acknowledged a change that takes something away.",
+        metrics.leases_ran_out.load(Ordering::Relaxed),
+    );
     text.family(
         "kmsd_sealer_info",
         Kind::Gauge,

@@ -9,6 +9,7 @@
 
 mod approvals;
 mod enroll;
+mod flood;
 mod life;
 mod revoke;
 

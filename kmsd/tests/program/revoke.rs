@@ -41,7 +41,8 @@ fn world() -> Option<Home> {
     let text = read(&home.path("kmsd.toml")).replace(
         &format!("service_uids = [{}]", rustix::process::getuid().as_raw()),
         &format!(
-            "service_uids = [{SERVICE}]\nsocket_mode = \"0666\"\n[log]\nlevel = \"warn\"\n[lease]\nduration = 2"
+            "service_uids = [{SERVICE}]\nsocket_mode = \"0666\"\n[log]\nlevel = \"warn\"\n[lease]\nduration = 2\n\
+             [audit]\nrefused_burst = 0"
         ),
     );
     fs::write(home.path("kmsd.toml"), text).unwrap();

@@ -18,6 +18,22 @@ pub const KMS_SOURCE: &str = "kms.amazonaws.com";
 /// Source of records about kmsd's own operations and events.
 pub const LOCAL_SOURCE: &str = "kmsd.local";
 
+/// A text, or the JSON of another value.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What stands for a text that is too long.
+fn digest(text: &str) -> Value {
+    json!({
+        "length": text.len(),
+        "sha256": HEXLOWER.encode(&sha256(&[text.as_bytes()])),
+    })
+}
+
 /// Most bytes of a record, so that its line is no longer than [`MAX_LINE`].
 const MAX_RECORD: usize = MAX_LINE - ENVELOPE;
 
@@ -298,6 +314,21 @@ impl Record {
         }
     }
 
+    /// Replaces what is long by its length and SHA-256: members of the request beyond 512 bytes, and the end of the error's
+    /// text. For a request that nobody allowed, so that who asks for nothing but records does not get long ones.
+    pub fn shorten(&mut self) {
+        const MAX_MEMBER: usize = 512;
+        for value in self.parameters.values_mut() {
+            let text = text_of(value);
+            if text.len() > MAX_MEMBER {
+                *value = digest(&text);
+            }
+        }
+        if let Some(message) = self.error.as_mut().and_then(|error| error.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(MAX_MEMBER));
+        }
+    }
+
     fn shortened(&self) -> Vec<u8> {
         let whole = |record: &Self| {
             let mut bytes = Vec::new();
@@ -316,14 +347,7 @@ impl Record {
                 .max_by_key(|(text, _)| text.len());
             match longest {
                 Some((text, value)) if text.len() > 128 => {
-                    let whole = match &value {
-                        Value::String(text) => text.clone(),
-                        _ => text,
-                    };
-                    *value = json!({
-                        "length": whole.len(),
-                        "sha256": HEXLOWER.encode(&sha256(&[whole.as_bytes()])),
-                    });
+                    *value = digest(&text_of(value));
                 }
                 // Only names are left, which the decoder bounds.
                 _ => {

@@ -440,6 +440,7 @@ impl Kms {
             R::BackupStore(_) => Needs::local("kmsd:BackupStore", "store".to_owned()),
             R::ListVolumes(_) => Needs::any("kmsd:ListVolumes"),
             R::GetAuditHead(_) => Needs::local("kmsd:GetAuditHead", "audit".to_owned()),
+            R::CreateCheckpoint(_) => Needs::local("kmsd:CreateCheckpoint", "audit".to_owned()),
             R::WaitForEvents(_) => Needs::local("kmsd:WaitForEvents", "audit".to_owned()),
             R::LookupEvents(_) => Needs::local("kmsd:LookupEvents", "audit".to_owned()),
             R::GetStatus(_) => Needs::any("kmsd:GetStatus"),

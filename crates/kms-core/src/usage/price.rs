@@ -33,7 +33,14 @@ pub(super) struct Requests {
 
 impl Requests {
     /// Counts a request by its operation and what it says of its algorithm.
+    ///
+    /// What kmsd has no operation for costs nothing: nothing was done.
     pub(super) fn add(&mut self, record: &Record) {
+        let unknown = ["UnknownOperationException", "UnsupportedOperationException"];
+        let code = record.error.as_ref().map(|error| error.code.as_str());
+        if code.is_some_and(|code| unknown.contains(&code)) {
+            return;
+        }
         let text = |name: &str| {
             record
                 .parameters

@@ -174,6 +174,15 @@ fn requests_beyond_the_free_ones_cost_by_ten_thousand() {
     for _ in 0..10_000 {
         usage.add(&api("Sign", "", 1.0));
     }
+    // There is no such operation here.
+    let mut refused = api("Sign", "", 1.0);
+    refused.error = Some(Failure {
+        code: "UnknownOperationException".to_owned(),
+        message: None,
+    });
+    for _ in 0..10_000 {
+        usage.add(&refused);
+    }
     let report = usage.report();
     close(amount(&report, "requests"), 0.03);
     close(amount(&report, "requests with asymmetric keys"), 0.15);

@@ -11,6 +11,8 @@ use crate::exit::{Exit, Failure};
 
 /// Notes of kmsd, one after the other.
 pub(super) const CHECKPOINTS: &str = "checkpoints";
+/// Its file of checkpoints that witnesses have cosigned.
+pub(super) const COSIGNED: &str = "cosigned";
 const KEYS: &str = "keys.json";
 
 /// A file of the log.

@@ -15,7 +15,7 @@ use kms_core::rows::Hash;
 use serde_json::json;
 
 use super::DEFAULT_DIRECTORY;
-use super::files::{self, CHECKPOINTS, Line};
+use super::files::{self, CHECKPOINTS, COSIGNED, Line};
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::time;
@@ -36,7 +36,8 @@ pub struct VerifyArgs {
     /// Checkpoints that were kept elsewhere (`audit.checkpoint_copy`, a witness); may be given more than once.
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Vec<PathBuf>,
-    /// Public key of a witness (NAME+HASH+KEY): the last of the checkpoints it cosigned is named. May be given more than
+    /// Public key of a witness (NAME+HASH+KEY): the last of the checkpoints it cosigned is named, of those in the directory
+    /// (file `cosigned`) and of copies. May be given more than
     /// once.
     #[arg(long, value_name = "KEY")]
     pub witness_key: Vec<String>,
@@ -74,7 +75,9 @@ pub(super) fn run(args: &VerifyArgs, context: &Context) -> Result<Exit, Failure>
     let mut checkpoints = Checkpoints::verify(&keys, CHECKPOINTS, &notes);
     let mut marks = checkpoints.marks();
     let mut cosigned = cosigned(&witnesses, &checkpoints.known, &mut checkpoints.findings);
-    for path in &args.checkpoint {
+    // What kmsd keeps of its witnesses' answers is a copy like others.
+    let kept = Some(args.directory.join(COSIGNED)).filter(|path| path.exists());
+    for path in args.checkpoint.iter().chain(&kept) {
         let name = path.display().to_string();
         let copies = Checkpoints::verify(&keys, &name, &files::read(path)?);
         // A copy may have holes; what counts is whether each one is signed.

@@ -85,6 +85,7 @@ impl Host {
         let config = CheckpointConfig {
             interval: Duration::from_secs(3600),
             copy: Some(self.directory.path().join("copy")),
+            witnesses: Vec::new(),
             scope: "000000000000/test".to_owned(),
         };
         let checkpoints = Checkpoints::start(log.clone(), desk, config, || 7).unwrap();

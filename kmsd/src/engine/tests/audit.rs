@@ -302,18 +302,22 @@ fn what_never_reached_an_operation_is_recorded() {
     let host = Host::software();
     let engine = host.open().unwrap();
     let error = ApiError::new(ErrorCode::AccessDenied, "no");
-    engine.refused(&Refused {
+    let refused = Refused {
         id: Uuid::new_v4(),
         operation: "Decrypt",
+        asker: Some(Asker::Stranger),
         principal: "arn:aws:iam::000000000000:user/uid-65534",
         uid: 65534,
         gid: 65534,
         pid: 7,
         error: &error,
-    });
+    };
+    engine.refused(&refused).unwrap();
     let user = as_user(CallerRole::User, 1000);
     let error = ApiError::bare(ErrorCode::Serialization);
-    engine.unreadable(Uuid::new_v4(), "GetStatus", &user, &error);
+    engine
+        .unreadable(Uuid::new_v4(), "GetStatus", &user, &error)
+        .unwrap();
     engine.shutdown().unwrap();
     let all = records(&host.store());
     let stranger = named(&all, "Decrypt")[0].caller.clone().unwrap();
@@ -323,6 +327,105 @@ fn what_never_reached_an_operation_is_recorded() {
     assert_eq!(
         unread.error.as_ref().unwrap().code,
         "SerializationException"
+    );
+}
+
+#[test]
+fn what_nobody_allowed_is_recorded_in_short_and_takes_a_token() {
+    let host = Host::software();
+    let mut config = host.config();
+    config.audit.as_mut().unwrap().refused_burst = 4;
+    let clock = Arc::new(host.clock.clone());
+    let engine = Engine::open(config, host.sealer(), &host.credential, clock).unwrap();
+    let request = |operation: &str, body: &Value| {
+        let all = Request::OPERATIONS;
+        let (prefix, _) = all.iter().find(|(_, name)| *name == operation).unwrap();
+        let target = format!("{prefix}.{operation}");
+        Request::decode(&target, body.to_string().as_bytes()).unwrap()
+    };
+    let root = as_user(CallerRole::Root, 0);
+    let key = create_key(&engine);
+    let user = as_user(CallerRole::User, 1000);
+    let asker = Asker::Uid(1000);
+    let context = json!({ "file": "x".repeat(600), "short": "y" });
+    let body = json!({ "KeyId": key, "KeySpec": "AES_256", "EncryptionContext": context });
+    // Who is allowed takes none and has all of it recorded.
+    for _ in 0..10 {
+        engine
+            .call_blocking(&request("GenerateDataKey", &body), &root)
+            .unwrap();
+    }
+    for _ in 0..3 {
+        engine
+            .call_blocking(&request("GenerateDataKey", &body), &user)
+            .unwrap_err();
+    }
+    assert!(engine.answers(asker, &user.arn).is_ok());
+    // Nobody has to allow this one.
+    engine
+        .call_blocking(&request("GetCallerIdentity", &json!({})), &user)
+        .unwrap();
+    let refused = engine.answers(asker, &user.arn).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Throttling);
+    assert!(engine.answers(Asker::Uid(1001), &user.arn).is_ok());
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let (allowed, denied): (Vec<_>, Vec<_>) = named(&all, "GenerateDataKey")
+        .into_iter()
+        .partition(|record| record.error.is_none());
+    assert_eq!((allowed.len(), denied.len()), (10, 3));
+    assert_eq!(allowed[0].parameters["encryptionContext"], context);
+    let text = context.to_string();
+    let sha = data_encoding::HEXLOWER.encode(&kms_crypto::sha256(&[text.as_bytes()]));
+    assert_eq!(
+        denied[0].parameters["encryptionContext"],
+        json!({ "length": text.len(), "sha256": sha })
+    );
+    assert_eq!(denied[0].parameters["keyId"], key);
+    let told = named(&all, "RequestsNotAnswered")[0];
+    assert_eq!(told.details["uid"], 1000);
+    assert_eq!(told.details["requests"], 1);
+}
+
+#[test]
+fn a_request_that_was_not_approved_in_time_leaves_a_record() {
+    let host = Host::software();
+    let key = {
+        let engine = host.open().unwrap();
+        create_key(&engine)
+    };
+    let mut config = host.config();
+    config.settings.approval = kms_core::kms::ApprovalRules {
+        operations: vec!["ScheduleKeyDeletion".to_owned()],
+        required: 2,
+        approvers: vec!["arn:aws:iam::000000000000:user/u7".to_owned()],
+        lifetime_ms: 2 * DAY_MS,
+    };
+    let clock = Arc::new(host.clock.clone());
+    let engine = Engine::open(config, host.sealer(), &host.credential, clock).unwrap();
+    let body = json!({ "KeyId": key, "PendingWindowInDays": 7 }).to_string();
+    let request = Request::decode("TrentService.ScheduleKeyDeletion", body.as_bytes()).unwrap();
+    let root = as_user(CallerRole::Root, 0);
+    engine.call_blocking(&request, &root).unwrap_err();
+    engine.tick().unwrap();
+    host.clock.pass_days(1);
+    engine.tick().unwrap();
+    assert!(named(&records(&host.store()), "ApprovalLapsed").is_empty());
+    host.clock.pass_days(2);
+    engine.tick().unwrap();
+    engine.tick().unwrap();
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let lapsed = named(&all, "ApprovalLapsed");
+    let [lapsed] = lapsed[..] else {
+        panic!("{lapsed:?}")
+    };
+    assert_eq!(lapsed.keys, [key_arn(&key)]);
+    assert_eq!(lapsed.details["operation"], "ScheduleKeyDeletion");
+    assert_eq!(lapsed.details["required"], 2);
+    assert_eq!(
+        lapsed.details["requester"],
+        "arn:aws:iam::000000000000:root"
     );
 }
 
@@ -425,7 +528,9 @@ fn no_operation_lets_a_secret_into_the_log_or_an_error() {
             let request = match Request::decode(&format!("{prefix}.{name}"), body.as_bytes()) {
                 Ok(request) => request,
                 Err(error) => {
-                    engine.unreadable(Uuid::new_v4(), name, &root, &error);
+                    engine
+                        .unreadable(Uuid::new_v4(), name, &root, &error)
+                        .unwrap();
                     said.push_str(&error.to_string());
                     continue;
                 }

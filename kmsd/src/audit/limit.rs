@@ -1,0 +1,205 @@
+//! How many records a user can have written for requests that nobody allowed.
+//!
+//! Whoever may connect can ask for what he may not do, as often as he likes, and each time there is a record. Each user has
+//! a bucket of tokens; a record of a request that no policy, grant or office allowed takes one. A user without tokens is not
+//! answered: his requests are refused before they are looked at, so there is nothing to record, and one record from time to
+//! time says how many there were. What a policy allows costs no token.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_core::audit::Record;
+use parking_lot::Mutex;
+
+use super::log::service;
+
+/// How often it is recorded what was not answered.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whose bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// A user.
+    Uid(u32),
+    /// Everybody who is not let in at all, together: a user has tens of thousands of uids in other user namespaces.
+    Stranger,
+}
+
+/// The buckets.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    /// Tokens of a full bucket; 0: there is no limit.
+    burst: u32,
+    per_minute: u32,
+    buckets: Mutex<HashMap<Asker, Bucket>>,
+    /// Number of buckets that are not full.
+    known: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+    /// Requests that were not answered since it was recorded last.
+    unanswered: u64,
+    /// The principal of the last of them.
+    principal: Arc<str>,
+    reported: Option<Instant>,
+}
+
+impl Limit {
+    pub(crate) fn new(burst: u32, per_minute: u32) -> Self {
+        Self {
+            burst,
+            per_minute,
+            buckets: Mutex::default(),
+            known: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a request of `asker` is looked at. One that is not is counted.
+    pub(crate) fn answers(&self, asker: Asker, principal: &Arc<str>) -> bool {
+        if self.known.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let mut buckets = self.buckets.lock();
+        let Some(bucket) = buckets.get_mut(&asker) else {
+            return true;
+        };
+        self.fill(bucket, Instant::now());
+        if bucket.tokens >= 1.0 {
+            return true;
+        }
+        bucket.unanswered = bucket.unanswered.saturating_add(1);
+        bucket.principal = Arc::clone(principal);
+        false
+    }
+
+    /// A request of `asker` that nobody allowed is recorded.
+    pub(crate) fn charge(&self, asker: Asker) {
+        if self.burst == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock();
+        let bucket = buckets.entry(asker).or_insert_with(|| Bucket {
+            tokens: f64::from(self.burst),
+            filled: now,
+            unanswered: 0,
+            principal: "".into(),
+            reported: None,
+        });
+        self.fill(bucket, now);
+        bucket.tokens = (bucket.tokens - 1.0).max(0.0);
+        self.known.store(buckets.len(), Ordering::Relaxed);
+    }
+
+    fn fill(&self, bucket: &mut Bucket, now: Instant) {
+        let minutes = now.saturating_duration_since(bucket.filled).as_secs_f64() / 60.0;
+        let more = minutes * f64::from(self.per_minute);
+        bucket.tokens = (bucket.tokens + more).min(f64::from(self.burst));
+        bucket.filled = now;
+    }
+
+    /// Records of what was not answered: for each user at most one in a minute, or with `last` everything.
+    pub(crate) fn reports(&self, last: bool) -> Vec<Record> {
+        if self.known.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock();
+        let mut reports = Vec::new();
+        buckets.retain(|asker, bucket| {
+            self.fill(bucket, now);
+            let due = bucket
+                .reported
+                .is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
+            if bucket.unanswered > 0 && (due || last) {
+                reports.push(report(*asker, bucket));
+                bucket.unanswered = 0;
+                bucket.reported = Some(now);
+            }
+            bucket.unanswered > 0 || bucket.tokens < f64::from(self.burst)
+        });
+        self.known.store(buckets.len(), Ordering::Relaxed);
+        reports
+    }
+}
+
+fn report(asker: Asker, bucket: &Bucket) -> Record {
+    let event = service("RequestsNotAnswered")
+        .detail("lastPrincipal", &*bucket.principal)
+        .detail("requests", bucket.unanswered);
+    match asker {
+        Asker::Uid(uid) => event.detail("uid", uid),
+        Asker::Stranger => event.detail("strangers", true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuse(limit: &Limit, asker: Asker, times: u32) -> u32 {
+        let principal = "arn:aws:iam::000000000000:user/mallory".into();
+        let mut answered = 0;
+        for _ in 0..times {
+            if limit.answers(asker, &principal) {
+                limit.charge(asker);
+                answered += 1;
+            }
+        }
+        answered
+    }
+
+    #[test]
+    fn a_user_beyond_the_limit_is_not_answered_and_others_are() {
+        let limit = Limit::new(10, 0);
+        assert_eq!(refuse(&limit, Asker::Uid(1000), 25), 10);
+        assert_eq!(refuse(&limit, Asker::Uid(1001), 3), 3);
+        assert_eq!(refuse(&limit, Asker::Stranger, 11), 10);
+        let mut reports = limit.reports(false);
+        reports.sort_by_key(|record| record.details["requests"].as_u64());
+        let told: Vec<_> = reports
+            .iter()
+            .map(|record| (record.details.get("uid"), &record.details["requests"]))
+            .collect();
+        assert_eq!(told, [(None, &1.into()), (Some(&1000.into()), &15.into())]);
+        assert_eq!(
+            reports[1].details["lastPrincipal"],
+            "arn:aws:iam::000000000000:user/mallory"
+        );
+    }
+
+    #[test]
+    fn what_was_not_answered_is_told_once_in_a_minute_and_at_the_end() {
+        let limit = Limit::new(1, 0);
+        refuse(&limit, Asker::Uid(1), 3);
+        assert_eq!(limit.reports(false).len(), 1);
+        assert!(limit.reports(false).is_empty(), "nothing new");
+        refuse(&limit, Asker::Uid(1), 4);
+        assert!(limit.reports(false).is_empty(), "it was told just now");
+        let last = limit.reports(true);
+        assert_eq!(last[0].details["requests"], 4);
+        assert!(limit.reports(true).is_empty());
+    }
+
+    #[test]
+    fn buckets_fill_again_and_full_ones_are_forgotten() {
+        let limit = Limit::new(2, 60 * 1000);
+        refuse(&limit, Asker::Uid(1), 2);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(refuse(&limit, Asker::Uid(1), 1), 1);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(limit.reports(true).is_empty());
+        assert!(limit.buckets.lock().is_empty());
+    }
+
+    #[test]
+    fn there_can_be_no_limit() {
+        let limit = Limit::new(0, 0);
+        assert_eq!(refuse(&limit, Asker::Uid(1), 5000), 5000);
+    }
+}
