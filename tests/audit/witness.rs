@@ -439,6 +439,7 @@ fn a_witness_that_contradicts_the_log_is_told_of_and_one_that_lies_is_not_believ
     world.daemon.stop();
     witness.set(|memory| memory.size += 1000);
     world.daemon.start();
+    checkpoint(&world);
     let text = "the log was put back or cut";
     wait::until_true(text, wait::PATIENCE, || warnings(&world).contains(text));
     // Requests do not care.

@@ -153,14 +153,28 @@ impl Findings {
         });
     }
 
-    /// A rule could not be looked at: that is not silence, or a caller without rights would find all well.
-    fn not_checked(&mut self, resource: &str, what: &str, failure: &Failure) {
+    /// What was asked for; nothing where the caller may not ask for it, or it is gone by now. That is not silence, or a
+    /// caller without rights would find all well.
+    fn asked<T>(
+        &mut self,
+        resource: &str,
+        what: &str,
+        answer: Result<T, impl Into<Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        let failure = match answer {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => error.into(),
+        };
+        if !matches!(failure.exit, Exit::Denied | Exit::NotFound) {
+            return Err(failure);
+        }
         self.add(
             &NOT_CHECKED,
             resource,
             format!("{what} could not be read: {}", failure.message),
             "Run it as somebody who may, for example with the policy of `kmsctl policy templates auditor`.",
         );
+        Ok(None)
     }
 }
 
@@ -168,13 +182,8 @@ pub(super) fn run(args: &LintArgs, context: &Context) -> Result<Exit, Failure> {
     let mut findings = Findings::default();
     let mut keys = Vec::new();
     for key in super::key::all_keys(context)? {
-        match super::describe(&key.key_id, context) {
-            Ok(metadata) => keys.push(metadata),
-            Err(failure) if is_refusal(&failure) => {
-                findings.not_checked(&key.key_arn, "The key", &failure);
-            }
-            Err(failure) => return Err(failure),
-        }
+        let described = super::describe(&key.key_id, context);
+        keys.extend(findings.asked(&key.key_arn, "The key", described)?);
     }
     for key in &keys {
         state(key, context, &mut findings)?;
@@ -212,11 +221,6 @@ fn print(keys: usize, list: &[Finding], context: &Context) -> Result<(), Failure
         .print(human, &json!({"Keys": keys, "Findings": list}))
 }
 
-/// Whether the caller may not ask, or the thing is gone by now.
-fn is_refusal(failure: &Failure) -> bool {
-    matches!(failure.exit, Exit::Denied | Exit::NotFound)
-}
-
 /// Deletion and rotation.
 fn state(key: &KeyMetadata, context: &Context, findings: &mut Findings) -> Result<(), Failure> {
     if key.key_state == KeyState::PendingDeletion {
@@ -234,23 +238,17 @@ fn state(key: &KeyMetadata, context: &Context, findings: &mut Findings) -> Resul
     if !rotates || key.key_state != KeyState::Enabled {
         return Ok(());
     }
-    match context.client.send(GetKeyRotationStatusRequest {
+    let status = context.client.send(GetKeyRotationStatusRequest {
         key_id: key.key_id.clone(),
-    }) {
-        Ok(status) if status.key_rotation_enabled => {}
-        Ok(_) => findings.add(
+    });
+    let status = findings.asked(&key.arn, "Its rotation", status)?;
+    if status.is_some_and(|status| !status.key_rotation_enabled) {
+        findings.add(
             &KMS4,
             &key.arn,
             "Automatic rotation is off.",
             format!("`kmsctl key enable-rotation {}`.", key.key_id),
-        ),
-        Err(error) => {
-            let failure = Failure::from(error);
-            if !is_refusal(&failure) {
-                return Err(failure);
-            }
-            findings.not_checked(&key.arn, "Its rotation", &failure);
-        }
+        );
     }
     Ok(())
 }
@@ -264,15 +262,9 @@ fn key_policy(
         key_id: key.key_id.clone(),
         policy_name: None,
     };
-    match context.client.send(request) {
-        Ok(response) => document(&key.arn, &response.policy, Kind::Key, findings),
-        Err(error) => {
-            let failure = Failure::from(error);
-            if !is_refusal(&failure) {
-                return Err(failure);
-            }
-            findings.not_checked(&key.arn, "Its policy", &failure);
-        }
+    let got = findings.asked(&key.arn, "Its policy", context.client.send(request))?;
+    if let Some(got) = got {
+        document(&key.arn, &got.policy, Kind::Key, findings);
     }
     Ok(())
 }
@@ -284,16 +276,9 @@ fn identity_policies(context: &Context, findings: &mut Findings) -> Result<(), F
             marker,
             ..ListIdentityPoliciesRequest::default()
         };
-        let page = match context.client.send(request) {
-            Ok(page) => page,
-            Err(error) => {
-                let failure = Failure::from(error);
-                if !is_refusal(&failure) {
-                    return Err(failure);
-                }
-                findings.not_checked("identity policies", "Their list", &failure);
-                return Ok(());
-            }
+        let page = context.client.send(request);
+        let Some(page) = findings.asked("identity policies", "Their list", page)? else {
+            return Ok(());
         };
         for entry in page.policies {
             let name = format!(
@@ -307,15 +292,9 @@ fn identity_policies(context: &Context, findings: &mut Findings) -> Result<(), F
                 identity: entry.identity,
                 policy_name: entry.policy_name,
             };
-            match context.client.send(request) {
-                Ok(got) => document(&name, &got.document, Kind::Identity(got.source), findings),
-                Err(error) => {
-                    let failure = Failure::from(error);
-                    if !is_refusal(&failure) {
-                        return Err(failure);
-                    }
-                    findings.not_checked(&name, "It", &failure);
-                }
+            let got = findings.asked(&name, "It", context.client.send(request))?;
+            if let Some(got) = got {
+                document(&name, &got.document, Kind::Identity(got.source), findings);
             }
         }
         marker = page.next_marker;

@@ -12,10 +12,11 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
 use super::recovery;
+use crate::audit::service;
 use crate::auth::Auth;
 use crate::cli::OfflineArgs;
 use crate::config::{Config, NameOrId, Server};
-use crate::engine::{EngineError, Offline, Opener};
+use crate::engine::{EngineError, Offline, OfflineLog, Opener};
 use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::Server as Serving;
@@ -34,7 +35,31 @@ pub(crate) fn offline(config: &Config, args: &OfflineArgs) -> Result<(), Failure
     for file in fs::read_dir(private).into_iter().flatten().flatten() {
         let _ = fs::remove_file(file.path());
     }
-    serve(config, args, opened?)
+    serve(config, args, recorded(config, args, directory, opened?))
+}
+
+/// Keeps what is read for the audit log of the kmsd that this host is configured for. Where there is none, or its directory takes
+/// nothing, that is said; it keeps nobody from rescuing files.
+fn recorded(config: &Config, args: &OfflineArgs, directory: &Path, opened: Offline) -> Offline {
+    let own = &config.store.directory;
+    if !own.join(CATALOGUE).exists() {
+        tracing::warn!("what is read is recorded nowhere: this host has no store of its own");
+        return opened;
+    }
+    let log = match OfflineLog::open(own) {
+        Ok(log) => log,
+        Err(error) => {
+            tracing::warn!(%error, directory = %own.display(), "what is read is not recorded");
+            return opened;
+        }
+    };
+    let given = args.recovery.recovery_from.is_some() || !args.recovery.recovery_share.is_empty();
+    let with = if given { "recovery key" } else { "sealer" };
+    let opening = service("OfflineOpened")
+        .detail("store", directory.display().to_string())
+        .detail("openedWith", with)
+        .detail("uid", rustix::process::getuid().as_raw());
+    opened.recorded(log, opening)
 }
 
 fn open(

@@ -1,23 +1,28 @@
 //! A copy of a store, opened to be read only: for rescue, where no kmsd runs.
 //!
-//! Nothing is written: not the store, not the TPM's counter. So nothing that a request changes can be asked for, and a
+//! Nothing is written but what was read, for the audit log of this host's kmsd: not the store, not the TPM's counter. So nothing that a request changes can be asked for, and a
 //! store that is older than the counter says is opened too, if the recovery key is given.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use kms_api::{ApiError, Caller, ErrorCode, MemoryInfo, Request, SealerInfo};
+use kms_api::{ApiError, Caller, ErrorCode, MemoryInfo, Request, Response, SealerInfo};
+use kms_core::audit::{Actor, Record};
 use kms_core::kms::{HostStatus, Settings, World};
 use kms_core::storage::Storage as _;
-use kms_core::{Clock, DomainKeys, Kms, LocalProvider, Now, Outcome, Snapshot, SystemEntropy};
+use kms_core::{
+    Basis, Clock, DomainKeys, Handled, KeyId, Kms, LocalProvider, Now, Outcome, Snapshot,
+    SystemEntropy, Verdict,
+};
 use kms_crypto::RecoveryPrivateKey;
 use kms_seal::{Credential, Enrollment, RootSealer, check_generation};
 use parking_lot::RwLock;
 
-use super::EngineError;
 use super::writer::verified;
+use super::{EngineError, OfflineLog};
 use crate::service::{ErrorReply, Reply, Service};
 use crate::storage::{CATALOGUE, SqliteStorage};
+use crate::uuids;
 
 /// What opens the store.
 pub enum Opener {
@@ -34,6 +39,7 @@ pub struct Offline {
     provider: LocalProvider,
     clock: Arc<dyn Clock>,
     host: HostStatus,
+    log: Option<OfflineLog>,
 }
 
 impl Offline {
@@ -96,10 +102,52 @@ impl Offline {
                 settings: Settings::default(),
             },
             clock,
+            log: None,
         })
     }
 
-    fn evaluate(&self, request: &Request, caller: &Caller) -> Result<Outcome, ApiError> {
+    /// Has everything that is read recorded, beginning with `opening`: where the store is and what opened it.
+    #[must_use]
+    pub fn recorded(mut self, log: OfflineLog, opening: Record) -> Self {
+        log.append(&opening);
+        self.log = Some(log);
+        self
+    }
+
+    /// Records what was asked and answered, whom ever it is told to.
+    fn record(
+        &self,
+        id: uuid::Uuid,
+        request: &Request,
+        (keys, result): (&[Option<KeyId>], Result<&Response, &ApiError>),
+    ) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let meta = self.kms.snapshot().meta();
+        let actor = Actor {
+            arn: format!("arn:aws:iam::{}:root", meta.scope.account),
+            gid: nix::unistd::getegid().as_raw(),
+            pid: std::process::id(),
+            role: "root".to_owned(),
+            uid: nix::unistd::geteuid().as_raw(),
+            ..Actor::default()
+        };
+        let mut record = Record::request(
+            uuids::text(uuids::draw()),
+            uuids::text(id),
+            self.clock.read().wall_ms,
+            request,
+            Arc::new(actor),
+        );
+        let keys = keys.iter().flatten().map(|key| meta.scope.key_arn(key));
+        let verdict = Verdict::Allowed(Basis::Internal);
+        record.decided(&verdict, keys.collect(), meta.authorization_epoch);
+        record.answered(result);
+        log.append(&record);
+    }
+
+    fn evaluate(&self, request: &Request, caller: &Caller) -> Handled {
         let reading = self.clock.read();
         let elapsed = self.kms.snapshot().meta().elapsed.advanced(&reading);
         let world = World {
@@ -111,14 +159,14 @@ impl Offline {
             domain: &self.domain.read(),
             host: &self.host,
         };
-        self.kms.handle(request, caller, &world).outcome
+        self.kms.handle(request, caller, &world)
     }
 }
 
 impl Service for Offline {
     async fn call(
         &self,
-        _: uuid::Uuid,
+        id: uuid::Uuid,
         request: Request,
         caller: Caller,
     ) -> Result<Reply, ErrorReply> {
@@ -132,8 +180,8 @@ impl Service for Offline {
             .into());
         }
         let caller = Caller::internal(&self.kms.snapshot().meta().scope.account);
-        let outcome = match &request {
-            Request::GetPolicy(_) | Request::Decrypt(_) => self.evaluate(&request, &caller)?,
+        let Handled { outcome, keys, .. } = match &request {
+            Request::GetPolicy(_) | Request::Decrypt(_) => self.evaluate(&request, &caller),
             _ => {
                 return Err(ApiError::new(
                     ErrorCode::AccessDenied,
@@ -142,12 +190,15 @@ impl Service for Offline {
                 .into());
             }
         };
-        match outcome {
-            Outcome::Reply(response) => Ok((*response).into()),
-            Outcome::Use(usage) => Ok(usage.run(&self.provider).await?.into()),
-            Outcome::Write(_) | Outcome::Lease(_) | Outcome::Host => {
-                Err(ApiError::bare(ErrorCode::Internal).into())
+        let result = match outcome {
+            Ok(Outcome::Reply(response)) => Ok(*response),
+            Ok(Outcome::Use(usage)) => usage.run(&self.provider).await,
+            Ok(Outcome::Write(_) | Outcome::Lease(_) | Outcome::Host) => {
+                Err(ApiError::bare(ErrorCode::Internal))
             }
-        }
+            Err(error) => Err(error),
+        };
+        self.record(id, &request, (&keys, result.as_ref()));
+        Ok(result?.into())
     }
 }

@@ -91,6 +91,7 @@ impl Engine {
         {
             let mut writer = shared.writer.lock();
             shared.drain_outbox(&mut writer, &known)?;
+            shared.take_up_offline();
             shared.record_event(
                 service("ServiceStarted").detail("version", env!("CARGO_PKG_VERSION")),
             );

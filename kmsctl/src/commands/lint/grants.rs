@@ -2,7 +2,7 @@
 
 use kms_api::*;
 
-use super::{BROAD_GRANT, Findings, is_refusal};
+use super::{BROAD_GRANT, Findings};
 use crate::Context;
 use crate::exit::Failure;
 
@@ -19,16 +19,9 @@ pub(super) fn check(
             marker,
             ..ListGrantsRequest::default()
         };
-        let page = match context.client.send(request) {
-            Ok(page) => page,
-            Err(error) => {
-                let failure = Failure::from(error);
-                if !is_refusal(&failure) {
-                    return Err(failure);
-                }
-                findings.not_checked(&key.arn, "Its grants", &failure);
-                return Ok(());
-            }
+        let page = context.client.send(request);
+        let Some(page) = findings.asked(&key.arn, "Its grants", page)? else {
+            return Ok(());
         };
         for grant in &page.grants {
             if let Some(text) = too_broad(grant) {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kms_api::*;
 use serde::Deserialize;
 
-use super::{Findings, UNUSED_KEY, is_refusal};
+use super::{Findings, UNUSED_KEY};
 use crate::Context;
 use crate::exit::Failure;
 
@@ -55,16 +55,9 @@ pub(super) fn check(
                 marker,
                 ..LookupEventsRequest::default()
             };
-            let page = match context.client.send(request) {
-                Ok(page) => page,
-                Err(error) => {
-                    let failure = Failure::from(error);
-                    if !is_refusal(&failure) {
-                        return Err(failure);
-                    }
-                    findings.not_checked("audit log", "The use of keys", &failure);
-                    return Ok(());
-                }
+            let page = context.client.send(request);
+            let Some(page) = findings.asked("audit log", "The use of keys", page)? else {
+                return Ok(());
             };
             for event in &page.events {
                 strike(&mut unused, &event.line);

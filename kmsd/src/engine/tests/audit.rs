@@ -7,6 +7,7 @@ use kms_core::audit::{Effect as Decision, Kind, Line, Record};
 
 use super::*;
 use crate::audit::{AuditError, list};
+use crate::service::Service;
 
 fn lines(store: &Path) -> Vec<Line> {
     let mut all = Vec::new();
@@ -426,6 +427,58 @@ fn a_request_that_was_not_approved_in_time_leaves_a_record() {
     assert_eq!(
         lapsed.details["requester"],
         "arn:aws:iam::000000000000:root"
+    );
+}
+
+#[test]
+fn what_was_read_while_no_kmsd_ran_gets_into_the_log_at_the_next_start() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = create_key(&engine);
+    let blob = encrypt(&engine, &key, b"text");
+    engine.shutdown().unwrap();
+    drop(engine);
+
+    let copy = host.root.path().join("copy");
+    copy_dir(&host.store(), &copy);
+    let opener = Opener::Sealer(host.sealer(), host.credential.clone());
+    let clock = Arc::new(host.clock.clone());
+    let offline = Offline::open(&copy, &host.store(), opener, clock).unwrap();
+    let log = OfflineLog::open(&host.store()).unwrap();
+    let opening = service("OfflineOpened").detail("openedWith", "sealer");
+    let offline = offline.recorded(log, opening);
+    let body = json!({ "CiphertextBlob": blob }).to_string();
+    let decrypt = Request::decode("TrentService.Decrypt", body.as_bytes()).unwrap();
+    let own = as_user(CallerRole::User, nix::unistd::geteuid().as_raw());
+    let id = Uuid::new_v4();
+    let answer = block_on::block_on(Service::call(&offline, id, decrypt, own));
+    assert!(matches!(answer.unwrap().response, Response::Decrypt(_)));
+    drop(offline);
+    let path = host.store().join("offline.jsonl");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    text.push_str("cut off");
+    std::fs::write(&path, text).unwrap();
+
+    let engine = host.open().unwrap();
+    assert!(!path.exists());
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let opened = named(&all, "OfflineOpened");
+    assert_eq!(opened[0].details["offline"], true);
+    let read = named(&all, "Decrypt");
+    let [read] = read[..] else { panic!("{read:?}") };
+    assert_eq!(read.details["offline"], true);
+    assert_eq!(read.keys, [key_arn(&key)]);
+    assert_eq!(read.request_id, Some(id.to_string()));
+    assert_eq!(read.caller.as_ref().unwrap().role, "root");
+    let taken = named(&all, "OfflineRecordsTakenUp");
+    let [taken] = taken[..] else {
+        panic!("{taken:?}")
+    };
+    assert_eq!(
+        (&taken.details["records"], &taken.details["malformed"]),
+        (&json!(2), &json!(1))
     );
 }
 
