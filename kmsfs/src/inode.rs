@@ -71,7 +71,7 @@ pub(crate) struct Directory {
     pub(crate) dead: AtomicBool,
     /// Header, keys and policy, once unlocked.
     pub(crate) context: RwLock<Option<Arc<Context>>>,
-    /// The policy it was under when its keys were wiped.
+    /// The policy it was under when its keys were dropped.
     pub(crate) locked: Mutex<Option<kms_format::PolicyId>>,
     /// A revoked user stands in it: the kernel asks for its attributes each time, so that walks through it can be refused.
     pub(crate) watched: AtomicBool,

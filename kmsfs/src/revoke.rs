@@ -36,6 +36,9 @@ use self::watchdog::Watchdog;
 use crate::errno::Errno;
 use crate::fs::{Fs, NodeId};
 
+/// How often whoever waits for a revocation looks whether the mount was ended.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How a user loses what they have open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -182,7 +185,7 @@ impl Revoker {
     /// it, by no descriptor or mapping. It lasts until [`Revoker::restore_user`]; what they had open stays revoked.
     pub fn revoke_user(&self, policy: PolicyId, uid: u32, how: Revoke) -> Report {
         let (sender, report) = mpsc::channel();
-        self.ask(Job::User(policy, uid, how, sender), &report)
+        self.reported(Job::User(policy, uid, how, sender), &report)
     }
 
     /// A user has access again: what they open from now on works.
@@ -204,7 +207,7 @@ impl Revoker {
     /// Ends everybody's access to a policy, and wipes its keys. On return nobody gets one more byte.
     pub fn lock_policy(&self, policy: PolicyId, why: LockReason) -> Report {
         let (sender, report) = mpsc::channel();
-        self.ask(Job::Lock(policy, why, sender), &report)
+        self.reported(Job::Lock(policy, why, sender), &report)
     }
 
     /// One reason less for a policy to be locked. Without any, what is open works again, as soon as kmsd gives the keys.
@@ -290,7 +293,23 @@ impl Revoker {
     fn ask<T: Default>(&self, job: Job, answer: &Receiver<T>) -> T {
         // Without a thread there is no mount any more.
         drop(self.jobs.send(job));
-        answer.recv().unwrap_or_default()
+        // The thread may hang in the lower file system; once the mount is ended there is nothing to wait for.
+        while !self.watchdog.fired() {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        T::default()
+    }
+
+    fn reported(&self, job: Job, report: &Receiver<Report>) -> Report {
+        let report = self.ask(job, report);
+        Report {
+            aborted: self.watchdog.fired(),
+            ..report
+        }
     }
 
     /// Ends the threads.
@@ -336,7 +355,6 @@ fn run(work: &Receiver<Job>, steps: &mut Steps, watchdog: &Watchdog) {
             Some(Job::User(policy, uid, how, sender)) => {
                 let what = format!("the revocation of user {uid} from policy {policy}");
                 let mut report = watchdog.guard(&what, || steps.revoke_user(policy, uid, how));
-                report.aborted = watchdog.fired();
                 report.took = start.elapsed();
                 tracing::info!(%policy, uid, ?how, files = report.files, took = ?report.took, "a user lost access");
                 drop(sender.send(report));
@@ -344,7 +362,6 @@ fn run(work: &Receiver<Job>, steps: &mut Steps, watchdog: &Watchdog) {
             Some(Job::Lock(policy, why, sender)) => {
                 let what = format!("the locking of policy {policy}");
                 let mut report = watchdog.guard(&what, || steps.lock(policy, why));
-                report.aborted = watchdog.fired();
                 report.took = start.elapsed();
                 tracing::info!(%policy, ?why, files = report.files, took = ?report.took, "a policy is locked");
                 drop(sender.send(report));

@@ -9,6 +9,7 @@
 
 mod away;
 mod ends;
+mod hung;
 mod lock;
 mod people;
 mod shared;

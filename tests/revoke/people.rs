@@ -37,10 +37,21 @@ impl Person {
     /// What became of it: `ok`, perhaps with what was read, or the name of the error.
     #[track_caller]
     pub(crate) fn does(&mut self, what: &[&str]) -> String {
+        self.begins(what);
+        self.ended()
+    }
+
+    /// Begins with something; [`Person::ended`] waits for its end.
+    pub(crate) fn begins(&mut self, what: &[&str]) {
         writeln!(self.input, "{}", what.join("\t")).unwrap();
+    }
+
+    /// What became of what it began.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> String {
         let mut said = String::new();
         self.output.read_line(&mut said).unwrap();
-        assert!(!said.is_empty(), "{what:?}: the process ended");
+        assert!(!said.is_empty(), "the process ended");
         said.trim_end().to_owned()
     }
 
@@ -73,18 +84,22 @@ pub(crate) fn as_user(uid: u32, program: &str) -> Command {
 
 /// A mount that all users may use, with a directory `inside` under a key of its own and one outside of it.
 pub(crate) fn shared(world: &World, mode: &str, options: &[&str]) -> Mount {
+    shared_over(world, &world.path(format!("{mode}.lower")), mode, options)
+}
+
+/// The same with the lower directory at a chosen place.
+pub(crate) fn shared_over(world: &World, lower: &Path, mode: &str, options: &[&str]) -> Mount {
     // Made for root alone.
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(world.path(""), everybody).unwrap();
-    let lower = world.path(format!("{mode}.lower"));
-    std::fs::create_dir_all(&lower).unwrap();
+    std::fs::create_dir_all(lower).unwrap();
     let path = lower.to_str().unwrap();
     world
         .kmsctl(&["fs", "init", path, "--key", "alias/fs", "--mode", mode])
         .ok();
     let mut all = vec!["allow_other,access=mounter"];
     all.extend(options);
-    let mount = world.mount_with(&lower, &all);
+    let mount = world.mount_with(lower, &all);
     for name in ["inside", "outside"] {
         open_directory(&mount.path(name));
     }

@@ -40,6 +40,7 @@ impl Fs {
             .check_below(&above.header, &above.keys)
             .is_err()
         {
+            *directory.locked.lock() = Some(context.policy.policy());
             *directory.context.write() = None;
         }
         Ok(())

@@ -87,6 +87,8 @@ impl Fs {
                 .map_err(|error| damaged(&error))?;
         }
         let mut slot = directory.context.write();
+        // It may have been locked since; who wipes the keys takes this lock.
+        self.marks.check(&policy.policy())?;
         let context = Context {
             header,
             keys,
@@ -137,7 +139,9 @@ impl Fs {
             keys,
             policy,
         });
-        *directory.context.write() = Some(Arc::clone(&context));
+        let mut slot = directory.context.write();
+        self.marks.check(&context.policy.policy())?;
+        *slot = Some(Arc::clone(&context));
         Ok(context)
     }
 

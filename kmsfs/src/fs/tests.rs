@@ -13,6 +13,7 @@ mod program;
 mod races;
 mod reencrypt;
 mod reencrypt_dir;
+mod revoked;
 mod sealed;
 mod tree;
 mod world;

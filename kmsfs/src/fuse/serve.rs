@@ -237,8 +237,16 @@ impl Shared {
             // Who was let in may not be any more: once more from the beginning.
             return Verdict::Wait(Instant::now());
         }
-        if self.marks().is_quiet() || !asked.shows() {
+        if self.marks().is_quiet() {
             return Verdict::Pass;
+        }
+        if !asked.shows() {
+            // What failed may have failed because of it.
+            let failed = undo::succeeded(reply).is_none();
+            return match self.fs.judge(asked) {
+                Verdict::Fail(errno) if failed => Verdict::Fail(errno),
+                _ => Verdict::Pass,
+            };
         }
         match self.fs.judge(asked) {
             Verdict::Pass => {}

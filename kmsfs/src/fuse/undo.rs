@@ -63,7 +63,7 @@ pub(super) fn take_back(fs: &Fs, opcode: u32, reply: &[u8]) {
 }
 
 /// The body of a reply that is no error.
-fn succeeded(reply: &[u8]) -> Option<&[u8]> {
+pub(super) fn succeeded(reply: &[u8]) -> Option<&[u8]> {
     let error = reply.get(4..8)?;
     let body = reply.get(OUT_HEADER..)?;
     (error == [0; 4]).then_some(body)

@@ -86,7 +86,7 @@ pub(crate) enum Verdict {
 
 /// A policy that is locked.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub(crate) struct Locked {
     pub(super) reasons: BTreeSet<LockReason>,
     pub(super) since: Instant,
     /// Dirty pages have been written: nothing is taken any more.
@@ -97,13 +97,13 @@ pub(super) struct Locked {
 
 /// What is revoked.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// Users who may not use a policy, with the error for what they try anew.
-    pub(super) users: HashSet<(PolicyId, u32)>,
+    pub(crate) users: HashSet<(PolicyId, u32)>,
     /// Policies that nobody may use.
-    pub(super) policies: HashMap<PolicyId, Locked>,
+    pub(crate) policies: HashMap<PolicyId, Locked>,
     /// Files whose pages are being taken away from everybody.
-    pub(super) victims: HashSet<NodeId>,
+    pub(crate) victims: HashSet<NodeId>,
 }
 
 type Late = dyn Fn(NodeId) + Send + Sync;
@@ -156,8 +156,33 @@ impl Marks {
         change(&mut state)
     }
 
+    #[cfg(test)]
+    pub(crate) fn change_for_test<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        self.change(change)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lock_for_test(
+        &self,
+        policy: PolicyId,
+        why: LockReason,
+        closed: bool,
+        done: bool,
+    ) {
+        self.change(|state| {
+            let locked = state.policies.entry(policy).or_insert_with(|| Locked {
+                reasons: BTreeSet::new(),
+                since: Instant::now(),
+                closed,
+                done,
+            });
+            locked.reasons.insert(why);
+            (locked.closed, locked.done) = (closed, done);
+        });
+    }
+
     /// What happens when: see the fields. Only the first call counts.
-    pub(super) fn set(&self, patience: Duration, late: impl Fn(NodeId) + Send + Sync + 'static) {
+    pub(crate) fn set(&self, patience: Duration, late: impl Fn(NodeId) + Send + Sync + 'static) {
         let _ = self.patience.set(patience);
         let _ = self.late.set(Box::new(late));
     }

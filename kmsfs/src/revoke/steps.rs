@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kms_format::PolicyId;
 
 use super::marks::Locked;
-use super::processes::{self, Use};
+use super::processes::{self, How, Use};
 use super::{Holder, Kernel, LockReason, Report, Revoke};
 use crate::fs::{Fs, Kind, NodeId};
 use crate::handle::Handle;
@@ -198,6 +198,8 @@ impl Steps {
             let uses = self.uses(uid);
             let concerned: HashSet<_> = uses
                 .iter()
+                // Where everybody loses access there is no harm in standing there, as the administrator may.
+                .filter(|found| uid.is_some() || !matches!(found.how, How::Directory | How::Root))
                 .filter(|found| {
                     // What has no name any more is found by its handle only.
                     if inodes.contains(&found.ino) {

@@ -1,0 +1,184 @@
+//! What a revocation needs of the file system: other numbers, judged requests, keys wiped and got again.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::world::{World, me, noise};
+use crate::errno::Errno;
+use crate::fs::{Caller, FileHandle, NodeId};
+use crate::revoke::LockReason;
+use crate::revoke::marks::{Asked, Class, Verdict};
+
+const ALICE: u32 = 4001;
+
+fn asked(class: Class, node: NodeId, fh: Option<FileHandle>) -> Asked {
+    Asked {
+        class,
+        uid: ALICE,
+        node,
+        other: None,
+        handles: [fh, None],
+    }
+}
+
+#[test]
+fn another_number_leaves_nothing_under_the_old_one() {
+    let world = World::new();
+    let fs = world.fs();
+    let before = fs.table.len();
+    let old = world.put(NodeId::ROOT, "file", b"content");
+    let fh = fs.open(&me(), old, libc::O_RDWR, false).unwrap().fh;
+    let node = fs.table.get(old).unwrap();
+    assert_eq!(fs.renumber(&node), Some(old));
+    let found = world.at(&["file"]).unwrap();
+    assert_ne!(found.node, old);
+    assert_eq!(found.attr.ino, node.lower.ino());
+    assert_eq!(world.get(found.node).unwrap(), b"content");
+    assert_eq!(fs.getattr(&me(), old, None), Err(Errno::STALE));
+    assert_eq!(
+        fs.lookup(&me(), old, OsStr::new(".")).unwrap_err(),
+        Errno::STALE
+    );
+    assert!(fs.handles.get(fh).unwrap().is_stale());
+    // By either number the kernel's references count; once there are none it is gone.
+    fs.release(fh);
+    drop(node);
+    fs.forget(found.node, 1);
+    assert!(fs.getattr(&me(), found.node, None).is_ok());
+    fs.forget(old, 1);
+    assert_eq!(fs.table.len(), before);
+    // Found again by the number it had last, for file handles, and never by the former one.
+    let again = world.at(&["file"]).unwrap();
+    assert_eq!(again.node, found.node);
+    assert_eq!(fs.renumber(fs.table.root()), None);
+}
+
+#[test]
+fn requests_are_judged_by_opener_caller_node_and_policy() {
+    let world = World::new();
+    let fs = world.fs();
+    let file = world.put(NodeId::ROOT, "file", b"content");
+    let nested = world.mkdir(NodeId::ROOT, "nested");
+    fs.protect(nested, &world.keys.add(world.volume)).unwrap();
+    let inside = world.put(nested, "inside", b"more");
+    let alice = Caller {
+        uid: ALICE,
+        gid: ALICE,
+        pid: 1,
+    };
+    let hers = fs.open(&alice, file, libc::O_RDWR, false).unwrap().fh;
+    let ours = fs.open(&me(), file, libc::O_RDWR, false).unwrap().fh;
+    let node = fs.table.get(file).unwrap();
+    let policy = fs.policy_of(&node).unwrap();
+    assert_ne!(
+        fs.policy_of(&fs.table.get(inside).unwrap()).unwrap(),
+        policy
+    );
+    let read = |fh| asked(Class::Read, file, Some(fh));
+    let mapped = |fh| asked(Class::Write { cached: true }, file, Some(fh));
+    let denied = Verdict::Fail(Errno::ACCES);
+    let revoked = Verdict::Fail(Errno::from_raw(libc::EKEYREVOKED));
+    let marks = Arc::clone(fs.marks());
+    assert!(marks.is_quiet());
+    assert_eq!(fs.judge(&read(hers)), Verdict::Pass);
+
+    marks.change_for_test(|state| state.users.insert((policy, ALICE)));
+    assert_eq!(fs.judge(&asked(Class::Open, file, None)), denied);
+    assert_eq!(fs.judge(&asked(Class::Lookup, NodeId::ROOT, None)), denied);
+    // Under another policy, and for what is answered in any case.
+    assert_eq!(fs.judge(&asked(Class::Lookup, nested, None)), Verdict::Pass);
+    assert_eq!(fs.judge(&asked(Class::Exempt, file, None)), Verdict::Pass);
+    fs.handles.get(hers).unwrap().revoke();
+    assert_eq!(fs.judge(&read(hers)), revoked);
+    // Pages of a mapping may be anybody's, through any handle.
+    assert_eq!(fs.judge(&mapped(hers)), Verdict::Pass);
+
+    marks.change_for_test(|state| state.victims.insert(node.id));
+    for class in [Class::Read, Class::SetAttr, Class::Write { cached: false }] {
+        let verdict = fs.judge(&asked(class, file, Some(ours)));
+        assert_eq!(verdict, Verdict::Fail(Errno::STALE), "{class:?}");
+    }
+    assert_eq!(fs.judge(&mapped(ours)), Verdict::Pass);
+    for class in [Class::GetAttr, Class::Open, Class::Change] {
+        assert_eq!(fs.judge(&asked(class, file, None)), Verdict::Park);
+    }
+    assert!(!fs.may_name(file) && fs.may_name(inside));
+    fs.renumber(&node).unwrap();
+    // A write that passed before may have put its page where the old number is.
+    assert_eq!(fs.judge(&mapped(ours)), Verdict::Fail(Errno::STALE));
+    marks.change_for_test(|state| state.victims.clear());
+    assert!(fs.may_name(node.number()));
+    fs.release(hers);
+    fs.release(ours);
+}
+
+#[test]
+fn a_locked_policy_refuses_or_waits_by_its_reasons() {
+    let world = World::new();
+    let fs = world.fs();
+    let file = world.put(NodeId::ROOT, "file", b"content");
+    let policy = fs.policy_of(&fs.table.get(file).unwrap()).unwrap();
+    let marks = Arc::clone(fs.marks());
+    marks.set(Duration::from_secs(60), |_| {});
+    let open = asked(Class::Open, file, None);
+    let mapped = asked(Class::Write { cached: true }, file, None);
+    let refused = Verdict::Fail(Errno::NOKEY);
+    let lock = |why, closed, done| marks.lock_for_test(policy, why, closed, done);
+    lock(LockReason::KmsdLost, false, false);
+    // While pages are being taken away nothing waits, and dirty ones are written.
+    assert_eq!(fs.judge(&open), refused);
+    assert_eq!(fs.judge(&mapped), Verdict::Pass);
+    lock(LockReason::KmsdLost, true, true);
+    assert!(matches!(fs.judge(&open), Verdict::Wait(until) if until > Instant::now()));
+    lock(LockReason::Administrator, true, true);
+    assert_eq!(fs.judge(&open), refused);
+    assert_eq!(fs.judge(&mapped), refused);
+    // The root of the mount can still be looked at.
+    let look = asked(Class::GetAttr, NodeId::ROOT, None);
+    assert_eq!(fs.judge(&look), Verdict::Pass);
+    assert_eq!(fs.judge(&asked(Class::GetAttr, file, None)), refused);
+}
+
+#[test]
+fn wiped_keys_come_back_and_nothing_is_lost() {
+    let world = World::new();
+    let fs = world.fs();
+    let folder = world.mkdir(NodeId::ROOT, "folder");
+    let content = noise(7, 30_000);
+    let (entry, fh) = world.create(folder, "file");
+    world.write(fh, 0, &content);
+    let (_, gone) = world.create(folder, "gone");
+    world.write(gone, 0, &content);
+    fs.unlink(&me(), folder, OsStr::new("gone")).unwrap();
+    let listing = fs.opendir(&me(), folder).unwrap();
+    let policy = fs.policy_of(&fs.table.get(folder).unwrap()).unwrap();
+    let marks = Arc::clone(fs.marks());
+    marks.lock_for_test(policy, LockReason::Administrator, true, true);
+    fs.wipe(&policy);
+    let body = fs.table.get(entry.node).unwrap();
+    assert!(body.file().unwrap().read().open.is_none());
+    let directory = fs.table.get(folder).unwrap();
+    assert!(directory.directory().unwrap().context.read().is_none());
+    // Its policy is still known, and nothing gets keys again.
+    assert_eq!(fs.policy_of(&directory), Some(policy));
+    assert_eq!(fs.reopen(fh), Err(Errno::NOKEY));
+    assert_eq!(
+        fs.lookup(&me(), folder, OsStr::new("file")).unwrap_err(),
+        Errno::NOKEY
+    );
+    marks.change_for_test(|state| state.policies.clear());
+    for handle in [fh, gone] {
+        fs.reopen(handle).unwrap();
+        let mut read = vec![0; 40_000];
+        assert_eq!(fs.read(handle, 0, &mut read), Ok(content.len()));
+        assert!(read.starts_with(&content));
+        world.write(handle, 29_990, b"and it goes on");
+        fs.fsync(handle, false).unwrap();
+        fs.release(handle);
+    }
+    fs.reopen(listing).unwrap();
+    fs.releasedir(listing);
+    assert_eq!(world.names(folder), [b"file"]);
+    assert_eq!(world.size(entry.node), 30_004);
+}
