@@ -13,6 +13,7 @@ mod hung;
 mod lock;
 mod people;
 mod shared;
+mod trials;
 mod user;
 mod users;
 
