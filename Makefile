@@ -7,7 +7,7 @@ UNITDIR    ?= /lib/systemd/system
 CARGO      ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo demo-down test test-full bench bench-full bench-kmsd lint fmt install deps
+.PHONY: help demo demo-down test test-full bench bench-full bench-kmsd bench-revoke lint fmt install deps
 
 help:
 	@echo "make demo        try it: swtpm, kmsd and an encrypted directory under ./demo"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-full   the same with longer file system exercises"
 	@echo "make bench       speed of kmsfs beside gocryptfs, and of kmsd with and without its log"
 	@echo "make bench-kmsd  only the latter"
+	@echo "make bench-revoke how long ending access takes with 1,000 open files, part of make bench"
 	@echo "make bench-full  the same in both content modes, seven rounds each"
 	@echo "make lint        rustfmt, clippy and cargo-deny"
 	@echo "make install     programs, units and documents below \$$(DESTDIR)\$$(PREFIX)"
@@ -37,11 +38,17 @@ bench:
 	@scripts/deps.sh build bench
 	@bench/run
 	@$(MAKE) --no-print-directory bench-kmsd
+	@$(MAKE) --no-print-directory bench-revoke
 
 bench-kmsd:
 	@scripts/deps.sh build
 	@$(CARGO) build --release --locked -q -p kmsd
 	@$(CARGO) bench --locked -q -p kms-tests --bench kmsd_load
+
+bench-revoke:
+	@scripts/deps.sh build test
+	@$(CARGO) build --release --locked -q -p kmsd -p kmsfs -p kmsctl
+	@$(CARGO) bench --locked -q -p kms-tests --bench revoke
 
 bench-full:
 	@scripts/deps.sh build bench
