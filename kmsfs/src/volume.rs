@@ -6,6 +6,7 @@
 pub mod kmsd;
 pub mod record;
 pub mod refusal;
+pub mod rotate;
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -110,6 +110,25 @@ fn another_generation_or_volume_is_refused() {
     let world = world(Duration::from_secs(5));
     *world.server.mood.lock() = Mood::Generation(2);
     assert_eq!(world.ask(), Err(libc::ENOKEY));
+    let refusal = world.keys.refusal(&world.policy).unwrap().to_string();
+    assert!(
+        refusal.contains("generation 1 of the policy key, which was ended; the registry is at 2"),
+        "{refusal}"
+    );
+    // The registry is the older one.
+    *world.server.mood.lock() = Mood::Generation(1);
+    let refused = world.keys.policy_key(&world.volume, &world.policy, 3);
+    assert_eq!(
+        refused.map(drop).map_err(|errno| errno.raw()),
+        Err(libc::ENOKEY)
+    );
+    let refusal = world.keys.unlock(&world.policy, 3).map(drop).unwrap_err();
+    let refusal = refusal.to_string();
+    assert!(
+        refusal.contains("generation 3 of the policy key, which the registry never had")
+            && refusal.contains("store of kmsd is older"),
+        "{refusal}"
+    );
     let other = VolumeId::random().unwrap();
     let refused = world.keys.policy_key(&other, &world.policy, 1);
     assert_eq!(

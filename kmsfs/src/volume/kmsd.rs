@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use kms_api::client::{Asking, Client, ClientError};
 use kms_api::{
-    ContentMode as WireMode, CreatePolicyRequest, DataKeySpec, DecryptRequest,
-    GenerateDataKeyRequest, GetPolicyRequest, Operation, ResourceId,
+    ContentMode as WireMode, CreatePolicyRequest, DataKeySpec, DecryptRequest, ErrorCode,
+    GenerateDataKeyRequest, GenerateDataKeyResponse, GetPolicyRequest, GetPolicyResponse,
+    Operation, ResourceId,
 };
 use kms_crypto::Key;
 use kms_format::volume::{PolicyRecord, VolumeRecord};
@@ -205,6 +206,40 @@ impl KmsdKeys {
         Ok(answer.output)
     }
 
+    /// One generation of a policy as the registry has it, with its secret; the current one if none is named.
+    ///
+    /// # Errors
+    /// kmsd refuses or cannot be reached.
+    pub fn registry(
+        &self,
+        policy: &PolicyId,
+        generation: Option<u32>,
+    ) -> Result<GetPolicyResponse, ClientError> {
+        self.send(GetPolicyRequest {
+            volume_id: ResourceId(self.volume.0),
+            policy_id: ResourceId(policy.0),
+            generation,
+        })
+    }
+
+    /// A generation that is not kept was ended, or the registry is older than the lower tree: which of the two makes
+    /// all the difference to whoever has to put something back.
+    fn why_not(&self, policy: &PolicyId, generation: u32, error: &ClientError) -> Reason {
+        let gone = error
+            .api()
+            .is_some_and(|api| api.code == ErrorCode::NotFound);
+        if !gone {
+            return Reason::from_client(error);
+        }
+        match self.registry(policy, None) {
+            Ok(row) if row.current_generation != generation => Reason::Generation {
+                directory: generation,
+                registry: row.current_generation,
+            },
+            _ => Reason::from_client(error),
+        }
+    }
+
     fn ask(&self, policy: &PolicyId, generation: u32) -> Result<Unlocked, Refusal> {
         let entry = self.record.read().policy(*policy, generation).cloned();
         let mut key = entry
@@ -217,12 +252,8 @@ impl KmsdKeys {
             reason,
         };
         let row = self
-            .send(GetPolicyRequest {
-                volume_id: ResourceId(self.volume.0),
-                policy_id: ResourceId(policy.0),
-                generation: None,
-            })
-            .map_err(|error| refused(&key, Reason::from_client(&error)))?;
+            .registry(policy, Some(generation))
+            .map_err(|error| refused(&key, self.why_not(policy, generation, &error)))?;
         key.clone_from(&row.key_arn);
         if row.generation != generation {
             let reason = Reason::Generation {
@@ -352,14 +383,7 @@ pub fn create_policy(
         },
     })?;
     let policy = PolicyId(row.policy_id.0);
-    let data_key = client.send(GenerateDataKeyRequest {
-        key_id: row.key_arn.clone(),
-        encryption_context: context(&volume, &policy, row.generation),
-        number_of_bytes: None,
-        key_spec: Some(DataKeySpec::Aes256),
-        grant_tokens: Vec::new(),
-        dry_run: false,
-    })?;
+    let data_key = data_key(client, &row.key_arn, volume, policy, row.generation)?;
     let unlocked = derive(
         (volume, policy, row.generation, mode),
         data_key.plaintext.as_slice(),
@@ -379,6 +403,24 @@ pub fn create_policy(
             key_arn: row.key_arn,
             key_material_id: data_key.key_material_id,
         },
+    })
+}
+
+/// Makes the data key of one generation of a policy, from the key's current material.
+pub(super) fn data_key(
+    client: &Client,
+    key: &str,
+    volume: VolumeId,
+    policy: PolicyId,
+    generation: u32,
+) -> Result<GenerateDataKeyResponse, ClientError> {
+    client.send(GenerateDataKeyRequest {
+        key_id: key.to_owned(),
+        encryption_context: context(&volume, &policy, generation),
+        number_of_bytes: None,
+        key_spec: Some(DataKeySpec::Aes256),
+        grant_tokens: Vec::new(),
+        dry_run: false,
     })
 }
 
@@ -403,14 +445,14 @@ pub fn context(volume: &VolumeId, policy: &PolicyId, generation: u32) -> BTreeMa
     ])
 }
 
-const fn content_mode(mode: WireMode) -> ContentMode {
+pub(super) const fn content_mode(mode: WireMode) -> ContentMode {
     match mode {
         WireMode::Xts => ContentMode::Xts,
         WireMode::Gcm => ContentMode::Gcm,
     }
 }
 
-fn derive(
+pub(super) fn derive(
     (volume, policy, generation, mode): (VolumeId, PolicyId, u32, ContentMode),
     data_key: &[u8],
     secret: &[u8],

@@ -96,9 +96,15 @@ impl Refusal {
                 }
                 _ => "see the log of kmsd".to_owned(),
             },
+            Reason::Generation {
+                directory,
+                registry,
+            } if directory < registry => "it is from a backup that is older than the end of that generation, and nothing \
+                 opens it any more: put it back from a newer one"
+                .to_owned(),
             Reason::Generation { .. } => {
-                "the directory is from another time than the registry: restore it from a current \
-                 backup"
+                "the store of kmsd is older than the directory: put its newest backup back, or the directory from \
+                 a backup of the same time (docs/OPERATIONS.md, rollback)"
                     .to_owned()
             }
             Reason::NoDataKey => {
@@ -126,9 +132,16 @@ impl fmt::Display for Refusal {
             Reason::Generation {
                 directory,
                 registry,
+            } if directory < registry => write!(
+                f,
+                "it hangs on generation {directory} of the policy key, which was ended; the registry is at {registry}"
+            )?,
+            Reason::Generation {
+                directory,
+                registry,
             } => write!(
                 f,
-                "generation {directory} is wanted, the registry has {registry}"
+                "it hangs on generation {directory} of the policy key, which the registry never had: it is at {registry}"
             )?,
             Reason::NoDataKey => write!(f, "the volume record has no data key for it")?,
             Reason::Unusable(text) => write!(f, "{text}")?,

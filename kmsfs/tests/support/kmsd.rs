@@ -126,6 +126,13 @@ impl FakeKmsd {
                     Mood::Generation(generation) => generation,
                     Mood::Answer => 1,
                 };
+                if request
+                    .generation
+                    .is_some_and(|wanted| wanted != generation)
+                {
+                    let error = ApiError::not_found("that generation is not kept");
+                    return (error.code.http_status(), error.to_json());
+                }
                 let mode = self.modes.lock().get(&request.policy_id.0).copied();
                 let row = GetPolicyResponse {
                     policy_id: request.policy_id,
