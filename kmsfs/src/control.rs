@@ -4,6 +4,8 @@
 
 mod check;
 pub mod client;
+mod end;
+mod jobs;
 mod lock;
 mod place;
 mod protect;
@@ -26,10 +28,11 @@ pub use self::place::{default_path, directory};
 use self::protocol::{Answer, Command, Failed};
 use crate::errno::Errno;
 use crate::fs::Fs;
+use crate::jobs::Jobs;
 use crate::revoke::Revoker;
 use crate::status::MountStatus;
 use crate::volume::RecordFile;
-use crate::volume::kmsd::KmsdKeys;
+use crate::volume::kmsd::{KmsdKeys, Unlocked};
 
 /// How long a client may take to say something.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +57,10 @@ pub struct Controlled {
     pub revoker: Arc<Revoker>,
     /// Its volume record.
     pub record: RecordFile,
+    /// Held by whoever replaces the volume record.
+    pub record_lock: Arc<Mutex<()>>,
+    /// Long work on it.
+    pub jobs: Arc<Jobs>,
 }
 
 /// The socket of one mount; removed when dropped.
@@ -150,16 +157,12 @@ fn link_to(path: &Path, default: &Path) -> Option<PathBuf> {
 /// What all connections share.
 struct Server {
     mount: Controlled,
-    /// One `protect` at a time: each replaces the whole volume record.
-    protecting: Mutex<()>,
 }
 
 /// Accepts connections, each with a thread of its own, until the socket is shut down; then ends them.
 fn accept(listener: &UnixListener, mount: Controlled) {
-    let server = Arc::new(Server {
-        mount,
-        protecting: Mutex::new(()),
-    });
+    let server = Arc::new(Server { mount });
+    jobs::resume(&server.mount);
     let mut connections: Vec<(Arc<UnixStream>, JoinHandle<()>)> = Vec::new();
     while let Ok((stream, _)) = listener.accept() {
         connections.retain(|(_, thread)| !thread.is_finished());
@@ -287,8 +290,25 @@ fn handle(server: &Server, line: &str, stream: &UnixStream, held: &mut Held<'_>)
         Command::Check { content } => {
             check::check(mount, content, &mut |answer| send(stream, answer).is_ok())
         }
+        Command::Job(request) => {
+            // It may be long until somebody says something again.
+            let _ = stream.set_read_timeout(None);
+            jobs::job(server, &request, &mut |answer| send(stream, answer).is_ok())
+        }
+        Command::JobWatch => jobs::watch_running(mount, &mut |answer| send(stream, answer).is_ok()),
+        Command::OlderEnded { policy, before } => match policy.parse() {
+            Ok(policy) => match mount.older_ended(policy, before) {
+                Ok(gone) => Answer::OlderGone(gone),
+                Err(failed) => Answer::Failed(failed),
+            },
+            Err(_) => Answer::Failed(Failed {
+                message: format!("{policy} is no policy id"),
+                next_step: "use kmsctl and kmsfs of the same version".to_owned(),
+            }),
+        },
+        Command::JobStop => Answer::JobStopped(mount.jobs.stop()),
         Command::Protect { path, key, mode } => {
-            let _alone = server.protecting.lock();
+            let _alone = mount.record_lock.lock();
             match protect::protect(mount, &path, &key, &mode) {
                 Ok(done) => Answer::Protected(done),
                 Err(failed) => {
@@ -317,6 +337,12 @@ fn not_frozen(errno: Errno) -> Failed {
     }
 }
 
+/// The oldest first: of each policy the newest generation counts.
+fn newest(mut unlocked: Vec<Unlocked>) -> Vec<Unlocked> {
+    unlocked.sort_by_key(|unlocked| unlocked.policy.generation());
+    unlocked
+}
+
 fn status(mount: &Controlled) -> MountStatus {
     let record = mount.keys.record();
     let refusals = record.policies.iter().filter_map(|entry| {
@@ -329,10 +355,9 @@ fn status(mount: &Controlled) -> MountStatus {
         mountpoint: mount.mountpoint.clone(),
         pid: std::process::id(),
         refused: refusals.collect(),
+        job: mount.jobs.progress(),
         frozen: mount.fs.frozen_for().map(|left| left.as_secs()),
-        unlocked: mount
-            .keys
-            .unlocked()
+        unlocked: newest(mount.keys.unlocked())
             .into_iter()
             .map(|unlocked| {
                 (

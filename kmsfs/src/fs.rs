@@ -44,7 +44,9 @@ mod reencrypt_dir;
 mod remove;
 mod rename;
 mod revoked;
+pub(crate) mod rewrap;
 mod snapshot;
+pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -126,6 +128,8 @@ pub struct Fs {
     gate: Gate,
     /// What is revoked.
     marks: Arc<Marks>,
+    /// What was moved while a job runs.
+    moves: tasks::Moves,
 }
 
 impl Fs {
@@ -177,6 +181,7 @@ impl Fs {
             opened: false,
             gate: Gate::default(),
             marks: Arc::default(),
+            moves: tasks::Moves::default(),
         };
         fs.context(fs.table.root())?;
         fs.warn_of_small_blocks()?;

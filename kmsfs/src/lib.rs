@@ -7,6 +7,7 @@
 //! * `backing`: the only place with system calls on the lower tree, `*at` calls on descriptors.
 //!
 //! Beside them: [`volume`] asks kmsd for the keys, [`access`] who may use them, [`service`] as whom kmsfs runs, [`control`] is the socket of one mount,
+//! [`jobs`] is long work on it,
 //! [`revoke`] ends access to what is open,
 //! [`mount`] puts a file system into the tree and takes it out again, [`init`] makes a new volume,
 //! [`status`] shows one. The program itself is [`run`].
@@ -22,6 +23,7 @@ pub mod fuse;
 pub mod handle;
 pub mod init;
 pub mod inode;
+pub mod jobs;
 mod log;
 pub mod mount;
 pub mod options;

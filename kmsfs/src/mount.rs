@@ -25,6 +25,7 @@ use crate::errno::Errno;
 use crate::fs::Fs;
 use crate::fuse::notify::Notifier;
 use crate::fuse::session::Session;
+use crate::jobs::Jobs;
 use crate::options::MountOptions;
 use crate::revoke::{Abort, Revoker, Settings};
 
@@ -159,6 +160,7 @@ pub struct ActiveMount {
     revoker: Arc<Revoker>,
     control: Option<ControlSocket>,
     watch: Option<Watch>,
+    jobs: Arc<Jobs>,
     lock: LowerLock,
 }
 
@@ -236,13 +238,15 @@ impl ActiveMount {
             revoker,
             control: None,
             watch: None,
+            jobs: Arc::default(),
             lock,
         })
     }
 
-    /// Attaches the control socket, to be removed with the mount.
-    pub fn attach(&mut self, control: ControlSocket) {
+    /// Attaches the control socket, to be removed with the mount, and the jobs that it can begin, to be stopped with it.
+    pub fn attach(&mut self, control: ControlSocket, jobs: Arc<Jobs>) {
         self.control = Some(control);
+        self.jobs = jobs;
     }
 
     /// Attaches what hears of changes, to be ended with the mount.
@@ -354,6 +358,7 @@ impl ActiveMount {
 
     /// Everything durable, keys and sockets gone.
     fn finish(&mut self) -> io::Result<()> {
+        self.jobs.close();
         drop(self.control.take());
         self.revoker.stop();
         let Some(fs) = self.fs.take() else {

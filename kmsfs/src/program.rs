@@ -16,6 +16,7 @@ use crate::access::watch::Watch;
 use crate::access::{Access, AccessMode, lease};
 use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
+use crate::jobs::Jobs;
 use crate::mount::lock::LowerLock;
 use crate::mount::remount::remount;
 use crate::mount::{ActiveMount, MountError, Place, Stopper, daemon, hides, system};
@@ -139,7 +140,9 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     let watching = (Arc::clone(&keys), Arc::clone(&revoker));
     let watch = Watch::start(policies, watching, users, label);
     active.watched(watch.map_err(system("cannot start a thread"))?);
-    active.attach(control_socket(&place, fs, &keys, revoker, &options)?);
+    let jobs = Arc::new(Jobs::default());
+    let control = control_socket(&place, fs, &keys, revoker, Arc::clone(&jobs), &options)?;
+    active.attach(control, jobs);
     active
         .probe()
         .map_err(system("the mount does not answer"))?;
@@ -210,6 +213,7 @@ fn control_socket(
     fs: Arc<Fs>,
     keys: &Arc<KmsdKeys>,
     revoker: Arc<Revoker>,
+    jobs: Arc<Jobs>,
     options: &MountOptions,
 ) -> Result<ControlSocket, MountError> {
     let path = options
@@ -223,6 +227,8 @@ fn control_socket(
         keys: Arc::clone(keys),
         revoker,
         record: RecordFile::in_directory(place.lower())?,
+        record_lock: Arc::default(),
+        jobs,
     };
     ControlSocket::open(&path, controlled).map_err(|source| MountError::Control { path, source })
 }

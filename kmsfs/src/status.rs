@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kms_api::client::{Client, ClientError};
-use kms_api::{Blob, DecryptRequest, DescribeVolumeRequest, ResourceId};
-use kms_format::volume::VolumeRecord;
+use kms_api::{Blob, DecryptRequest, DescribeVolumeRequest, PolicySummary, ResourceId};
+use kms_format::volume::{PolicyRecord, VolumeRecord};
 use kms_format::{DirHeader, Nesting, PolicyId};
 use serde::{Deserialize, Serialize};
 
 use crate::init::HEADER;
+use crate::jobs::Progress;
 use crate::volume::kmsd::context;
 use crate::volume::refusal::Reason;
 use crate::volume::{RecordFile, VolumeError};
@@ -32,6 +33,9 @@ pub struct VolumeStatus {
     /// Seconds for which changes are still held, if they are (`kmsctl fs freeze`).
     #[serde(default)]
     pub frozen: Option<u64>,
+    /// The job that runs in the mount.
+    #[serde(default)]
+    pub job: Option<Progress>,
     /// Its policies; the root's is first.
     pub policies: Vec<PolicyStatus>,
 }
@@ -52,6 +56,15 @@ pub struct PolicyStatus {
     pub mode: String,
     /// Generation of the policy key.
     pub generation: u32,
+    /// Older generations that are kept, with the keys they hang on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<OlderStatus>,
+    /// Free text of the administrator.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// What the administrator chose; none if kmsd did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsStatus>,
     /// The key material under which the data key was made.
     pub data_key_material: Option<String>,
     /// The key's current material: differs from the former after a rotation.
@@ -60,6 +73,30 @@ pub struct PolicyStatus {
     pub unlocked: bool,
     /// Why not, as far as known.
     pub reason: Option<String>,
+}
+
+/// An older generation of a policy key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OlderStatus {
+    /// Its number.
+    pub generation: u32,
+    /// ARN of the KMS key it hangs on.
+    pub key_arn: String,
+    /// Whether the volume record has its data key: without it nothing opens under it.
+    pub usable: bool,
+}
+
+/// What the administrator chose for a policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SettingsStatus {
+    /// `STALE` or `KILL`.
+    pub revoke: String,
+    /// Seconds after which the tree is locked while kmsd cannot be asked; none if it stays open.
+    pub lock_after_seconds: Option<u32>,
+    /// Whether opens are recorded in the audit log.
+    pub record_opens: bool,
+    /// Whether new key material starts a rewrap.
+    pub rewrap_after_rotation: bool,
 }
 
 /// What a mount answers about itself.
@@ -80,6 +117,9 @@ pub struct MountStatus {
     /// Seconds for which changes are still held, if they are.
     #[serde(default)]
     pub frozen: Option<u64>,
+    /// The job that runs.
+    #[serde(default)]
+    pub job: Option<Progress>,
 }
 
 /// Collects the status of the volume in `lower`; `mount` is the answer of its mount, if there is one.
@@ -103,13 +143,18 @@ pub fn collect(
         mountpoint: mount.map(|mount| mount.mountpoint.clone()),
         kmsd_error: registry.as_ref().err().map(ClientError::to_string),
         frozen: mount.and_then(|mount| mount.frozen),
+        job: mount.and_then(|mount| mount.job.clone()),
         policies: Vec::new(),
     };
-    for entry in &record.policies {
+    for entry in newest(&record) {
         let row = registry.as_ref().ok().and_then(|volume| {
             let id = ResourceId(entry.policy.0);
             volume.policies.iter().find(|row| row.policy_id == id)
         });
+        // Without an answer the newest line counts; one that is newer than the registry is left from an attempt to rotate.
+        let entry = row
+            .and_then(|row| record.policy(entry.policy, row.generation))
+            .unwrap_or(entry);
         let id = entry.policy.to_string();
         let unlocked = mount.and_then(|mount| mount.unlocked.get(&id));
         let (material, reason) = match unlocked {
@@ -134,6 +179,14 @@ pub fn collect(
                 .map(|state| state.as_str().to_owned()),
             mode: entry.content_mode.to_string(),
             generation: row.map_or(entry.generation, |row| row.generation),
+            older: row.map_or_else(Vec::new, |row| older(row, &record, entry.policy)),
+            label: row.map_or_else(String::new, |row| row.settings.label.clone()),
+            settings: row.map(|row| SettingsStatus {
+                revoke: row.settings.revoke_mode.as_str().to_owned(),
+                lock_after_seconds: row.settings.lock_after_seconds,
+                record_opens: row.settings.record_opens,
+                rewrap_after_rotation: row.settings.rewrap_after_rotation,
+            }),
             data_key_material: material,
             current_material: row.and_then(|row| row.current_key_material_id.clone()),
             unlocked: unlocked.is_some(),
@@ -146,6 +199,28 @@ pub fn collect(
         });
     }
     Ok(status)
+}
+
+/// The line of the newest generation of each policy, in the order of the record.
+fn newest(record: &VolumeRecord) -> Vec<&PolicyRecord> {
+    let mut newest: Vec<&PolicyRecord> = Vec::new();
+    for entry in &record.policies {
+        match newest.iter_mut().find(|known| known.policy == entry.policy) {
+            Some(known) if known.generation < entry.generation => *known = entry,
+            Some(_) => {}
+            None => newest.push(entry),
+        }
+    }
+    newest
+}
+
+fn older(row: &PolicySummary, record: &VolumeRecord, policy: PolicyId) -> Vec<OlderStatus> {
+    let older = row.older_generations.iter().map(|old| OlderStatus {
+        generation: old.generation,
+        key_arn: old.key_arn.clone(),
+        usable: record.policy(policy, old.generation).is_some(),
+    });
+    older.collect()
 }
 
 /// Opens the data key to learn which material it is under; the key itself is dropped at once.

@@ -24,6 +24,7 @@ mod metrics;
 mod places;
 mod real_input;
 mod rescue;
+mod rewrap;
 mod rotation;
 mod shares;
 mod shred;

@@ -77,6 +77,11 @@ impl<L: Lower> File<L> {
         self.size
     }
 
+    /// The policy key that the file is used under.
+    pub const fn policy(&self) -> &Arc<UnlockedPolicy> {
+        &self.policy
+    }
+
     /// Whether the lower file was opened for writing.
     pub const fn writable(&self) -> bool {
         self.writable

@@ -195,6 +195,8 @@ pub enum Record {
     XattrValue,
     /// Content of mode xts.
     XtsContent,
+    /// `.kmsfs.job`.
+    Job,
 }
 
 impl std::fmt::Display for Record {
@@ -214,6 +216,7 @@ impl std::fmt::Display for Record {
             Self::XattrName => "stored attribute name",
             Self::XattrValue => "stored attribute value",
             Self::XtsContent => "content",
+            Self::Job => "place of a job",
         })
     }
 }

@@ -21,6 +21,7 @@ pub struct UnlockedPolicy {
     directories: SivKey,
     files: SivKey,
     symlinks: SivKey,
+    jobs: Key<32>,
 }
 
 impl UnlockedPolicy {
@@ -59,6 +60,7 @@ impl UnlockedPolicy {
             directories: siv(b"kmsfs/1/wrap-directory")?,
             files: siv(b"kmsfs/1/wrap-file")?,
             symlinks: siv(b"kmsfs/1/symlink")?,
+            jobs: hkdf_key(&policy.0, &[key.expose()], &[b"kmsfs/1/job"])?,
         })
     }
 
@@ -92,6 +94,10 @@ impl UnlockedPolicy {
 
     pub(crate) const fn files(&self) -> &SivKey {
         &self.files
+    }
+
+    pub(crate) const fn jobs(&self) -> &Key<32> {
+        &self.jobs
     }
 
     pub(crate) const fn symlinks(&self) -> &SivKey {

@@ -37,6 +37,7 @@ mod error;
 pub mod file;
 pub mod gcm;
 mod id;
+pub mod job;
 pub mod keys;
 pub mod names;
 pub mod size;

@@ -34,6 +34,8 @@ pub const VOLUME: &str = ".kmsfs.volume";
 pub const UNCLEAN: &str = ".kmsfs.unclean";
 /// The directory of long symlink targets, in the root.
 pub const LINKS: &str = ".kmsfs.links";
+/// The place of an interrupted job, in the root.
+pub const JOB: &str = ".kmsfs.job";
 /// What every name of ours starts with; no encrypted name does.
 pub const RESERVED: &str = ".kmsfs";
 

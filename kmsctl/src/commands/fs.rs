@@ -12,10 +12,12 @@ mod extract;
 mod freeze;
 mod import;
 mod init;
+mod jobs;
 mod lock;
 mod mounted;
 mod move_keys;
 mod offline;
+mod policy;
 mod progress;
 mod protect;
 mod shred;
@@ -154,6 +156,17 @@ pub enum FsCommand {
     Unlock(lock::UnlockArgs),
     /// Show which processes have something open in a directory of a mount, and how.
     Who(lock::WhoArgs),
+    /// Wrap the keys of a directory tree anew, under a new generation of its policy key, while it is in use.
+    ///
+    /// Contents stay as they are; every wrapped key in it hangs on the newest material of its KMS key afterwards. Runs in the
+    /// mount, and goes on if kmsctl ends; interrupted, it goes on at the next mount, or with the same command.
+    Rewrap(jobs::RewrapArgs),
+    /// As rewrap, but onto another KMS key: the former one is not needed any more afterwards.
+    Rekey(jobs::RekeyArgs),
+    /// What is chosen for a directory tree: what a revocation does to open files, and what happens without kmsd.
+    Policy(policy::PolicyArgs),
+    /// Watch or stop the rewrap or rekey that runs in a mount.
+    Job(jobs::WatchArgs),
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
         /// A path in a mount, or an encrypted directory.
@@ -250,6 +263,10 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
         FsCommand::Lock(args) => lock::lock(args, context),
         FsCommand::Unlock(args) => lock::unlock(args, context),
         FsCommand::Who(args) => lock::who(args, context),
+        FsCommand::Rewrap(args) => jobs::rewrap(args, context),
+        FsCommand::Rekey(args) => jobs::rekey(args, context),
+        FsCommand::Policy(args) => policy::run(args, context),
+        FsCommand::Job(args) => jobs::job(args, context),
         FsCommand::Status { path, control } => {
             status::run(path.as_deref(), control.as_deref(), context)
         }

@@ -256,7 +256,13 @@ impl Check<'_> {
         let spot = Spot::below(&place.spot, &show(&entry.name), None);
         match names::classify(&entry.name) {
             LowerName::Reserved => {
-                let known = [names::VOLUME, names::UNCLEAN, names::LINKS, LOST];
+                let known = [
+                    names::VOLUME,
+                    names::UNCLEAN,
+                    names::LINKS,
+                    names::JOB,
+                    LOST,
+                ];
                 if is_root && known.contains(&&*name) {
                     return;
                 }

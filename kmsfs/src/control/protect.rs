@@ -108,7 +108,7 @@ impl<'a> Walked<'a> {
             .collect()
     }
 
-    fn to(mount: &'a Controlled, path: &[String]) -> Result<Walked<'a>, Failed> {
+    pub(super) fn to(mount: &'a Controlled, path: &[String]) -> Result<Walked<'a>, Failed> {
         let mut walked = Walked {
             mount,
             nodes: Vec::new(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Counts, Report};
+use crate::jobs::{JobKind, JobReport, Progress, Rate};
 use crate::revoke::processes::How;
 use crate::status::MountStatus;
 
@@ -53,11 +54,47 @@ pub enum Command {
         /// The directory.
         path: Vec<String>,
     },
+    /// Begin a job, or go on with it. Answered with [`Answer::JobProgress`] again and again, then with [`Answer::JobDone`]; it does not end
+    /// with the connection.
+    Job(JobRequest),
+    /// Watch the job that runs, or hear of the last one. Answered as [`Command::Job`].
+    JobWatch,
+    /// Stop the job that runs. It can be taken up again with its command.
+    JobStop,
+    /// The generations of a policy key before one were ended: their lines of the volume record go.
+    OlderEnded {
+        /// The policy.
+        policy: String,
+        /// The first that is kept.
+        before: u32,
+    },
     /// Look for damage. Answered with [`Answer::Progress`] again and again, then with [`Answer::Checked`].
     Check {
         /// Read all content.
         content: bool,
     },
+}
+
+/// A job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRequest {
+    /// Which.
+    pub kind: JobKind,
+    /// A directory of the policy: as in [`Command::Protect`].
+    pub path: Vec<String>,
+    /// Onto another key: id, ARN or alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// In another mode: `XTS` or `GCM`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// How fast at most.
+    #[serde(default)]
+    pub rate: Rate,
+    /// End the older generations of the policy key once nothing hangs on them.
+    #[serde(default)]
+    pub destroy_old: bool,
 }
 
 /// A line from the mount.
@@ -82,6 +119,14 @@ pub enum Answer {
     Progress(Counts),
     /// What a check found.
     Checked(Box<Report>),
+    /// How far a job is.
+    JobProgress(Progress),
+    /// What came of a job.
+    JobDone(Box<JobReport>),
+    /// To [`Command::OlderEnded`]: the generations that are gone.
+    OlderGone(Vec<u32>),
+    /// To [`Command::JobStop`]: whether there was one.
+    JobStopped(bool),
     /// It did not work.
     Failed(Failed),
 }

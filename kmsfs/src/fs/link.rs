@@ -29,6 +29,7 @@ impl Fs {
                 return Err(Errno::XDEV);
             }
         }
+        self.note_move(&node);
         let _alone = named.parent.directory()?.entries.write();
         let _links = node.links.lock();
         let nameless = node.nameless();

@@ -106,6 +106,11 @@ impl Fs {
             Some(target) if LowerId::of(target) == LowerId::of(&source) => return Ok(()),
             _ => {}
         }
+        for stat in [Some(&source), target.as_ref()].into_iter().flatten() {
+            if let Some(node) = self.table.find(LowerId::of(stat)) {
+                self.note_move(&node);
+            }
+        }
         if !Arc::ptr_eq(&from.parent, &to.parent) {
             match crossing {
                 Some(crossing) => crossing.check(&source)?,

@@ -14,6 +14,7 @@ mod races;
 mod reencrypt;
 mod reencrypt_dir;
 mod revoked;
+mod rewrap;
 mod sealed;
 mod tree;
 mod world;

@@ -110,6 +110,15 @@ impl KmsdKeys {
         self.unlocked.write().insert(slot, new);
     }
 
+    /// Generations of a policy before this one were ended: their keys are forgotten, with the lines of the record, which was just
+    /// written without them.
+    pub fn end_older(&self, record: VolumeRecord, policy: PolicyId, before: u32) {
+        *self.record.write() = record;
+        self.unlocked
+            .write()
+            .retain(|(id, generation), _| *id != policy || *generation >= before);
+    }
+
     /// The policies unlocked so far.
     #[must_use]
     pub fn unlocked(&self) -> Vec<Unlocked> {

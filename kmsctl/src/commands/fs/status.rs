@@ -104,6 +104,10 @@ fn show(volume: &VolumeStatus) -> String {
     if let Some(error) = &volume.kmsd_error {
         text.push_str(&format!("kmsd: {error}\n"));
     }
+    if let Some(job) = &volume.job {
+        text.push_str(&super::jobs::line(job));
+        text.push('\n');
+    }
     let mut table = Table::new(&[
         "DIRECTORY",
         "KEY",
@@ -118,6 +122,9 @@ fn show(volume: &VolumeStatus) -> String {
         table.row(row(policy, volume.mountpoint.is_some()));
     }
     text.push_str(&table.to_string());
+    for policy in &volume.policies {
+        text.push_str(&more(policy));
+    }
     for policy in volume
         .policies
         .iter()
@@ -130,6 +137,42 @@ fn show(volume: &VolumeStatus) -> String {
         ));
     }
     text
+}
+
+/// What is not as in a new policy, a line each.
+fn more(policy: &PolicyStatus) -> String {
+    let mut said = Vec::new();
+    if !policy.label.is_empty() {
+        said.push(format!("label {}", policy.label));
+    }
+    if let Some(settings) = &policy.settings {
+        said.push(format!("revoke {}", settings.revoke.to_lowercase()));
+        said.push(match settings.lock_after_seconds {
+            Some(seconds) => format!("on-kmsd-loss lock-after={seconds}"),
+            None => "on-kmsd-loss keep-open".to_owned(),
+        });
+        if settings.record_opens {
+            said.push("record-opens".to_owned());
+        }
+        if settings.rewrap_after_rotation {
+            said.push("rewrap-after-rotation".to_owned());
+        }
+    }
+    for old in &policy.older {
+        let usable = if old.usable {
+            ""
+        } else {
+            ", its data key is missing"
+        };
+        said.push(format!(
+            "generation {} is kept ({}{usable})",
+            old.generation, old.key_arn
+        ));
+    }
+    match said.is_empty() {
+        true => String::new(),
+        false => format!("{}: {}\n", directory(policy), said.join(", ")),
+    }
 }
 
 fn row(policy: &PolicyStatus, mounted: bool) -> Vec<String> {

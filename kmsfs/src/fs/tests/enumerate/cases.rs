@@ -22,7 +22,7 @@ impl Case {
 
     /// Whether it is different in the other content mode.
     pub(super) fn makes_files(&self) -> bool {
-        let makes = |op: &Op| matches!(op, Put(..) | Tmpfile(..));
+        let makes = |op: &Op| matches!(op, Put(..) | Tmpfile(..) | Op::Rewrap);
         self.steps.iter().any(makes)
     }
 }
@@ -395,6 +395,28 @@ fn waiting() -> Vec<Parts> {
     ]
 }
 
+/// The keys of everything under another generation of the policy key.
+fn rewrapped() -> Vec<Parts> {
+    vec![
+        ("rewrap", vec![], vec![Op::Rewrap]),
+        (
+            "rewrap of symlinks",
+            vec![near("l"), far("d/m"), unlink("b")],
+            vec![Op::Rewrap],
+        ),
+        (
+            "rewrap of a symlink with two names",
+            vec![far("l"), link("l", "d/l"), unlink("b"), unlink("d/x")],
+            vec![Op::Rewrap],
+        ),
+        (
+            "rewrap of what is new",
+            vec![unlink("b")],
+            vec![mkdir("n"), put("n/1"), Op::Rewrap],
+        ),
+    ]
+}
+
 /// Where POSIX itself lets something be lost: it reaches the disk by a directory whose own name does not.
 fn ordered() -> Vec<Parts> {
     vec![
@@ -425,6 +447,7 @@ pub(super) fn cases() -> Vec<Case> {
         crossed(),
         reencrypted(),
         waiting(),
+        rewrapped(),
     ]
     .concat();
     let any = any.into_iter().map(|parts| case(parts, false));

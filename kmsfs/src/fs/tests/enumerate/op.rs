@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kms_format::UnlockedPolicy;
 
 use super::tree::{enter, parent};
+use crate::fs::tests::rewrap::rewrap_next;
 use crate::fs::tests::world::me;
 use crate::fs::{FileHandle, Fs, FsResult, NodeId};
 
@@ -34,6 +35,8 @@ pub(super) enum Op {
     Attribute(String),
     SyncDir(String),
     SyncFile(String),
+    /// Everything under the policy of the root onto the next generation.
+    Rewrap,
 }
 
 impl Op {
@@ -73,6 +76,7 @@ impl Op {
                 let node = enter(fs, path)?;
                 fs.setxattr(&me(), node, OsStr::new(ATTRIBUTE), path.as_bytes(), 0)
             }
+            Op::Rewrap => rewrap_next(fs).map(drop),
             Op::SyncDir(path) => {
                 let fh = fs.opendir(&me(), enter(fs, path)?)?;
                 let done = fs.fsyncdir(fh, false);

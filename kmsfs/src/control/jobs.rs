@@ -1,0 +1,304 @@
+//! `rewrap`, `rekey`: begins a job, or goes on with one, and tells how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_api::DescribeKeyRequest;
+use kms_format::{PolicyId, UnlockedPolicy};
+
+use super::protect::Walked;
+use super::protocol::{Answer, Failed, JobRequest};
+use super::{Controlled, Server};
+use crate::errno::Errno;
+use crate::inode::Node;
+use crate::jobs::cursor::Cursor;
+use crate::jobs::rewrap::Rewrap;
+use crate::jobs::run::Spec;
+use crate::jobs::{JobKind, Work};
+use crate::volume::rotate::rotate_policy;
+
+/// Between two words about progress; also a sign of life for the client.
+const STEP: Duration = Duration::from_millis(500);
+
+/// Begins a job and tells how far it is until it ends; `send` says whether somebody still listens. The job does not end with the
+/// connection.
+pub(super) fn job(
+    server: &Server,
+    request: &JobRequest,
+    send: &mut dyn FnMut(&Answer) -> bool,
+) -> Answer {
+    let begun = {
+        let _alone = server.mount.record_lock.lock();
+        begin(&server.mount, request)
+    };
+    match begun {
+        Ok(number) => watch(&server.mount, number, send),
+        Err(failed) => {
+            tracing::warn!(
+                kind = request.kind.as_str(),
+                reason = failed.message,
+                "a job is refused"
+            );
+            Answer::Failed(failed)
+        }
+    }
+}
+
+/// Tells how far the job is that runs, or what came of the last one.
+pub(super) fn watch_running(mount: &Controlled, send: &mut dyn FnMut(&Answer) -> bool) -> Answer {
+    match (mount.jobs.number(), mount.jobs.last()) {
+        (Some(number), _) => watch(mount, number, send),
+        (None, Some(report)) => Answer::JobDone(Box::new(report)),
+        (None, None) => Answer::Failed(failed(
+            "no job runs in this mount, and none has since it was mounted".to_owned(),
+            "begin one: kmsctl fs rewrap DIR",
+        )),
+    }
+}
+
+fn watch(mount: &Controlled, number: u64, send: &mut dyn FnMut(&Answer) -> bool) -> Answer {
+    loop {
+        if let Some(report) = mount.jobs.wait(number, STEP) {
+            return Answer::JobDone(Box::new(report));
+        }
+        if let Some(progress) = mount.jobs.progress()
+            && !send(&Answer::JobProgress(progress.clone()))
+        {
+            return Answer::JobProgress(progress);
+        }
+    }
+}
+
+/// Goes on with the job whose place is in the lower root, unless somebody stopped it.
+pub(super) fn resume(mount: &Controlled) {
+    let resumed = (|| {
+        let Some(found) = Cursor::read(mount.fs.lower_root()).map_err(refused)? else {
+            return Ok(None);
+        };
+        if found.cursor.stopped || mount.fs.is_read_only() {
+            return Ok(None);
+        }
+        let (policy, generation) = (found.cursor.policy.clone(), found.cursor.generation);
+        let policy: PolicyId = policy
+            .parse()
+            .map_err(|_| failed("its policy is no id".to_owned(), "delete .kmsfs.job"))?;
+        let unlocked = mount
+            .keys
+            .unlock(&policy, generation)
+            .map_err(|refusal| failed(refusal.to_string(), "mount again"))?;
+        let cursor = found.open(&unlocked.policy).map_err(refused)?;
+        let root = find_root(mount, policy)?;
+        start(mount, cursor, root, unlocked.policy).map(Some)
+    })();
+    match resumed {
+        Ok(Some(_)) => {
+            tracing::info!("an unfinished job goes on; stop it with kmsctl fs job --stop")
+        }
+        Ok(None) => {}
+        Err(failed) => tracing::warn!(
+            reason = failed.message,
+            "an unfinished job does not go on by itself: give its command again"
+        ),
+    }
+}
+
+/// The root of a policy, looked for from above.
+fn find_root(mount: &Controlled, policy: PolicyId) -> Result<Arc<Node>, Failed> {
+    mount
+        .fs
+        .find_policy_root(policy)
+        .map_err(refused)?
+        .ok_or_else(|| {
+            failed(
+                format!("no directory is under policy {policy} any more"),
+                "delete .kmsfs.job in the encrypted directory",
+            )
+        })
+}
+
+fn begin(mount: &Controlled, request: &JobRequest) -> Result<u64, Failed> {
+    if mount.fs.is_read_only() {
+        return Err(refused(Errno::ROFS));
+    }
+    let walked = Walked::to(mount, &request.path)?;
+    let root = mount.fs.policy_root(walked.node()).map_err(refused)?;
+    let begun = begin_at(mount, request, &root);
+    if begun.is_err() {
+        mount.fs.leave(&root);
+    }
+    begun
+}
+
+fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Result<u64, Failed> {
+    let header = mount.fs.context_of(root).map_err(refused)?;
+    let policy = header.policy.policy();
+    if let (Some(now), Some(number)) = (mount.jobs.progress(), mount.jobs.number()) {
+        if now.kind == request.kind && now.policy == policy.to_string() {
+            mount.fs.leave(root);
+            return Ok(number);
+        }
+        return Err(failed(
+            format!(
+                "a {} of policy {} runs in this mount",
+                now.kind.as_str(),
+                now.policy
+            ),
+            "wait for it (kmsctl fs job DIR) or stop it (kmsctl fs job DIR --stop)",
+        ));
+    }
+    let now = mount.keys.registry(&policy, None).map_err(|error| {
+        failed(
+            error.to_string(),
+            "check the key with `kmsctl key describe`",
+        )
+    })?;
+    let target = match &request.key {
+        Some(key) => Some(key_arn(mount, key)?),
+        None => None,
+    };
+    if let Some(mode) = &request.mode
+        && *mode != now.content_mode.as_str()
+    {
+        return Err(failed(
+            format!(
+                "the contents are encrypted in mode {} and would have to be written anew",
+                now.content_mode
+            ),
+            "copy the files into a directory of the other mode (kmsctl fs protect --mode, then kmsctl fs import or mv)",
+        ));
+    }
+    let found = Cursor::read(mount.fs.lower_root()).ok().flatten();
+    let behind = header.header.generation() < now.current_generation;
+    let right_key = target.as_ref().is_none_or(|target| *target == now.key_arn);
+    if let Some(found) = found {
+        let cursor = &found.cursor;
+        if cursor.policy != policy.to_string() || cursor.kind != request.kind {
+            return Err(failed(
+                format!(
+                    "a {} of policy {} is unfinished",
+                    cursor.kind.as_str(),
+                    cursor.policy
+                ),
+                "give its command again, and wait for its end (kmsctl fs job DIR)",
+            ));
+        }
+        if cursor.generation == now.current_generation && right_key {
+            let unlocked = unlock(mount, policy, now.current_generation)?;
+            if let Ok(mut cursor) = found.open(&unlocked) {
+                cursor.rate = request.rate;
+                cursor.destroy_old |= request.destroy_old;
+                cursor.stopped = false;
+                return start(mount, cursor, Arc::clone(root), unlocked);
+            }
+        }
+    }
+    let unlocked = if behind && right_key {
+        // Begun, and interrupted before anything was done.
+        unlock(mount, policy, now.current_generation)?
+    } else if request.kind == JobKind::Rekey && right_key {
+        return Err(failed(
+            format!("the policy is under key {} already", now.key_arn),
+            "use kmsctl fs rewrap for a new generation under the same key",
+        ));
+    } else {
+        let key = target.as_deref();
+        let rotated = rotate_policy(&mount.keys, &mount.record, policy, key, None);
+        let rotated = rotated.map_err(|error| {
+            failed(
+                format!("the policy key cannot be rotated: {error}"),
+                "nothing has changed; mend that, then give the same command again",
+            )
+        })?;
+        rotated.policy
+    };
+    let cursor = Cursor {
+        kind: request.kind,
+        policy: policy.to_string(),
+        generation: unlocked.generation(),
+        position: Vec::new(),
+        done: 0,
+        changed: 0,
+        bytes: 0,
+        total: None,
+        rate: request.rate,
+        destroy_old: request.destroy_old,
+        stopped: false,
+    };
+    start(mount, cursor, Arc::clone(root), unlocked)
+}
+
+fn start(
+    mount: &Controlled,
+    cursor: Cursor,
+    root: Arc<Node>,
+    policy: Arc<UnlockedPolicy>,
+) -> Result<u64, Failed> {
+    let finish = cursor.destroy_old.then(|| mount.end_older(&policy));
+    let spec = Spec {
+        fs: Arc::clone(&mount.fs),
+        work: work(cursor.kind, &policy),
+        policy,
+        root,
+        cursor,
+        finish: finish.transpose()?,
+    };
+    mount.jobs.start(spec).map_err(|busy| {
+        failed(
+            format!(
+                "a {} of policy {} runs in this mount",
+                busy.0.kind.as_str(),
+                busy.0.policy
+            ),
+            "wait for it (kmsctl fs job DIR) or stop it (kmsctl fs job DIR --stop)",
+        )
+    })
+}
+
+/// What each kind of job does at an object.
+fn work(kind: JobKind, to: &Arc<UnlockedPolicy>) -> Box<dyn Work> {
+    match kind {
+        JobKind::Rewrap | JobKind::Rekey => Box::new(Rewrap::new(Arc::clone(to))),
+    }
+}
+
+fn unlock(
+    mount: &Controlled,
+    policy: PolicyId,
+    generation: u32,
+) -> Result<Arc<UnlockedPolicy>, Failed> {
+    let unlocked = mount.keys.unlock(&policy, generation);
+    unlocked
+        .map(|unlocked| unlocked.policy)
+        .map_err(|refusal| failed(refusal.to_string(), "see `kmsctl fs status`"))
+}
+
+fn key_arn(mount: &Controlled, key: &str) -> Result<String, Failed> {
+    let described = mount.keys.client().send(DescribeKeyRequest {
+        key_id: key.to_owned(),
+        grant_tokens: Vec::new(),
+    });
+    described
+        .map(|described| described.key_metadata.arn)
+        .map_err(|error| {
+            failed(
+                error.to_string(),
+                "check the key with `kmsctl key describe`",
+            )
+        })
+}
+
+fn refused(errno: Errno) -> Failed {
+    let next_step = match errno.raw() {
+        libc::EROFS => "mount without ro",
+        libc::ENOKEY => "unlock the directory first: see the log of the mount",
+        _ => "see the log of the mount",
+    };
+    failed(format!("the job cannot begin: {errno}"), next_step)
+}
+
+fn failed(message: String, next_step: &str) -> Failed {
+    Failed {
+        message,
+        next_step: next_step.to_owned(),
+    }
+}
