@@ -168,6 +168,12 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         ));
     }
     let found = Cursor::read(mount.fs.lower_root()).ok().flatten();
+    // Not in a lower directory that was put back from before: nothing in it hangs on that generation.
+    let known = mount
+        .keys
+        .record()
+        .policy(policy, now.current_generation)
+        .is_some();
     let behind = header.header.generation() < now.current_generation;
     let right_key = target.as_ref().is_none_or(|target| *target == now.key_arn);
     if let Some(found) = found {
@@ -182,7 +188,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
                 "give its command again, and wait for its end (kmsctl fs job DIR)",
             ));
         }
-        if cursor.generation == now.current_generation && right_key {
+        if cursor.generation == now.current_generation && right_key && known {
             let unlocked = unlock(mount, policy, now.current_generation)?;
             if let Ok(mut cursor) = found.open(&unlocked) {
                 cursor.rate = request.rate;
@@ -192,10 +198,10 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
             }
         }
     }
-    let unlocked = if behind && right_key {
+    let unlocked = if behind && right_key && known {
         // Begun, and interrupted before anything was done.
         unlock(mount, policy, now.current_generation)?
-    } else if request.kind == JobKind::Rekey && right_key {
+    } else if request.kind == JobKind::Rekey && right_key && !behind {
         return Err(failed(
             format!("the policy is under key {} already", now.key_arn),
             "use kmsctl fs rewrap for a new generation under the same key",
