@@ -90,7 +90,7 @@ pub enum Command {
     Tpm(TpmCommand),
     /// The audit log.
     Audit(AuditArgs),
-    /// Policies of users, groups, units and roles, guard rails, and the policy files.
+    /// Policies of users, groups, units and roles, and the policy files.
     Iam(IamArgs),
     /// Show what kmsd tells of: rotations, deletions, bursts of denials and the like.
     Events(EventsArgs),

@@ -168,15 +168,13 @@ fn policy_files_decide_for_other_users_and_are_read_again() {
     let rail = world.path("rail.json");
     fs::write(&rail, DENY).unwrap();
     world
-        .kmsctl(&["iam", "put", "--guard-rail", "blind", path_text(&rail)])
+        .kmsctl(&["guard-rail", "put", "blind", path_text(&rail)])
         .ok();
     let answer = describe();
     assert!(answer.contains("explicit deny"), "{answer}");
-    let shown = world.kmsctl(&["iam", "get", "--guard-rail", "blind"]).ok();
+    let shown = world.kmsctl(&["guard-rail", "get", "blind"]).ok();
     assert_eq!(shown.stdout.trim(), DENY);
-    world
-        .kmsctl(&["iam", "delete", "--guard-rail", "blind"])
-        .ok();
+    world.kmsctl(&["guard-rail", "delete", "blind"]).ok();
     let answer = describe();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

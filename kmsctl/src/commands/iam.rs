@@ -1,4 +1,4 @@
-//! `kmsctl iam …`: policies of identities, guard rails, and the policy files.
+//! `kmsctl iam …`: policies of identities, and the policy files.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -23,7 +23,7 @@ pub struct IamArgs {
 /// The commands of `kmsctl iam`. NAME is the name of the policy.
 #[derive(Debug, Subcommand)]
 pub enum IamCommand {
-    /// Attach a policy to an identity, or set a guard rail; one of the same name is replaced.
+    /// Attach a policy to an identity; one of the same name is replaced.
     Put {
         #[command(flatten)]
         target: Target,
@@ -39,7 +39,7 @@ pub enum IamCommand {
         /// Name of the policy.
         name: String,
     },
-    /// List the policies of all identities and the guard rails, or those of one.
+    /// List the policies of all identities and the guard rails, or those of one identity.
     List {
         #[command(flatten)]
         target: Target,
@@ -71,25 +71,18 @@ pub struct Target {
     /// A role of the mapping rules.
     #[arg(long, value_name = "ROLE")]
     pub role: Option<String>,
-    /// Everyone: a guard rail.
-    #[arg(long)]
-    pub guard_rail: bool,
 }
 
 impl Target {
-    /// Itself, if it names somebody.
-    fn given(&self) -> Option<&Self> {
-        (self.identity().is_some() || self.guard_rail).then_some(self)
-    }
-
     /// Refuses a command that does not say whom it is about.
-    fn required(&self) -> Result<&Self, Failure> {
-        let text = "For whom: give --user, --group, --unit, --role or --guard-rail.";
-        self.given().ok_or_else(|| Failure::new(Exit::Usage, text))
+    fn required(&self) -> Result<Identity<'_>, Failure> {
+        let text = "For whom: give --user, --group, --unit or --role. Limits for everyone: kmsctl guard-rail.";
+        self.identity()
+            .ok_or_else(|| Failure::new(Exit::Usage, text))
     }
 
-    /// Kind and name of the identity; `None` for a guard rail.
-    fn identity(&self) -> Option<(IdentityType, &str)> {
+    /// Kind and name of the identity, if it names one.
+    fn identity(&self) -> Option<Identity<'_>> {
         let kinds = [
             (IdentityType::User, &self.user),
             (IdentityType::Group, &self.group),
@@ -106,7 +99,7 @@ pub(super) fn run(args: &IamArgs, context: &Context) -> Result<(), Failure> {
     match &args.command {
         IamCommand::Put { target, name, file } => put(target.required()?, name, file, context),
         IamCommand::Get { target, name } => get(target.required()?, name, context),
-        IamCommand::List { target } => list(target.given(), context),
+        IamCommand::List { target } => list(target.identity(), context),
         IamCommand::Delete { target, name } => delete(target.required()?, name, context),
         IamCommand::Reload => {
             let done = context.client.send(ReloadPoliciesRequest {})?;
@@ -124,20 +117,21 @@ pub(super) fn run(args: &IamArgs, context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn put(target: &Target, name: &str, file: &Path, context: &Context) -> Result<(), Failure> {
-    let document = read(file)?;
-    let done = match target.identity() {
-        Some((identity_type, identity)) => context.client.send(PutIdentityPolicyRequest {
-            identity_type,
-            identity: identity.to_owned(),
-            policy_name: name.to_owned(),
-            document,
-        }),
-        None => context.client.send(PutGuardRailRequest {
-            guard_rail_name: name.to_owned(),
-            document,
-        }),
-    }?;
+/// Kind and name of an identity.
+type Identity<'a> = (IdentityType, &'a str);
+
+fn put(
+    (identity_type, identity): Identity<'_>,
+    name: &str,
+    file: &Path,
+    context: &Context,
+) -> Result<(), Failure> {
+    let done = context.client.send(PutIdentityPolicyRequest {
+        identity_type,
+        identity: identity.to_owned(),
+        policy_name: name.to_owned(),
+        document: read(file)?,
+    })?;
     let lines: Vec<String> = done
         .warnings
         .iter()
@@ -146,54 +140,37 @@ fn put(target: &Target, name: &str, file: &Path, context: &Context) -> Result<()
     context.output.print(lines.join("\n"), &done)
 }
 
-fn get(target: &Target, name: &str, context: &Context) -> Result<(), Failure> {
-    match target.identity() {
-        Some((identity_type, identity)) => {
-            let policy = context.client.send(GetIdentityPolicyRequest {
-                identity_type,
-                identity: identity.to_owned(),
-                policy_name: name.to_owned(),
-            })?;
-            context.output.print(policy.document.clone(), &policy)
-        }
-        None => {
-            let rail = context.client.send(GetGuardRailRequest {
-                guard_rail_name: name.to_owned(),
-            })?;
-            context.output.print(rail.document.clone(), &rail)
-        }
-    }
+fn get(
+    (identity_type, identity): Identity<'_>,
+    name: &str,
+    context: &Context,
+) -> Result<(), Failure> {
+    let policy = context.client.send(GetIdentityPolicyRequest {
+        identity_type,
+        identity: identity.to_owned(),
+        policy_name: name.to_owned(),
+    })?;
+    context.output.print(policy.document.clone(), &policy)
 }
 
-fn delete(target: &Target, name: &str, context: &Context) -> Result<(), Failure> {
-    match target.identity() {
-        Some((identity_type, identity)) => {
-            context.client.send(DeleteIdentityPolicyRequest {
-                identity_type,
-                identity: identity.to_owned(),
-                policy_name: name.to_owned(),
-            })?;
-        }
-        None => {
-            context.client.send(DeleteGuardRailRequest {
-                guard_rail_name: name.to_owned(),
-            })?;
-        }
-    }
+fn delete(
+    (identity_type, identity): Identity<'_>,
+    name: &str,
+    context: &Context,
+) -> Result<(), Failure> {
+    context.client.send(DeleteIdentityPolicyRequest {
+        identity_type,
+        identity: identity.to_owned(),
+        policy_name: name.to_owned(),
+    })?;
     context.output.done("")
 }
 
-fn list(target: Option<&Target>, context: &Context) -> Result<(), Failure> {
-    let identity = target.map(Target::identity);
-    let policies = match identity {
-        // Guard rails only.
-        Some(None) => Vec::new(),
-        Some(Some((kind, name))) => identity_policies(Some((kind, name)), context)?,
-        None => identity_policies(None, context)?,
-    };
+fn list(identity: Option<Identity<'_>>, context: &Context) -> Result<(), Failure> {
+    let policies = identity_policies(identity, context)?;
     let rails = match identity {
-        Some(Some(_)) => Vec::new(),
-        Some(None) | None => guard_rails(context)?,
+        Some(_) => Vec::new(),
+        None => guard_rails(context)?,
     };
     let mut table = Table::new(&["FOR", "POLICY", "FROM", "PUT"]);
     let when = |at: Option<Timestamp>| at.map(time).unwrap_or_default();
@@ -223,7 +200,7 @@ fn from(source: PolicySource) -> String {
 }
 
 fn identity_policies(
-    identity: Option<(IdentityType, &str)>,
+    identity: Option<Identity<'_>>,
     context: &Context,
 ) -> Result<Vec<IdentityPolicyListEntry>, Failure> {
     let mut all = Vec::new();
