@@ -111,12 +111,35 @@ struct Shared {
     last: Mutex<(u64, u64, i64)>,
 }
 
-/// The thread that makes checkpoints. Clones are the same one.
+/// The thread that makes checkpoints. Clones are the same one; it ends with the last of them, since it holds the log: who
+/// opens that anew must not find it still being written.
 #[derive(Clone)]
 pub struct Checkpoints {
-    shared: Arc<Shared>,
+    running: Arc<Running>,
     witnesses: Arc<Vec<Witness>>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Running {
+    fn close(&self) {
+        self.shared.wanted.lock().closed = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that makes checkpoints ended with a panic");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// Wakes the thread when a file is complete.
@@ -166,10 +189,10 @@ impl Checkpoints {
                     source,
                 })?
         };
+        let thread = Mutex::new(Some(thread));
         Ok(Self {
-            shared,
             witnesses,
-            thread: Arc::new(Mutex::new(Some(thread))),
+            running: Arc::new(Running { shared, thread }),
         })
     }
 
@@ -177,13 +200,14 @@ impl Checkpoints {
     /// Says whether it ended.
     pub fn make_now(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        let mut wanted = self.shared.wanted.lock();
+        let shared = &self.running.shared;
+        let mut wanted = shared.wanted.lock();
         // One that is under way may have begun before the newest record.
         let enough = wanted.rounds.saturating_add(2);
         while wanted.rounds < enough && !wanted.closed {
             wanted.now = true;
-            self.shared.wake.notify_all();
-            if self.shared.ended.wait_until(&mut wanted, until).timed_out() {
+            shared.wake.notify_all();
+            if shared.ended.wait_until(&mut wanted, until).timed_out() {
                 return false;
             }
         }
@@ -192,7 +216,7 @@ impl Checkpoints {
 
     /// How the checkpoints stand, and the witnesses that cosign them.
     pub fn status(&self) -> CheckpointStatus {
-        let (number, size, time_ms) = *self.shared.last.lock();
+        let (number, size, time_ms) = *self.running.shared.last.lock();
         CheckpointStatus {
             number,
             size,
@@ -203,13 +227,7 @@ impl Checkpoints {
 
     /// Makes a last checkpoint and ends the thread.
     pub fn close(&self) {
-        self.shared.wanted.lock().closed = true;
-        self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that makes checkpoints ended with a panic");
-        }
+        self.running.close();
     }
 }
 

@@ -234,6 +234,14 @@ pub struct Start {
     pub events: std::collections::HashSet<String>,
 }
 
+#[cfg(test)]
+impl AuditLog {
+    /// How many can hand it something.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.thread)
+    }
+}
+
 impl AuditLog {
     /// Opens the log, which must contain `head`, and starts its thread.
     ///

@@ -416,3 +416,19 @@ fn a_copy_that_hangs_holds_up_neither_the_counter_nor_the_end() {
     end.recv_timeout(PATIENCE).unwrap();
     closing.join().unwrap();
 }
+
+#[test]
+fn the_thread_ends_with_those_who_hold_it() {
+    let host = Host::new(false);
+    let (log, checkpoints) = host.start(host.desk());
+    records(&log, 1);
+    assert_eq!(log.holders(), 2);
+    drop(checkpoints.clone());
+    assert_eq!(log.holders(), 2);
+    drop(checkpoints);
+    assert_eq!(
+        log.holders(),
+        1,
+        "nobody but this test writes the log any more"
+    );
+}
