@@ -29,8 +29,8 @@ mod session;
 mod tests;
 
 pub(crate) use behalf::OnBehalfOf;
-use map::Subject;
-use names::{Names, NamesError};
+use map::{Roles, Subject};
+use names::{Names, NamesError, UserEntry};
 pub(crate) use peer::Peer;
 use process::Namespace;
 pub(crate) use session::{Session, check};
@@ -47,6 +47,8 @@ pub struct Auth {
     rules: Vec<Rule>,
     trust_pid: bool,
     namespaces: Vec<NameOrId>,
+    /// The numbers of those, as far as they were known at the start.
+    listed: Vec<u32>,
     /// Use pidfds where the kernel has them.
     pidfds: bool,
 }
@@ -63,7 +65,10 @@ impl Auth {
             .map(|group| group_id(group, "server.admin_group"))
             .transpose()?;
         let names = Names::new(Duration::from_secs(identity.names_lifetime));
+        let listed = identity.allow_user_namespaces.iter();
+        let listed = listed.filter_map(|user| user_id(user, "identity.allow_user_namespaces").ok());
         Ok(Self {
+            listed: listed.collect(),
             account: server.account.clone(),
             region: server.region.clone(),
             admin_gid,
@@ -100,21 +105,31 @@ impl Auth {
     pub(crate) fn role_names(&self) -> RoleNames {
         let group = self.admin_gid.map(Gid::from_raw);
         let group = group.and_then(|gid| Group::from_gid(gid).ok().flatten());
-        let user = |uid: &u32| User::from_uid(Uid::from_raw(*uid)).ok().flatten();
+        let services = self.services.iter().filter_map(|(uid, service)| {
+            let user = User::from_uid(Uid::from_raw(*uid)).ok().flatten()?;
+            Some((user.name, service.to_string()))
+        });
         RoleNames {
             admin_group: group.map(|group| group.name),
-            services: self
-                .services
-                .keys()
-                .filter_map(user)
-                .map(|user| user.name)
-                .collect(),
+            services: services.collect(),
+            mapped: self.rules.iter().map(map::described).collect(),
         }
     }
 
     /// Whether to use pidfds where the kernel has them.
     pub(crate) fn pidfds(&self) -> bool {
         self.pidfds
+    }
+
+    /// As if the name service had come to call a user by another name.
+    #[cfg(test)]
+    pub(crate) fn rename(&self, uid: u32, name: &str) {
+        let entry = UserEntry {
+            name: name.into(),
+            login: Some(name.into()),
+            groups: None,
+        };
+        self.names.pretend(uid, entry);
     }
 
     /// Whether the names and groups of callers are others than before. To be asked about once a second; may
@@ -140,10 +155,23 @@ impl Auth {
         match self.role(peer) {
             // Users of other user namespaces, all of them in one.
             _ if peer.uid == OVERFLOW_UID => Kind::Stranger,
+            // They will be refused, whoever they are.
+            _ if self.is_elsewhere(peer) => Kind::Stranger,
             CallerRole::User => Kind::User,
             CallerRole::Root | CallerRole::Admin | CallerRole::Service | CallerRole::Internal => {
                 Kind::Known
             }
+        }
+    }
+
+    /// Whether a peer is in a user namespace from which nobody is let in.
+    fn is_elsewhere(&self, peer: &Peer) -> bool {
+        process::namespace(peer) != Namespace::Same && {
+            // A user whose name is not known yet counts as what its number says.
+            let entry = self.names.remembered_user(peer.uid);
+            let login = entry.and_then(|entry| entry.login);
+            let listed = self.listed.contains(&peer.uid);
+            !listed && !self.may_be_in_any_namespace(peer.uid, login.as_deref())
         }
     }
 
@@ -184,14 +212,15 @@ impl Auth {
     }
 
     fn names_of(&self, peer: &Peer) -> Result<Named, NamesError> {
-        let user = self.names.user(peer.uid)?.name;
+        let UserEntry { name, login, .. } = self.names.user(peer.uid)?;
         let mut groups = peer.groups.clone();
         groups.push(peer.gid);
         groups.sort_unstable();
         groups.dedup();
         let group_names = self.group_names(peer.uid, &groups)?;
         Ok(Named {
-            user,
+            user: name,
+            login,
             groups,
             group_names,
         })
@@ -213,7 +242,7 @@ impl Auth {
     fn callers(&self, peer: &Peer, named: &Named, needs: Needs) -> Result<Callers, Refusal> {
         match process::namespace(peer) {
             Namespace::Same => {}
-            namespace if self.may_be_in_any_namespace(peer.uid, &named.user) => {
+            namespace if self.may_be_in_any_namespace(peer.uid, named.login.as_deref()) => {
                 tracing::debug!(
                     uid = peer.uid,
                     ?namespace,
@@ -231,10 +260,10 @@ impl Auth {
         Ok(Callers { bare, full })
     }
 
-    fn may_be_in_any_namespace(&self, uid: u32, name: &str) -> bool {
+    fn may_be_in_any_namespace(&self, uid: u32, login: Option<&str>) -> bool {
         self.namespaces.iter().any(|user| match user {
             NameOrId::Id(id) => *id == uid,
-            NameOrId::Name(known) => known == name,
+            NameOrId::Name(known) => login == Some(known),
         })
     }
 
@@ -247,14 +276,15 @@ impl Auth {
     ) -> Caller {
         let subject = Subject {
             uid: peer.uid,
-            user_name: &named.user,
+            login: named.login.as_deref(),
             groups: &named.groups,
             group_names: &named.group_names,
             process: facts.as_ref(),
         };
-        let roles = map::roles(&self.rules, &subject);
+        let Roles { given, possible } = map::roles(&self.rules, &subject);
         let unit = facts.as_ref().and_then(|facts| facts.unit.as_deref());
-        let mut principals = self.principals(peer.uid, &named.user, unit, &roles);
+        let mut principals = self.principals(peer.uid, &named.user, unit);
+        principals.extend(self.role_principals(&named.user, &given));
         if role == CallerRole::Service
             && let Some(service) = self.services.get(&peer.uid)
         {
@@ -268,31 +298,39 @@ impl Auth {
             group_names: named.group_names.as_slice().into(),
             principals: principals.into(),
             user_name: Arc::clone(&named.user),
-            roles: roles.into(),
+            login: named.login.clone(),
+            possible_principals: self.role_principals(&named.user, &possible).collect(),
+            roles: given.into(),
+            possible_roles: possible.into(),
             process: facts.map(Arc::new),
             ..Caller::new(role, peer.uid, self.principal(peer.uid, &named.user))
         }
     }
 
-    /// Every ARN that a policy may name for a caller, the one of records and errors first.
-    fn principals(
-        &self,
-        uid: u32,
-        user: &str,
-        unit: Option<&str>,
-        roles: &[Arc<str>],
-    ) -> Vec<Arc<str>> {
+    /// Every ARN that a policy may name for a caller, roles aside, the one of records and errors first.
+    fn principals(&self, uid: u32, user: &str, unit: Option<&str>) -> Vec<Arc<str>> {
         let account = &self.account;
         let mut principals = vec![self.principal(uid, user)];
         if let Some(unit) = unit.filter(|unit| is_unit_name(unit)) {
             principals.push(format!("arn:aws:sts::{account}:assumed-role/unit/{unit}").into());
             principals.push(format!("arn:aws:iam::{account}:role/unit/{unit}").into());
         }
-        for role in roles {
-            principals.push(format!("arn:aws:sts::{account}:assumed-role/{role}/{user}").into());
-            principals.push(format!("arn:aws:iam::{account}:role/{role}").into());
-        }
         principals
+    }
+
+    /// The ARNs of roles of mapping rules.
+    fn role_principals<'a>(
+        &'a self,
+        user: &'a str,
+        roles: &'a [Arc<str>],
+    ) -> impl Iterator<Item = Arc<str>> + 'a {
+        let account = &self.account;
+        roles.iter().flat_map(move |role| {
+            [
+                format!("arn:aws:sts::{account}:assumed-role/{role}/{user}").into(),
+                format!("arn:aws:iam::{account}:role/{role}").into(),
+            ]
+        })
     }
 
     /// The first ARN of a user: uid 0 acts as the account's root principal.
@@ -324,6 +362,7 @@ pub(crate) fn is_unit_name(unit: &str) -> bool {
 /// What the name service says about a peer.
 struct Named {
     user: Arc<str>,
+    login: Option<Arc<str>>,
     groups: Vec<u32>,
     group_names: Vec<Arc<str>>,
 }
@@ -364,6 +403,8 @@ pub(crate) enum Refusal {
     Hidden,
     /// The name service failed.
     Names(NamesError),
+    /// What it says changed each time it was asked.
+    Unsettled,
     /// The bytes came from another process than the one that connected.
     Foreign {
         /// Its user id.
@@ -404,6 +445,10 @@ impl Refusal {
             Self::Names(error) => {
                 return ApiError::new(ErrorCode::DependencyTimeout, error.to_string());
             }
+            Self::Unsettled => {
+                let text = "users and groups are changing all the time; try again";
+                return ApiError::new(ErrorCode::DependencyTimeout, text);
+            }
             Self::Header(text) => return ApiError::new(ErrorCode::Validation, text.clone()),
         };
         ApiError::new(
@@ -420,7 +465,11 @@ impl Refusal {
             | Self::Ended
             | Self::Hidden
             | Self::Foreign { .. } => true,
-            Self::NotAService | Self::NotOnBehalf | Self::Header(_) | Self::Names(_) => false,
+            Self::NotAService
+            | Self::NotOnBehalf
+            | Self::Header(_)
+            | Self::Names(_)
+            | Self::Unsettled => false,
         }
     }
 }

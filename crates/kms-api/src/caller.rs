@@ -40,8 +40,16 @@ pub struct Caller {
     pub principals: Arc<[Arc<str>]>,
     /// Name of the user, `uid-N` where it has none.
     pub user_name: Arc<str>,
+    /// Name of the user as the name service has it, whatever its characters (`CORP\\eve`); none where there is none, or
+    /// where another user has it, too.
+    pub login: Option<Arc<str>>,
     /// Roles of the mapping rules.
     pub roles: Arc<[Arc<str>]>,
+    /// Roles that the caller may have besides: rules give them by unit or executable, which are not known. They allow it
+    /// nothing, and what is denied to them is denied to it.
+    pub possible_roles: Arc<[Arc<str>]>,
+    /// Every principal ARN that comes with those.
+    pub possible_principals: Arc<[Arc<str>]>,
     /// What is known of the process; none where it could not be established, and then a policy that
     /// needs it does not allow.
     pub process: Option<Arc<ProcessFacts>>,
@@ -99,7 +107,10 @@ impl Caller {
             principals: Arc::new([Arc::clone(&arn)]),
             arn,
             user_name,
+            login: None,
             roles: Arc::new([]),
+            possible_roles: Arc::new([]),
+            possible_principals: Arc::new([]),
             process: None,
             via: None,
             lease: None,

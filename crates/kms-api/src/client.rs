@@ -19,7 +19,7 @@ mod lease;
 mod tests;
 
 use connection::{Connection, Failure};
-pub use lease::{Kept, LeaseClient, News};
+pub use lease::{Answered, Kept, LeaseClient, News};
 
 /// Where kmsd listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/kmsd/kmsd.sock";

@@ -82,6 +82,7 @@ fn policies(criterion: &mut Criterion) {
     ];
     let query = Query {
         principals: &principals,
+        possible: &[],
         account: ACCOUNT,
         action: "kms:Decrypt",
         resource: KEY,

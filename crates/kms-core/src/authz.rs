@@ -18,7 +18,7 @@ use crate::kms::{Kms, Outcome, unknown_key};
 
 pub use basis::{Basis, DenyBasis, Document as DocumentName};
 pub(crate) use decide::Question;
-pub(crate) use documents::{Attached, Interned, ask_for, built_ins};
+pub(crate) use documents::{Attached, Interned, ask_for, built_ins, hold_ms};
 pub use documents::{Document, FilePolicies};
 pub(crate) use table::{
     Details, Permission, Resource, guard_rail_resource, identity_kind, names_alias,
@@ -101,8 +101,6 @@ impl Kms {
         };
         let needs = self.needs(request, now).map_err(unasked)?;
         let keys = needs.keys();
-        self.check_tokens(request.grant_tokens(), &keys, now)
-            .map_err(unasked)?;
         let mut basis = None;
         for permission in &needs.permissions {
             let question = Question {
@@ -122,6 +120,15 @@ impl Kms {
                 }
             }
         }
+        // Only now: what is wrong with a token tells nobody whether there is a key that he may not use.
+        self.check_tokens(request.grant_tokens(), &keys, now)
+            .map_err(|error| {
+                Box::new(Handled {
+                    verdict: Verdict::Unasked,
+                    keys,
+                    outcome: Err(error),
+                })
+            })?;
         match basis {
             Some(basis) => Ok(Authorized { basis, keys }),
             // An operation that needs no permission does not exist.

@@ -13,6 +13,7 @@ mod guard_rails;
 mod identities;
 mod keys;
 mod leases;
+mod mapped;
 mod pages;
 mod policies;
 mod registry;
@@ -32,7 +33,7 @@ use kms_api::{
     Response,
 };
 
-use crate::authz::{Authorized, FilePolicies, Handled, ask_for};
+use crate::authz::{Authorized, FilePolicies, Handled, ask_for, hold_ms};
 use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
@@ -52,6 +53,7 @@ pub(crate) use crypto::unknown_key;
 pub(crate) use keys::material_id_of;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
+pub use mapped::{MappedRole, NameOrNumber, unit_matches};
 pub use status::{HostStatus, Settings};
 
 /// What a request may look at besides the snapshot.
@@ -120,8 +122,10 @@ pub struct Kms {
 pub struct RoleNames {
     /// Name of the administrators' group.
     pub admin_group: Option<String>,
-    /// Names of the users that are services.
-    pub services: Vec<String>,
+    /// Users that are services, and what those are called.
+    pub services: Vec<(String, String)>,
+    /// The rules that give roles.
+    pub mapped: Vec<MappedRole>,
 }
 
 impl RoleNames {
@@ -176,6 +180,18 @@ impl Kms {
             &self.snapshot.interned,
             &self.snapshot.attached,
             &self.file_policies,
+        )
+    }
+
+    /// For how many milliseconds a decision about these keys stays right by itself: conditions on the time begin and cease
+    /// to hold without a change. `None`: until something changes.
+    pub fn holds_ms(&self, keys: impl Iterator<Item = KeyId>, now: Now) -> Option<u64> {
+        let policies = keys.filter_map(|key| self.snapshot.key_policies.get(&key));
+        hold_ms(
+            policies,
+            &self.snapshot.attached,
+            &self.file_policies,
+            now.wall_ms,
         )
     }
 

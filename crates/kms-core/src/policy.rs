@@ -31,10 +31,10 @@ pub use check::{BLOCKED_ACTIONS, Rule, Warning};
 pub use error::PolicyError;
 pub use key::{ConditionKey, KeyType};
 pub use statement::{Effect, Statement};
-pub use value::{Context, Value, Values};
+pub use value::{Context, Names as CallerNames, Value, Values};
 
 use json::Json;
-use principal::{Named, Names};
+use principal::{Found, Named, Names};
 
 /// Bytes of a policy document.
 pub const MAX_POLICY_BYTES: usize = 32_768;
@@ -70,6 +70,9 @@ pub struct Policy {
 pub struct Query<'a> {
     /// Every principal of the caller.
     pub principals: &'a [Arc<str>],
+    /// Principals that the caller may have besides, which could not be established: a Deny that names one applies, and
+    /// so does one that excepts one; an Allow never does on the strength of them.
+    pub possible: &'a [Arc<str>],
     /// The caller's account.
     pub account: &'a str,
     /// For example `kms:Decrypt`.
@@ -191,6 +194,16 @@ impl Policy {
         self.statements.iter().flat_map(Statement::condition_keys)
     }
 
+    /// At which times, in milliseconds since 1970, it may come to say something else, in order; `None` when it may at
+    /// any time.
+    pub fn turns(&self) -> Option<Vec<i64>> {
+        let turns = self.statements.iter().map(Statement::turns);
+        let mut turns = turns.collect::<Option<Vec<_>>>()?.concat();
+        turns.sort_unstable();
+        turns.dedup();
+        Some(turns)
+    }
+
     /// Whether any statement asks for `key`.
     pub fn mentions(&self, key: ConditionKey<'_>) -> bool {
         self.condition_keys().any(|known| known == key)
@@ -208,14 +221,20 @@ impl Policy {
                 (&denies, &allows)
             }
         };
-        let found = self.names.find(query.principals);
+        let who = self.who(query);
         for statement in self.chosen(denies) {
-            if statement.name(&found, query.account) == Named::No {
-                continue;
-            }
+            let surely = match who.denied(statement) {
+                Truth::False => continue,
+                surely => surely,
+            };
             match statement.holds(query) {
                 Truth::False => {}
-                Truth::True => return Decision::Deny(statement.reference()),
+                Truth::True => {
+                    return Decision::Deny(StatementRef {
+                        lacking: (surely == Truth::Unknown).then_some(ConditionKey::PrincipalArn),
+                        ..statement.reference()
+                    });
+                }
                 Truth::Unknown => {
                     return Decision::Deny(StatementRef {
                         lacking: statement.lacking(query.context),
@@ -226,7 +245,7 @@ impl Policy {
         }
         let mut account = None;
         for statement in self.chosen(allows) {
-            let named = statement.name(&found, query.account);
+            let named = who.allowed(statement);
             if named == Named::No || (named == Named::Account && account.is_some()) {
                 continue;
             }
@@ -243,7 +262,7 @@ impl Policy {
     /// Every statement that applies to a request, in order, and whether it only delegates to the caller's account: for
     /// explanations. A Deny is among them, too, if it applies only because something could not be established.
     pub fn matching<'p>(&'p self, query: &Query<'_>) -> Vec<(&'p Statement, bool)> {
-        let found = self.names.find(query.principals);
+        let who = self.who(query);
         let applies = |statement: &&Statement| match statement.holds(query) {
             Truth::True => true,
             Truth::Unknown => statement.effect() == Effect::Deny,
@@ -252,13 +271,31 @@ impl Policy {
         self.statements
             .iter()
             .filter(|statement| statement.is_about(query.action))
-            .map(|statement| (statement, statement.name(&found, query.account)))
-            .filter(|(statement, named)| *named != Named::No && applies(statement))
-            .map(|(statement, named)| {
-                let allows = statement.effect() == Effect::Allow;
-                (statement, allows && named == Named::Account)
+            .filter(applies)
+            .filter_map(|statement| match statement.effect() {
+                Effect::Deny => {
+                    (who.denied(statement) != Truth::False).then_some((statement, false))
+                }
+                Effect::Allow => match who.allowed(statement) {
+                    Named::No => None,
+                    named => Some((statement, named == Named::Account)),
+                },
             })
             .collect()
+    }
+
+    /// Whom the statements name, of those that the caller is and may be.
+    fn who<'q>(&self, query: &Query<'q>) -> Who<'q> {
+        let known = self.names.find(query.principals);
+        let possible = match query.possible.is_empty() {
+            true => None,
+            false => known.with(&self.names.find(query.possible)),
+        };
+        Who {
+            known,
+            possible,
+            account: query.account,
+        }
     }
 
     /// The statements that deny a known action, and those that allow it.
@@ -292,6 +329,37 @@ impl Policy {
                 self.statements.get(at * 64 + bit as usize)
             })
         })
+    }
+}
+
+/// A caller as the statements of one policy may name it.
+struct Who<'q> {
+    known: Found,
+    /// With what it may be besides, where the policy names any of that.
+    possible: Option<Found>,
+    account: &'q str,
+}
+
+impl Who<'_> {
+    /// Whether a Deny is about the caller.
+    fn denied(&self, statement: &Statement) -> Truth {
+        let named = |found| statement.name(found, self.account) != Named::No;
+        if named(&self.known) {
+            return Truth::True;
+        }
+        match self.possible.as_ref().is_some_and(named) {
+            true => Truth::Unknown,
+            false => Truth::False,
+        }
+    }
+
+    /// How an Allow is about the caller, whatever it may be besides.
+    fn allowed(&self, statement: &Statement) -> Named {
+        let known = statement.name(&self.known, self.account);
+        match &self.possible {
+            Some(found) => known.min(statement.name(found, self.account)),
+            None => known,
+        }
     }
 }
 

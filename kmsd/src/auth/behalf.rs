@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kms_api::{Caller, CallerRole, Request, Via};
 
-use super::map::Subject;
+use super::map::{Roles, Subject};
 use super::names::{Names, NamesError, UserEntry};
 use super::{Auth, Named, Refusal, map, user_id};
 use crate::config::{ConfigError, NameOrId, OVERFLOW_UID, ServiceUser};
@@ -122,13 +122,13 @@ impl Auth {
         let named = self.groups_of(user).map_err(Refusal::Names)?;
         let subject = Subject {
             uid: user.uid,
-            user_name: &named.user,
+            login: named.login.as_deref(),
             groups: &named.groups,
             group_names: &named.group_names,
             // Nobody vouches for the process id that a service names.
             process: None,
         };
-        let roles = map::roles(&self.rules, &subject);
+        let Roles { given, possible } = map::roles(&self.rules, &subject);
         let role = match user.uid {
             0 => CallerRole::Root,
             _ if self
@@ -145,7 +145,8 @@ impl Auth {
             uid: service.uid,
             pid: service.pid,
         };
-        let principals = self.principals(user.uid, &named.user, None, &roles);
+        let mut principals = self.principals(user.uid, &named.user, None);
+        principals.extend(self.role_principals(&named.user, &given));
         Ok(Caller {
             gid: user.gid,
             pid: user.pid,
@@ -153,7 +154,10 @@ impl Auth {
             group_names: named.group_names.into(),
             principals: principals.into(),
             user_name: Arc::clone(&named.user),
-            roles: roles.into(),
+            login: named.login.clone(),
+            possible_principals: self.role_principals(&named.user, &possible).collect(),
+            roles: given.into(),
+            possible_roles: possible.into(),
             via: Some(Arc::new(via)),
             ..Caller::new(role, user.uid, self.principal(user.uid, &named.user))
         })
@@ -168,6 +172,7 @@ impl Auth {
         let group_names = self.group_names(user.uid, &groups)?;
         Ok(Named {
             user: entry.name,
+            login: entry.login,
             groups,
             group_names,
         })

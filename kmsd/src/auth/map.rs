@@ -3,73 +3,138 @@
 use std::sync::Arc;
 
 use kms_api::ProcessFacts;
+use kms_core::kms::{MappedRole, NameOrNumber, unit_matches};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::{NameOrId, Rule};
 
 /// What a rule looks at.
 pub(super) struct Subject<'a> {
     pub(super) uid: u32,
-    pub(super) user_name: &'a str,
+    /// The user's name as the name service has it.
+    pub(super) login: Option<&'a str>,
     pub(super) groups: &'a [u32],
     pub(super) group_names: &'a [Arc<str>],
     pub(super) process: Option<&'a ProcessFacts>,
 }
 
-/// The roles of a subject, each once, in the order of the rules.
-pub(super) fn roles(rules: &[Rule], subject: &Subject<'_>) -> Vec<Arc<str>> {
-    let mut roles: Vec<Arc<str>> = Vec::new();
-    for rule in rules.iter().filter(|rule| holds(rule, subject)) {
-        if !roles.iter().any(|role| **role == *rule.role) {
-            roles.push(rule.role.as_str().into());
-        }
-    }
-    roles
+/// Roles, each once, in the order of the rules.
+pub(super) struct Roles {
+    /// Those that the subject has.
+    pub(super) given: Vec<Arc<str>>,
+    /// Those that it may have besides: it depends on facts that are not known.
+    pub(super) possible: Vec<Arc<str>>,
 }
 
-/// Whether all conditions of a rule hold; a fact that is not known meets none.
-fn holds(rule: &Rule, subject: &Subject<'_>) -> bool {
+/// Whether a condition is met.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Met {
+    No,
+    Perhaps,
+    Yes,
+}
+
+impl From<bool> for Met {
+    fn from(met: bool) -> Self {
+        if met { Self::Yes } else { Self::No }
+    }
+}
+
+/// The roles of a subject.
+pub(super) fn roles(rules: &[Rule], subject: &Subject<'_>) -> Roles {
+    let (mut given, mut possible) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let list: &mut Vec<Arc<str>> = match holds(rule, subject) {
+            Met::No => continue,
+            Met::Perhaps => &mut possible,
+            Met::Yes => &mut given,
+        };
+        if !list.iter().any(|role| **role == *rule.role) {
+            list.push(rule.role.as_str().into());
+        }
+    }
+    possible.retain(|role| !given.contains(role));
+    Roles { given, possible }
+}
+
+/// Whether all conditions of a rule hold.
+fn holds(rule: &Rule, subject: &Subject<'_>) -> Met {
     let user = |user: &NameOrId| match user {
         NameOrId::Id(uid) => *uid == subject.uid,
-        NameOrId::Name(name) => name == subject.user_name,
+        NameOrId::Name(name) => subject.login == Some(name),
     };
     let group = |group: &NameOrId| match group {
         NameOrId::Id(gid) => subject.groups.contains(gid),
         NameOrId::Name(name) => subject.group_names.iter().any(|own| **own == **name),
     };
+    // What nothing vouches for may give a role where the configuration says so, but spares nobody one.
+    let of_process = |met: Option<bool>| match met {
+        Some(true) => Met::Yes,
+        Some(false) if subject.process.is_some_and(|facts| facts.checked) => Met::No,
+        Some(false) | None => Met::Perhaps,
+    };
     let unit = |pattern: &String| {
-        let unit = subject.process.and_then(|process| process.unit.as_deref());
-        unit.is_some_and(|unit| matches(pattern, unit))
+        let unit = subject.process.map(|process| process.unit.as_deref());
+        of_process(unit.map(|unit| unit.is_some_and(|unit| unit_matches(pattern, unit))))
     };
     let exe = |path: &std::path::PathBuf| {
         let exe = subject.process.and_then(|process| process.exe.as_deref());
-        exe.is_some_and(|exe| path.as_os_str() == exe)
+        of_process(exe.map(|exe| path.as_os_str() == exe))
     };
-    let conditions =
-        rule.user.is_some() || rule.group.is_some() || rule.unit.is_some() || rule.exe.is_some();
-    conditions
-        && rule.user.as_ref().is_none_or(user)
-        && rule.group.as_ref().is_none_or(group)
-        && rule.unit.as_ref().is_none_or(unit)
-        && rule.exe.as_ref().is_none_or(exe)
+    let conditions = [
+        rule.user.as_ref().map(|one| user(one).into()),
+        rule.group.as_ref().map(|one| group(one).into()),
+        rule.unit.as_ref().map(unit),
+        rule.exe.as_ref().map(exe),
+    ];
+    // A rule without any holds for nobody.
+    conditions.into_iter().flatten().min().unwrap_or(Met::No)
 }
 
-/// Whether `text` is what `pattern` says, `*` standing for any characters.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
+/// A rule for those who ask what it would give, with names and numbers as the name service has them now.
+pub(super) fn described(rule: &Rule) -> MappedRole {
+    let user = |user: &NameOrId| match user {
+        NameOrId::Id(uid) => NameOrNumber {
+            name: User::from_uid(Uid::from_raw(*uid))
+                .ok()
+                .flatten()
+                .map(|user| user.name),
+            number: Some(*uid),
+        },
+        NameOrId::Name(name) => NameOrNumber {
+            name: Some(name.clone()),
+            number: User::from_name(name)
+                .ok()
+                .flatten()
+                .map(|user| user.uid.as_raw()),
+        },
     };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
+    let group = |group: &NameOrId| match group {
+        NameOrId::Id(gid) => NameOrNumber {
+            name: Group::from_gid(Gid::from_raw(*gid))
+                .ok()
+                .flatten()
+                .map(|group| group.name),
+            number: Some(*gid),
+        },
+        NameOrId::Name(name) => NameOrNumber {
+            name: Some(name.clone()),
+            number: Group::from_name(name)
+                .ok()
+                .flatten()
+                .map(|group| group.gid.as_raw()),
+        },
     };
-    for part in parts {
-        match rest.split_once(part) {
-            Some((_, after)) => rest = after,
-            None => return false,
-        }
+    MappedRole {
+        role: rule.role.clone(),
+        user: rule.user.as_ref().map(user),
+        group: rule.group.as_ref().map(group),
+        unit: rule.unit.clone(),
+        exe: rule
+            .exe
+            .as_ref()
+            .map(|exe| exe.to_string_lossy().into_owned()),
     }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -85,7 +150,7 @@ mod tests {
     fn subject<'a>(process: Option<&'a ProcessFacts>, names: &'a [Arc<str>]) -> Subject<'a> {
         Subject {
             uid: 1000,
-            user_name: "alice",
+            login: Some("alice"),
             groups: &[1000, 27],
             group_names: names,
             process,
@@ -125,22 +190,68 @@ mod tests {
             "#,
         );
         let names: [Arc<str>; 1] = ["sudo".into()];
-        let texts = |subject: &Subject<'_>| {
+        let texts = |roles: &[Arc<str>]| roles.iter().map(|role| role.to_string()).collect();
+        let roles = |subject: &Subject<'_>| -> (Vec<String>, Vec<String>) {
             let roles = super::roles(&rules, subject);
-            roles
-                .iter()
-                .map(|role| role.to_string())
-                .collect::<Vec<_>>()
+            (texts(&roles.given), texts(&roles.possible))
+        };
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let both = |given: &[&str], possible: &[&str]| -> (Vec<String>, Vec<String>) {
+            (strings(given), strings(possible))
         };
         let always = ["by-user", "by-uid", "by-group", "by-gid"];
-        assert_eq!(texts(&subject(None, &names)), always);
-        let process = ProcessFacts {
+        assert_eq!(
+            roles(&subject(None, &names)),
+            both(&always, &["by-unit", "both"]),
+            "what is not known may be so"
+        );
+        let mut process = ProcessFacts {
             unit: Some("backup@home.service".into()),
             exe: Some("/usr/bin/restic".into()),
+            checked: true,
             ..ProcessFacts::default()
         };
         let all = [&always[..], &["by-unit", "both"]].concat();
-        assert_eq!(texts(&subject(Some(&process), &names)), all);
+        assert_eq!(roles(&subject(Some(&process), &names)), both(&all, &[]));
+        process.exe = None;
+        let units = [&always[..], &["by-unit"]].concat();
+        assert_eq!(
+            roles(&subject(Some(&process), &names)),
+            both(&units, &["both"])
+        );
+        process.unit = None;
+        process.exe = Some("/usr/bin/other".into());
+        assert_eq!(roles(&subject(Some(&process), &names)), both(&always, &[]));
+        process.checked = false;
+        assert_eq!(
+            roles(&subject(Some(&process), &names)),
+            both(&always, &["by-unit", "both"]),
+            "nothing vouches for it"
+        );
+    }
+
+    #[test]
+    fn names_are_those_of_the_name_service() {
+        let rules = rules(
+            r#"
+            [[identity.map]]
+            role = "eve"
+            user = "CORP\\eve"
+            [[identity.map]]
+            role = "staff"
+            group = "Domain Users"
+            [[identity.map]]
+            role = "numbered"
+            user = "uid-1000"
+            "#,
+        );
+        let names: [Arc<str>; 1] = ["Domain Users".into()];
+        let eve = Subject {
+            login: Some("CORP\\eve"),
+            ..subject(None, &names)
+        };
+        let roles = super::roles(&rules, &eve).given;
+        assert_eq!(roles, ["eve".into(), "staff".into()] as [Arc<str>; 2]);
     }
 
     #[test]
@@ -157,7 +268,7 @@ mod tests {
             ("a*a", "a", false),
             ("a**b", "ab", true),
         ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+            assert_eq!(unit_matches(pattern, text), expected, "{pattern} {text}");
         }
     }
 }

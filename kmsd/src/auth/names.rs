@@ -36,6 +36,8 @@ pub(crate) struct NamesError {
 pub(crate) struct UserEntry {
     /// `uid-N` for a user without a name that an ARN can have.
     pub(crate) name: Arc<str>,
+    /// The name as the name service has it, if it names this user and no other.
+    pub(crate) login: Option<Arc<str>>,
     /// Primary and supplementary groups; `None` for a user that the name service does not know.
     pub(crate) groups: Option<Arc<[u32]>>,
 }
@@ -96,7 +98,7 @@ impl Names {
         Ok(entry)
     }
 
-    /// The name of a group; `None` when it has none that a policy could be attached to. May block.
+    /// The name of a group; `None` when it has none, or one of another group. May block.
     pub(super) fn group(&self, gid: u32) -> Result<Option<Arc<str>>, NamesError> {
         if let Some(known) = recall(&self.groups, gid, self.lifetime) {
             return Ok(known);
@@ -104,6 +106,12 @@ impl Names {
         let name = ask_group(gid)?;
         self.note(remember(&self.groups, gid, name.clone()));
         Ok(name)
+    }
+
+    /// As if the name service had said this.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, uid: u32, entry: UserEntry) {
+        self.note(remember(&self.users, uid, entry));
     }
 
     fn note(&self, changed: bool) {
@@ -235,6 +243,7 @@ fn ask_user(uid: u32) -> Result<UserEntry, NamesError> {
     let Some(user) = found else {
         return Ok(UserEntry {
             name: numbered(uid),
+            login: None,
             groups: None,
         });
     };
@@ -253,12 +262,12 @@ fn ask_user(uid: u32) -> Result<UserEntry, NamesError> {
     };
     groups.sort_unstable();
     groups.dedup();
-    let usable = is_ours && is_iam_name(&user.name) && !user.name.starts_with("uid-");
+    let login: Option<Arc<str>> = is_ours.then(|| user.name.as_str().into());
+    let in_arns = |name: &&Arc<str>| is_iam_name(name) && !name.starts_with("uid-");
+    let name = login.as_ref().filter(in_arns).map(Arc::clone);
     Ok(UserEntry {
-        name: match usable {
-            true => user.name.into(),
-            false => numbered(uid),
-        },
+        name: name.unwrap_or_else(|| numbered(uid)),
+        login,
         groups: Some(groups.into()),
     })
 }
@@ -277,7 +286,7 @@ fn ask_group(gid: u32) -> Result<Option<Arc<str>>, NamesError> {
     };
     let same = Group::from_name(&group.name).map_err(failed)?;
     let is_ours = same.is_some_and(|same| same.gid.as_raw() == gid);
-    Ok((is_ours && is_iam_name(&group.name)).then(|| group.name.into()))
+    Ok(is_ours.then(|| group.name.into()))
 }
 
 #[cfg(test)]
@@ -307,6 +316,7 @@ mod tests {
         // As if the name service had said something else a while ago.
         let stale = UserEntry {
             name: "root".into(),
+            login: Some("root".into()),
             groups: Some(Arc::new([0, 4711])),
         };
         let names = Names::new(Duration::from_millis(1));
@@ -322,6 +332,7 @@ mod tests {
         let names = Names::new(Duration::ZERO);
         let stale = UserEntry {
             name: "root".into(),
+            login: Some("root".into()),
             groups: Some(Arc::new([0, 4711])),
         };
         remember(&names.users, 0, stale);

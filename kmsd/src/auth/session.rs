@@ -14,6 +14,13 @@ use crate::service::Needs;
 /// Most users of a service whose callers are kept ready.
 const MAX_USERS: usize = 256;
 
+/// A caller, and under which state of the name service it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) caller: Caller,
+    under: u64,
+}
+
 /// Who a connection belongs to.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -67,7 +74,7 @@ impl Session {
         self: &Arc<Self>,
         policies: Needs,
         user: Option<OnBehalfOf>,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Found, Refusal> {
         let own = self.own(policies).await?;
         match user {
             None => Ok(own),
@@ -75,8 +82,13 @@ impl Session {
         }
     }
 
+    /// Whether the name service still says what it said when the caller was found.
+    pub(crate) fn is_current(&self, found: &Found) -> bool {
+        found.under == self.auth.names.generation()
+    }
+
     /// The peer itself, with the facts that still hold.
-    async fn own(self: &Arc<Self>, policies: Needs) -> Result<Caller, Refusal> {
+    async fn own(self: &Arc<Self>, policies: Needs) -> Result<Found, Refusal> {
         let needs = self.auth.needs(policies);
         let mut identity = self.identity();
         let is_old = identity.generation != self.auth.names.generation()
@@ -93,10 +105,12 @@ impl Session {
             }
         }
         let callers = identity.callers.as_ref().map_err(Clone::clone)?;
-        match &callers.full {
-            Some(full) if self.facts_hold(full, needs) => Ok(full.clone()),
-            Some(_) | None => Ok(callers.bare.clone()),
-        }
+        let caller = match &callers.full {
+            Some(full) if self.facts_hold(full, needs) => full.clone(),
+            Some(_) | None => callers.bare.clone(),
+        };
+        let under = identity.generation;
+        Ok(Found { caller, under })
     }
 
     /// Whether the process lives, and still runs the program that it ran when it connected.
@@ -115,7 +129,8 @@ impl Session {
         process.may_live()
     }
 
-    async fn user(self: &Arc<Self>, service: Caller, user: OnBehalfOf) -> Result<Caller, Refusal> {
+    async fn user(self: &Arc<Self>, service: Found, user: OnBehalfOf) -> Result<Found, Refusal> {
+        let service = service.caller;
         let generation = self.auth.names.generation();
         let key = (user.uid, user.gid);
         // Also tells the names that the user is still there.
@@ -126,7 +141,8 @@ impl Session {
             && remembered
         {
             caller.pid = user.pid;
-            return Ok(caller);
+            let under = generation;
+            return Ok(Found { caller, under });
         }
         let auth = Arc::clone(&self.auth);
         let caller = tokio::task::spawn_blocking(move || auth.on_behalf(&service, user))
@@ -137,7 +153,8 @@ impl Session {
             users.clear();
         }
         users.insert(key, (generation, caller.clone()));
-        Ok(caller)
+        let under = generation;
+        Ok(Found { caller, under })
     }
 }
 

@@ -112,6 +112,7 @@ fn units_and_rules_add_principals() {
     let peer = peer(1000, 1000, &[27]);
     let named = Named {
         user: "alice".into(),
+        login: None,
         groups: vec![27, 1000],
         group_names: vec![],
     };
@@ -138,6 +139,20 @@ fn units_and_rules_add_principals() {
         principals(Some(facts("backup.service"))),
         [&[user], &unit[..], &operators, &backup].concat()
     );
+    let possible = |facts: Option<ProcessFacts>| {
+        let caller = auth.caller(CallerRole::User, &peer, &named, facts);
+        let texts = caller.possible_principals.iter().map(|p| p.to_string());
+        let roles = caller.possible_roles.iter().map(|p| p.to_string());
+        (texts.collect::<Vec<_>>(), roles.collect::<Vec<_>>())
+    };
+    let none = (vec![], vec![]);
+    assert_eq!(possible(Some(facts("backup.service"))), none);
+    assert_eq!(possible(Some(facts("other.service"))), none);
+    let may_be = (
+        backup.map(str::to_owned).to_vec(),
+        vec!["backup".to_owned()],
+    );
+    assert_eq!(possible(None), may_be);
     // Not the name of a unit, and so of no principal.
     assert_eq!(principals(Some(facts("a*b.service"))).len(), 3);
 }
@@ -149,6 +164,7 @@ fn services_name_users() {
         let peer = peer(uid, uid, &[]);
         let named = Named {
             user: "svc".into(),
+            login: None,
             groups: vec![uid],
             group_names: vec![],
         };
@@ -166,6 +182,8 @@ fn services_name_users() {
     assert!(root.groups.contains(&0) && root.groups.contains(&27));
     assert!(root.roles.iter().any(|role| &**role == "operators"));
     assert!(root.process.is_none());
+    assert_eq!(*root.possible_roles, ["backup".into()]);
+    assert_eq!(root.possible_principals.len(), 2);
     let via = root.via.as_deref().unwrap();
     assert_eq!(&*via.service, "files.local-host-1.amazonaws.com");
     assert_eq!(via.uid, 991);
@@ -272,7 +290,7 @@ fn facts_end_with_their_process() {
         };
         let session = Session::open(Arc::new(auth), peer, needs).await.unwrap();
         let session = Arc::new(session);
-        let caller = session.caller(needs, None).await.unwrap();
+        let caller = session.caller(needs, None).await.unwrap().caller;
         let process = caller.process.unwrap();
         assert!(process.checked);
         let perl = std::fs::canonicalize("/usr/bin/perl").unwrap();
@@ -284,7 +302,7 @@ fn facts_end_with_their_process() {
 
         child.kill().unwrap();
         child.wait().unwrap();
-        let caller = session.caller(needs, None).await.unwrap();
+        let caller = session.caller(needs, None).await.unwrap().caller;
         assert_eq!(
             caller.process, None,
             "whoever has that number now is another"

@@ -56,6 +56,9 @@ pub struct Kept {
     until_ms: u64,
 }
 
+/// What kmsd answered, be it a refusal, and for how long that may be kept.
+pub type Answered<T> = (Result<T, ApiError>, Option<Kept>);
+
 impl LeaseClient {
     /// Takes a lease. `label` names the holder to people; the length is kmsd's default without `duration_ms`.
     ///
@@ -206,7 +209,7 @@ impl LeaseClient {
         &self,
         request: R,
         user: Option<User>,
-    ) -> Result<(Result<R::Output, ApiError>, Option<Kept>), ClientError> {
+    ) -> Result<Answered<R::Output>, ClientError> {
         self.ask_until(request, user, None)
     }
 
@@ -219,7 +222,7 @@ impl LeaseClient {
         request: R,
         user: Option<User>,
         deadline: Option<Instant>,
-    ) -> Result<(Result<R::Output, ApiError>, Option<Kept>), ClientError> {
+    ) -> Result<Answered<R::Output>, ClientError> {
         let life = self.state.lock().life;
         let sent = now_ms();
         let asking = Asking {

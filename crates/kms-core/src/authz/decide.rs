@@ -5,18 +5,19 @@
 //! key has no key policy: identity policies decide, and the account's root principal needs none.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use kms_api::{Caller, CallerRole, GrantOperation, MatchedStatement};
 
 use super::basis::{Basis, DenyBasis, Document as Place};
 use super::documents::{Document, built_in};
-use super::facts::{Facts, NO_CONTEXT, account};
+use super::facts::{Facts, NO_CONTEXT, account, known_unit};
 use super::table::{Permission, Resource};
 use crate::clock::Now;
 use crate::grants;
 use crate::kms::Kms;
-use crate::policy::{Decision, Effect, Policy, Query};
+use crate::policy::{ConditionKey, Decision, Effect, Policy, Query, StatementRef};
 use crate::rows::{GrantRow, IdentityKind, KeyRow};
 
 /// A question to decide.
@@ -31,10 +32,13 @@ pub(crate) struct Question<'a> {
 /// Where every statement that applies is noted, if somebody wants to know.
 pub(crate) type Trace<'t> = Option<&'t mut Vec<MatchedStatement>>;
 
-/// Actions with which the account's root principal puts a document in order that cannot be read.
-const REPAIRS: [&str; 10] = [
+/// Actions with which the account's root principal puts a document in order that cannot be read, and takes back what was
+/// granted meanwhile.
+const REPAIRS: [&str; 12] = [
     "kms:GetKeyPolicy",
     "kms:PutKeyPolicy",
+    "kms:RetireGrant",
+    "kms:RevokeGrant",
     "kmsd:GetIdentityPolicy",
     "kmsd:PutIdentityPolicy",
     "kmsd:DeleteIdentityPolicy",
@@ -70,6 +74,7 @@ impl Kms {
         let facts = self.facts(question, false);
         let query = Query {
             principals: &caller.principals,
+            possible: &caller.possible_principals,
             account: account(&caller.arn),
             action,
             resource: &resource,
@@ -78,7 +83,7 @@ impl Kms {
         // The first Deny is the answer, but whoever wants to know everything gets the rest as well.
         let mut denied = None;
 
-        let outside = self.ask_guard_rails(&query, repairs, &mut denied, &mut trace);
+        let outside = self.ask_guard_rails(caller, &query, repairs, &mut denied, &mut trace);
         if denied.is_some() && trace.is_none() {
             return Err(denied.unwrap_or(DenyBasis::NoIdentityPolicy));
         }
@@ -157,6 +162,7 @@ impl Kms {
         let facts = self.facts(question, false);
         let query = Query {
             principals: &question.caller.principals,
+            possible: &question.caller.possible_principals,
             account: account(&question.caller.arn),
             action: question.permission.action,
             resource: &resource,
@@ -186,6 +192,7 @@ impl Kms {
             boot_id: self.boot_id.as_deref(),
             now: question.now,
             in_key_policy,
+            units: OnceCell::new(),
         }
     }
 
@@ -210,6 +217,7 @@ impl Kms {
     /// Asks the guard rails; returns the first that permits only other things.
     fn ask_guard_rails(
         &self,
+        caller: &Caller,
         query: &Query<'_>,
         repairs: bool,
         denied: &mut Option<DenyBasis>,
@@ -220,7 +228,7 @@ impl Kms {
             let place = || Place::GuardRail {
                 name: name.to_owned(),
             };
-            let said = ask(document, query, place, repairs, trace);
+            let said = ask(document, caller, query, place, repairs, trace);
             if said.denied.is_some() {
                 *denied = denied.take().or(said.denied);
                 if trace.is_none() {
@@ -255,7 +263,7 @@ impl Kms {
             let place = || Place::IdentityPolicy {
                 policy: name.to_owned(),
             };
-            hear(ask(document, query, place, repairs, trace));
+            hear(ask(document, caller, query, place, repairs, trace));
         }
         let unit = known_unit(caller);
         let users = std::iter::once((IdentityKind::User, &*caller.user_name));
@@ -267,20 +275,25 @@ impl Kms {
         for (kind, identity) in users.chain(groups).chain(unit_identity).chain(roles) {
             for (name, document) in self.policies_of_identity(kind, identity) {
                 let place = || identity_place(kind, identity, name);
-                hear(ask(document, query, place, repairs, trace));
+                hear(ask(document, caller, query, place, repairs, trace));
             }
         }
-        if unit.is_none() {
-            // It may be any unit: what would be denied to one of them is denied.
-            for (kind, identity, name, document) in self.identity_policies() {
-                if kind == IdentityKind::Unit {
-                    let place = || identity_place(kind, identity, name);
-                    let said = ask(document, query, place, repairs, trace);
-                    hear(Said {
-                        denied: said.denied.map(not_established),
-                        allowed: None,
-                    });
-                }
+        // What would be denied to one that it may be is denied; what would be allowed is not allowed.
+        let roles = caller.possible_roles.iter().flat_map(|role| {
+            let policies = self.policies_of_identity(IdentityKind::Role, role);
+            policies.map(move |(name, document)| (IdentityKind::Role, &**role, name, document))
+        });
+        let all = self.identity_policies();
+        let units = all.filter(|(kind, ..)| unit.is_none() && *kind == IdentityKind::Unit);
+        for (kind, identity, name, document) in roles.chain(units) {
+            let place = || identity_place(kind, identity, name);
+            let mut noted = trace.as_ref().map(|_| Vec::new());
+            let said = ask(document, caller, query, place, repairs, &mut noted.as_mut());
+            let denied = said.denied.map(|denied| not_established(denied, caller));
+            let allowed = None;
+            hear(Said { denied, allowed });
+            if let (Some(trace), Some(noted)) = (&mut *trace, noted) {
+                trace.extend(noted.into_iter().filter(|one| one.effect == "Deny"));
             }
         }
         allowed
@@ -363,28 +376,25 @@ fn key_policy(
             return KeyWord::Nothing;
         }
     };
-    note(policy, query, &place, trace);
-    let mut decision = policy.evaluate(query);
-    let mut lacking = None;
+    let mut query = *query;
+    let possible: Vec<Arc<str>>;
     if !document.units.is_empty() && known_unit(caller).is_none() {
         // The caller may be one of the units that are named here.
-        let mut principals = caller.principals.to_vec();
-        principals.extend(document.units.iter().cloned());
-        let as_unit = policy.evaluate(&Query {
-            principals: &principals,
-            ..*query
-        });
-        if matches!(as_unit, Decision::Deny(_)) && !matches!(decision, Decision::Deny(_)) {
-            lacking = Some("kmsd:Unit".to_owned());
-        }
-        decision = weaker(decision, as_unit);
+        possible = query
+            .possible
+            .iter()
+            .chain(&document.units)
+            .cloned()
+            .collect();
+        query.possible = &possible;
     }
-    match decision {
+    note(policy, &query, &place, trace);
+    match policy.evaluate(&query) {
         Decision::Deny(statement) => {
             let explicit = DenyBasis::Explicit {
                 document: place(),
                 statement: Document::name_of(statement),
-                lacking: lacking.or_else(|| statement.lacking.map(|key| key.name().into_owned())),
+                lacking: lacking(statement, caller),
             };
             *denied = denied.take().or(Some(explicit));
             KeyWord::Nothing
@@ -397,24 +407,26 @@ fn key_policy(
     }
 }
 
-/// The one of two decisions that allows less.
-fn weaker<'p>(one: Decision<'p>, other: Decision<'p>) -> Decision<'p> {
-    let rank = |decision: &Decision<'_>| match decision {
-        Decision::Deny(_) => 0,
-        Decision::NoMatch => 1,
-        Decision::AllowAccount(_) => 2,
-        Decision::AllowPrincipal(_) => 3,
-    };
-    if rank(&other) < rank(&one) {
-        other
-    } else {
-        one
+/// What could not be established, if a statement denies only for that.
+fn lacking(statement: StatementRef<'_>, caller: &Caller) -> Option<String> {
+    Some(match statement.lacking? {
+        ConditionKey::PrincipalArn => unknown_fact(caller).to_owned(),
+        key => key.name().into_owned(),
+    })
+}
+
+/// The fact without which it is not known which principals a caller has.
+fn unknown_fact(caller: &Caller) -> &'static str {
+    match known_unit(caller) {
+        None => "kmsd:Unit",
+        Some(_) => "kmsd:Exe",
     }
 }
 
 /// Asks an identity policy or a guard rail.
 fn ask(
     document: &Document,
+    caller: &Caller,
     query: &Query<'_>,
     place: impl Fn() -> Place,
     repairs: bool,
@@ -440,7 +452,7 @@ fn ask(
             denied: Some(DenyBasis::Explicit {
                 document: place(),
                 statement: Document::name_of(statement),
-                lacking: statement.lacking.map(|key| key.name().into_owned()),
+                lacking: lacking(statement, caller),
             }),
             ..nothing
         },
@@ -484,14 +496,8 @@ fn identity_place(kind: IdentityKind, identity: &str, name: &str) -> Place {
     }
 }
 
-/// The caller's unit, if it is known: none inside for a caller that is in no unit.
-fn known_unit(caller: &Caller) -> Option<Option<&str>> {
-    let facts = caller.process.as_deref().filter(|facts| facts.checked)?;
-    Some(facts.unit.as_deref())
-}
-
-/// A denial that holds only because the caller's unit is not known.
-fn not_established(denied: DenyBasis) -> DenyBasis {
+/// A denial that holds only because it is not known which unit or which role the caller is.
+fn not_established(denied: DenyBasis, caller: &Caller) -> DenyBasis {
     match denied {
         DenyBasis::Explicit {
             document,
@@ -500,7 +506,7 @@ fn not_established(denied: DenyBasis) -> DenyBasis {
         } => DenyBasis::Explicit {
             document,
             statement,
-            lacking: lacking.or_else(|| Some("kmsd:Unit".to_owned())),
+            lacking: lacking.or_else(|| Some(unknown_fact(caller).to_owned())),
         },
         other => other,
     }

@@ -17,6 +17,8 @@ pub struct Document {
     pub(crate) allows: bool,
     /// The principals of systemd units that it names: somebody whose unit is not known may be one of them.
     pub(crate) units: Vec<Arc<str>>,
+    /// When it may come to say something else by itself; `None`: at any time.
+    turns: Option<Vec<i64>>,
 }
 
 impl Document {
@@ -37,10 +39,20 @@ impl Document {
         }
         Self {
             text: text.to_owned(),
-            policy,
             allows,
             units,
+            turns: policy.as_ref().map_or(Some(Vec::new()), Policy::turns),
+            policy,
         }
+    }
+
+    /// For how many milliseconds from `now_ms` it says the same for sure; `None`: until it is replaced.
+    fn holds_ms(&self, now_ms: i64) -> Option<u64> {
+        let Some(turns) = &self.turns else {
+            return Some(0);
+        };
+        let next = turns.get(turns.partition_point(|turn| *turn <= now_ms))?;
+        u64::try_from(next.saturating_sub(now_ms)).ok()
     }
 
     /// The Sid of a statement, or its index where it has none.
@@ -207,6 +219,14 @@ impl Attached {
             .map(|(name, document)| (name.as_str(), document))
     }
 
+    /// For how long all of them say the same.
+    fn holds_ms(&self, now_ms: i64) -> Option<u64> {
+        let identities = self.identities().map(|(.., document)| document);
+        let rails = self.guard_rails().map(|(_, document)| document);
+        let each = identities.chain(rails);
+        each.filter_map(|document| document.holds_ms(now_ms)).min()
+    }
+
     pub(crate) fn guard_rail(&self, name: &str) -> Option<&Arc<Document>> {
         self.guard_rails.get(name)
     }
@@ -324,6 +344,19 @@ pub(crate) fn built_ins() -> [(&'static str, &'static str, &'static Arc<Document
         ),
         ("the configured services", SERVICE, &*SERVICE_POLICY),
     ]
+}
+
+/// For how many milliseconds the documents that decide about a key say the same, unless one is replaced.
+pub(crate) fn hold_ms<'a>(
+    keys: impl Iterator<Item = &'a Arc<Document>>,
+    catalogue: &Attached,
+    files: &FilePolicies,
+    now_ms: i64,
+) -> Option<u64> {
+    let keys = keys.filter_map(|document| document.holds_ms(now_ms)).min();
+    let attached = [catalogue, &files.attached];
+    let attached = attached.into_iter().filter_map(|set| set.holds_ms(now_ms));
+    attached.chain(keys).min()
 }
 
 /// Whether any document in force asks for this fact about a caller.

@@ -1,12 +1,13 @@
 //! What conditions can ask about a request.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use kms_api::{Caller, CallerRole, CreateGrantRequest, GrantConstraints};
 
 use super::table::{Details, VOLUME};
 use crate::clock::Now;
-use crate::policy::{ConditionKey as K, Context, Value, Values};
+use crate::policy::{CallerNames, ConditionKey as K, Context, Value, Values};
 use crate::rows::{KeyRow, Origin};
 use crate::snapshot::Snapshot;
 
@@ -24,6 +25,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) now: Now,
     /// For a key policy: it cannot ask which aliases the key has.
     pub(crate) in_key_policy: bool,
+    /// What the principals of units begin with, once it is asked for.
+    pub(crate) units: OnceCell<[String; 2]>,
 }
 
 impl Context for Facts<'_> {
@@ -107,7 +110,7 @@ impl Context for Facts<'_> {
             // Whole seconds, as times are written.
             K::CurrentTime => Values::One(Value::Time(self.now.wall_ms.div_euclid(1000) * 1000)),
             K::EpochTime => self.now.wall_ms.div_euclid(1000).into(),
-            K::PrincipalArn => (&*caller.arn).into(),
+            K::PrincipalArn => Values::Names(self.names()),
             K::PrincipalType => principal_type(caller).into(),
             K::PrincipalIsAwsService => false.into(),
             K::UserName => match caller.role {
@@ -145,6 +148,7 @@ impl Context for Facts<'_> {
                 Values::optional(caller.via.as_ref().map(|via| &*via.service))
             }
 
+            K::User => Values::optional(caller.login.as_deref()),
             K::Uid => caller.uid.into(),
             K::Gid => caller.gid.into(),
             K::Groups => match caller.group_names.is_empty() {
@@ -210,6 +214,25 @@ impl<'a> Facts<'a> {
         self.grant(|grant| grant.constraints.as_ref().and_then(fact))
     }
 
+    /// What the caller is called. One whose unit is not known may be called like any unit.
+    fn names(&self) -> CallerNames<'_> {
+        let beginnings = match known_unit(self.caller) {
+            Some(_) => &[][..],
+            None => self.units.get_or_init(|| {
+                let account = account(&self.caller.arn);
+                [
+                    format!("arn:aws:sts::{account}:assumed-role/unit/"),
+                    format!("arn:aws:iam::{account}:role/unit/"),
+                ]
+            }),
+        };
+        CallerNames {
+            known: &self.caller.principals,
+            possible: &self.caller.possible_principals,
+            beginnings,
+        }
+    }
+
     /// A fact of the caller's process, which nobody may have vouched for.
     fn process(&self, fact: impl FnOnce(&'a kms_api::ProcessFacts) -> Values<'a>) -> Values<'a> {
         match &self.caller.process {
@@ -273,6 +296,12 @@ fn without_case<'a>(
         (Some((_, value)), None) => value.as_str().into(),
         (Some(_), Some(_)) => Values::Unknown,
     }
+}
+
+/// The caller's unit, if it is known: none inside for a caller that is in no unit.
+pub(super) fn known_unit(caller: &Caller) -> Option<Option<&str>> {
+    let facts = caller.process.as_deref().filter(|facts| facts.checked)?;
+    Some(facts.unit.as_deref())
 }
 
 /// The account in an ARN.

@@ -239,6 +239,7 @@ type Root<'a> = (&'a str, [Arc<str>; 1]);
 fn decide<'p>(policy: &'p Policy, root: &Root<'_>, resource: &str) -> Decision<'p> {
     policy.evaluate(&Query {
         principals: &root.1,
+        possible: &[],
         account: root.0,
         action: "kms:PutKeyPolicy",
         resource,

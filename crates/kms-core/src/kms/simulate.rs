@@ -7,6 +7,7 @@ use kms_api::{
     SimulatePrincipalPolicyResponse, Via,
 };
 
+use super::mapped::{self, Described};
 use super::{Kms, Outcome, World, reply};
 use crate::authz::{Authorized, DenyBasis, Details, Permission, Question, Resource, names_alias};
 use crate::policy::known_actions;
@@ -30,6 +31,11 @@ impl Kms {
                 ));
             }
             (Some(key), None) => Resource::Key(self.key_or_alias(key)?),
+            // It comes with kms:Decrypt.
+            (None, Some(arn)) if action == "kmsd:GetPolicy" => {
+                let last = arn.splitn(6, ':').last().unwrap_or_default();
+                Resource::Implied(last.to_owned())
+            }
             (None, Some(arn)) => Resource::Given(arn),
             (None, None) => Resource::Any,
         };
@@ -101,15 +107,21 @@ impl Kms {
             false => role,
         };
         let mut unit = request.unit.clone();
+        let mut service = None;
         let mut caller = match short.split_once(':') {
             _ if short == "root" => Caller::new(CallerRole::Root, 0, format!("{iam}root")),
             Some(("user", name)) if !name.is_empty() => {
-                let service = self.roles.services.iter().any(|user| user == name);
+                let services = &self.roles.services;
+                service = services.iter().find(|(user, _)| user == name);
+                // For whom another service asks is a user.
+                service = service.filter(|_| request.via_service.is_none());
                 let role = match service {
-                    true => CallerRole::Service,
-                    false => role(CallerRole::User),
+                    Some(_) => CallerRole::Service,
+                    None => role(CallerRole::User),
                 };
-                Caller::new(role, NO_UID, format!("{iam}user/{name}"))
+                let mut caller = Caller::new(role, NO_UID, format!("{iam}user/{name}"));
+                caller.login = Some(Arc::clone(&caller.user_name));
+                caller
             }
             // The role of a unit is what a mapping rule would not give.
             Some(("role", name)) if !name.is_empty() => match name.strip_prefix("unit/") {
@@ -153,17 +165,44 @@ impl Kms {
                 }
             }
         }
-        caller.principals = principals.into();
+        if let Some((_, name)) = service {
+            let region = &self.snapshot.meta.scope.region;
+            principals.push(format!("{name}.amazonaws.com").into());
+            principals.push(format!("{name}.{region}.amazonaws.com").into());
+        }
         let groups = caller.group_names.iter().cloned();
         let more = request.groups.iter().map(|name| Arc::from(name.as_str()));
         caller.group_names = groups.chain(more).collect();
         caller.groups = Arc::new([]);
-        caller.process = Some(Arc::new(ProcessFacts {
-            unit,
-            exe: request.exe.clone(),
-            checked: true,
-            ..ProcessFacts::default()
-        }));
+        // Nothing is known of the process of a user for whom a service asks.
+        let is_known = request.via_service.is_none() || unit.is_some() || request.exe.is_some();
+        let who = Described {
+            user: caller.login.as_deref(),
+            groups: &caller.group_names,
+            process: is_known.then_some((unit.as_deref(), request.exe.as_deref())),
+        };
+        let (given, possible) = mapped::roles(&self.roles.mapped, &who);
+        let user = &caller.user_name;
+        let arns = |role: &Arc<str>| {
+            [
+                Arc::from(format!("arn:aws:sts::{account}:assumed-role/{role}/{user}")),
+                Arc::from(format!("{iam}role/{role}")),
+            ]
+        };
+        principals.extend(given.iter().flat_map(arns));
+        caller.possible_principals = possible.iter().flat_map(arns).collect();
+        caller.principals = principals.into();
+        let named = caller.roles.iter().cloned();
+        caller.roles = named.chain(given).collect();
+        caller.possible_roles = possible.into();
+        caller.process = is_known.then(|| {
+            Arc::new(ProcessFacts {
+                unit,
+                exe: request.exe.clone(),
+                checked: true,
+                ..ProcessFacts::default()
+            })
+        });
         caller.via = request.via_service.as_deref().map(|service| {
             Arc::new(Via {
                 service: service.into(),

@@ -10,6 +10,7 @@ mod epochs;
 mod granted;
 mod grants;
 mod keys;
+mod possible;
 mod programs;
 mod registry;
 mod states;

@@ -200,6 +200,16 @@ fn conditions(statement: &Statement, warn: &mut impl FnMut(Rule, &str, String)) 
                 format!("{base} never agrees with values of this key"),
             );
         }
+        if key == ConditionKey::UserName && base.starts_with("StringEquals") {
+            let other = values.iter().find(|value| !may_be_user_name(value));
+            if let Some(value) = other {
+                let text = format!(
+                    "nobody is called {value:?} here: a user whose name IAM would not allow is uid-N; use kmsd:User or \
+                     kmsd:Uid"
+                );
+                warn(Rule::NoEffect, &place, text);
+            }
+        }
         let wildcard = |value: &String| value.contains(['*', '?']);
         if base.starts_with("StringEquals") && values.iter().any(wildcard) {
             let text = "StringEquals takes * and ? literally; StringLike has wildcards".to_owned();
@@ -217,6 +227,12 @@ fn conditions(statement: &Statement, warn: &mut impl FnMut(Rule, &str, String)) 
             }
         }
     }
+}
+
+/// Whether `aws:username` can be this: IAM's characters, or a variable. (Wildcards have a warning of their own.)
+fn may_be_user_name(value: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-*?".contains(&b);
+    value.contains("${") || value.bytes().all(allowed)
 }
 
 fn key_allow(statement: &Statement, warn: &mut impl FnMut(Rule, &str, String)) {
@@ -279,6 +295,7 @@ impl Statement {
                     | K::PrincipalArn
                     | K::PrincipalAccount
                     | K::UserName
+                    | K::User
                     | K::UserId
                     | K::SourceArn
                     | K::SourceAccount

@@ -1,12 +1,14 @@
 //! One condition of a statement: an operator, a key and values.
 
+use std::sync::Arc;
+
 use super::Truth;
 use super::error::PolicyError;
 use super::json::Json;
 use super::key::{ConditionKey, StoredKey};
 use super::operator::{Family, Operator, Order, Quantifier};
 use super::pattern::{Syntax, Template};
-use super::value::{Context, Decimal, Network, Value, Values, parse_bool, parse_time};
+use super::value::{Context, Decimal, Names, Network, Value, Values, parse_bool, parse_time};
 
 /// A compiled condition. The conditions of a statement must all hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +84,27 @@ impl Condition {
         templates.iter().flat_map(Template::keys)
     }
 
+    /// At which times, in milliseconds since 1970, a condition on the time may begin or cease to hold; `None` when that
+    /// cannot be said beforehand.
+    pub(crate) fn turns(&self) -> Option<Vec<i64>> {
+        /// Times are compared by whole seconds.
+        const SECOND: i64 = 1000;
+        let of_time = |key| matches!(key, ConditionKey::CurrentTime | ConditionKey::EpochTime);
+        if self.variables().any(of_time) {
+            return None;
+        }
+        if !of_time(self.key()) {
+            return Some(Vec::new());
+        }
+        let times = match &self.operands {
+            Operands::Times(_, times) => times.clone(),
+            Operands::Null(_) => Vec::new(),
+            _ => return None,
+        };
+        let after = |time: i64| [time, time.saturating_add(SECOND)];
+        Some(times.into_iter().flat_map(after).collect())
+    }
+
     /// Whether it holds for a request.
     pub(crate) fn holds(&self, context: &dyn Context) -> Truth {
         let values = context.get(self.key.key());
@@ -95,6 +118,8 @@ impl Condition {
             }
             Values::Texts(texts) => (*texts, &[][..]),
             Values::Many(values) => (&[][..], values.as_slice()),
+            Values::Names(names) if names.are_all() => (names.known, &[][..]),
+            Values::Names(names) => return self.holds_for(names, context),
         };
         let empty = texts.is_empty() && values.is_empty();
         if let Operands::Null(operands) = &self.operands {
@@ -127,6 +152,62 @@ impl Condition {
                     .map(|value| self.one_value(value, context))
                     .chain(texts.map(|value| self.one_value(&value, context))),
             ),
+        }
+    }
+
+    /// Whether it holds for a caller that may have other names than the known ones: only if it does whichever of
+    /// them the caller has.
+    fn holds_for(&self, names: &Names<'_>, context: &dyn Context) -> Truth {
+        if let Operands::Null(operands) = &self.operands {
+            return operands.contains(&false).into();
+        }
+        let negated = self.operator.negated;
+        let text = |name: &Arc<str>| self.any_operand(&Value::from(&**name), context);
+        let known = names.known.iter().map(text);
+        let mut possible = names.possible.iter().map(text);
+        // Something that begins like this always can be something else, too.
+        let begins = || {
+            let mut beginnings = names.beginnings.iter();
+            beginnings.any(|beginning| self.may_begin(beginning, context))
+        };
+        let open = !names.beginnings.is_empty();
+        match self.operator.quantifier {
+            Quantifier::Single => {
+                let agrees = match Truth::any(known) {
+                    Truth::False if possible.any(|t| t != Truth::False) || begins() => {
+                        Truth::Unknown
+                    }
+                    other => other,
+                };
+                agrees.negated_if(negated)
+            }
+            Quantifier::Any => match Truth::any(known.map(|t| t.negated_if(negated))) {
+                Truth::False => {
+                    let agrees = possible.any(|t| t.negated_if(negated) != Truth::False);
+                    let may = agrees || if negated { open } else { begins() };
+                    if may { Truth::Unknown } else { Truth::False }
+                }
+                other => other,
+            },
+            Quantifier::All => match Truth::all(known.map(|t| t.negated_if(negated))) {
+                Truth::True => {
+                    let differs = possible.any(|t| t.negated_if(negated) != Truth::True);
+                    let may = differs || if negated { begins() } else { open };
+                    if may { Truth::Unknown } else { Truth::True }
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Whether a text that begins with `beginning` may agree with any value of the policy.
+    fn may_begin(&self, beginning: &str, context: &dyn Context) -> bool {
+        match &self.operands {
+            Operands::Texts(templates) => templates.iter().any(|t| t.may_begin(beginning, context)),
+            Operands::TextsIgnoringCase(templates) => templates
+                .iter()
+                .any(|t| t.may_begin_ignoring_case(beginning, context)),
+            _ => false,
         }
     }
 

@@ -143,6 +143,7 @@ keys! {
         CalledViaLast = "aws:CalledViaLast", Text, false;
         RequestedRegion = "aws:RequestedRegion", Text, false;
 
+        User = "kmsd:User", Text, false;
         Uid = "kmsd:Uid", Number, false;
         Gid = "kmsd:Gid", Number, false;
         Groups = "kmsd:Groups", Text, true;

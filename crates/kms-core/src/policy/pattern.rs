@@ -46,6 +46,15 @@ impl Stretch {
         }
     }
 
+    /// Its characters; none stands for `?`.
+    fn chars(&self) -> impl Iterator<Item = Option<char>> {
+        let (literal, mixed): (&str, &[Option<char>]) = match self {
+            Self::Literal(literal) => (literal, &[]),
+            Self::Mixed(atoms) => ("", atoms),
+        };
+        literal.chars().map(Some).chain(mixed.iter().copied())
+    }
+
     /// What follows the stretch when `text` begins with it.
     fn strip_prefix<'t>(&self, text: &'t str) -> Option<&'t str> {
         match self {
@@ -118,6 +127,20 @@ impl Glob {
                 (middle.map(Stretch::of).collect(), Stretch::of(tail))
             }),
         }
+    }
+
+    /// Whether some text that begins with `beginning` matches.
+    fn may_begin(&self, beginning: &str) -> bool {
+        let mut wanted = self.head.chars();
+        for c in beginning.chars() {
+            match wanted.next() {
+                Some(Some(wanted)) if wanted != c => return false,
+                Some(_) => {}
+                // From the first star on anything goes: what must follow may follow after the beginning.
+                None => return self.rest.is_some(),
+            }
+        }
+        true
     }
 
     /// Whether the whole of `text` matches.
@@ -233,18 +256,45 @@ impl Template {
         self.matches_with(text, context, true)
     }
 
-    fn matches_with(&self, text: &str, context: &dyn Context, ignore_case: bool) -> Truth {
+    /// Whether some text that begins with `beginning` matches.
+    pub(crate) fn may_begin(&self, beginning: &str, context: &dyn Context) -> bool {
+        self.resolved(context, |compiled| compiled.may_begin(beginning))
+            .unwrap_or_else(|missing| matches!(missing, Missing::Unknown))
+    }
+
+    /// The same, upper and lower case being the same.
+    pub(crate) fn may_begin_ignoring_case(&self, beginning: &str, context: &dyn Context) -> bool {
+        let may = |compiled: &Compiled| match compiled {
+            Compiled::Literal(literal) => literal
+                .get(..beginning.len())
+                .is_some_and(|head| equal_ignoring_case(head, beginning)),
+            _ => false,
+        };
+        self.resolved(context, may)
+            .unwrap_or_else(|missing| matches!(missing, Missing::Unknown))
+    }
+
+    /// Asks what is compiled, once variables have their values.
+    fn resolved<T>(
+        &self,
+        context: &dyn Context,
+        ask: impl FnOnce(&Compiled) -> T,
+    ) -> Result<T, Missing> {
         match &self.compiled {
             Compiled::Variable(pieces, syntax) => {
-                let resolved: Result<Vec<_>, _> =
-                    pieces.iter().map(|p| resolve(p, context)).collect();
-                match resolved {
-                    Ok(pieces) => compile(pieces, *syntax).matches(text, ignore_case).into(),
-                    Err(Missing::Absent) => Truth::False,
-                    Err(Missing::Unknown) => Truth::Unknown,
-                }
+                let resolved = pieces.iter().map(|p| resolve(p, context));
+                let resolved = resolved.collect::<Result<Vec<_>, _>>()?;
+                Ok(ask(&compile(resolved, *syntax)))
             }
-            fixed => fixed.matches(text, ignore_case).into(),
+            fixed => Ok(ask(fixed)),
+        }
+    }
+
+    fn matches_with(&self, text: &str, context: &dyn Context, ignore_case: bool) -> Truth {
+        match self.resolved(context, |compiled| compiled.matches(text, ignore_case)) {
+            Ok(matches) => matches.into(),
+            Err(Missing::Absent) => Truth::False,
+            Err(Missing::Unknown) => Truth::Unknown,
         }
     }
 }
@@ -262,6 +312,23 @@ impl Compiled {
                     .all(|glob| parts.next().is_some_and(|part| glob.matches(part)))
             }
             Self::Variable(..) => false,
+        }
+    }
+
+    fn may_begin(&self, beginning: &str) -> bool {
+        match self {
+            Self::Literal(literal) => literal.starts_with(beginning),
+            Self::Glob(glob) => glob.may_begin(beginning),
+            Self::Arn(globs) => {
+                let mut parts = beginning.splitn(ARN_PARTS, ':').peekable();
+                globs.iter().all(|glob| match parts.next() {
+                    // Whatever comes after the beginning may be what is looked for.
+                    None => true,
+                    Some(part) if parts.peek().is_none() => glob.may_begin(part),
+                    Some(part) => glob.matches(part),
+                })
+            }
+            Self::Variable(..) => true,
         }
     }
 }
@@ -294,6 +361,10 @@ fn resolve<'p>(piece: &'p Piece, context: &'p dyn Context) -> Result<Resolved<'p
     };
     match context.get(key.key()) {
         Values::One(value) => Ok(Resolved::Literal(Cow::Owned(value.text().into_owned()))),
+        Values::Names(names) => match names.known.first() {
+            Some(first) => Ok(Resolved::Literal(Cow::Owned(first.to_string()))),
+            None => Err(Missing::Unknown),
+        },
         Values::Absent => match default {
             Some(text) => Ok(Resolved::Literal(Cow::Borrowed(text))),
             None => Err(Missing::Absent),

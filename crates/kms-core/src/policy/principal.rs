@@ -51,6 +51,20 @@ impl Found {
         }
     }
 
+    /// Both together; `None` when the others are none.
+    pub(crate) fn with(&self, others: &Self) -> Option<Self> {
+        let mut both = Self::default();
+        let mut more = false;
+        for place in self.iter() {
+            both.push(place);
+        }
+        for place in others.iter() {
+            both.push(place);
+            more = true;
+        }
+        more.then_some(both)
+    }
+
     fn iter(&self) -> impl Iterator<Item = usize> {
         self.first
             .iter()
@@ -60,8 +74,8 @@ impl Found {
     }
 }
 
-/// How a statement names a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a statement names a caller, the weaker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Named {
     No,
     /// Through its account only.

@@ -120,6 +120,17 @@ impl Statement {
             .map(|c| (c.name.as_str(), c.key(), c.texts.as_slice()))
     }
 
+    /// See [`Condition::turns`]; of all its conditions, and of its resources.
+    pub(crate) fn turns(&self) -> Option<Vec<i64>> {
+        let of_time = |key| matches!(key, ConditionKey::CurrentTime | ConditionKey::EpochTime);
+        let resources = self.resources.iter().flat_map(|r| &r.patterns).flatten();
+        if resources.flat_map(Template::keys).any(of_time) {
+            return None;
+        }
+        let turns = self.conditions.iter().map(Condition::turns);
+        Some(turns.collect::<Option<Vec<_>>>()?.concat())
+    }
+
     /// Every condition key that it may ask for, those of policy variables included.
     pub fn condition_keys(&self) -> impl Iterator<Item = ConditionKey<'_>> {
         let conditions = self
@@ -179,7 +190,7 @@ impl Statement {
     /// The first key that it asks for and that could not be established.
     pub(crate) fn lacking<'s>(&'s self, context: &dyn Context) -> Option<ConditionKey<'s>> {
         self.condition_keys()
-            .find(|key| context.get(*key) == Values::Unknown)
+            .find(|key| context.get(*key).is_open())
     }
 
     /// Compiles `Statement[index]`.

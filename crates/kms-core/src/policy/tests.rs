@@ -28,6 +28,7 @@ const KEY: &str = "arn:aws:kms:local-host-1:000000000000:key/1234abcd-12ab-34cd-
 fn ask<'p>(policy: &'p Policy, principal: &str, action: &str, context: &Facts) -> Decision<'p> {
     policy.evaluate(&Query {
         principals: &[Arc::from(principal)],
+        possible: &[],
         account: "000000000000",
         action,
         resource: KEY,

@@ -50,6 +50,26 @@ pub enum Values<'a> {
     Texts(&'a [Arc<str>]),
     /// Values of a multi-valued key.
     Many(Vec<Value<'a>>),
+    /// What the caller is called.
+    Names(Names<'a>),
+}
+
+/// What a caller is called: several names of one thing, not all of which need be known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Names<'a> {
+    /// Its names; the first stands for it in policy variables. Never none.
+    pub known: &'a [Arc<str>],
+    /// Names that it may have besides.
+    pub possible: &'a [Arc<str>],
+    /// What names begin with that it may have besides, whatever follows.
+    pub beginnings: &'a [String],
+}
+
+impl Names<'_> {
+    /// Whether there are no others than the known ones.
+    pub(crate) fn are_all(&self) -> bool {
+        self.possible.is_empty() && self.beginnings.is_empty()
+    }
 }
 
 impl<'a> From<&'a str> for Value<'a> {
@@ -95,6 +115,15 @@ impl From<IpAddr> for Value<'_> {
 }
 
 impl<'a> Values<'a> {
+    /// Whether there is a value here, or another one, that could not be established.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Names(names) => !names.are_all(),
+            Self::Absent | Self::One(_) | Self::Texts(_) | Self::Many(_) => false,
+        }
+    }
+
     /// A value that may be missing: absent then.
     pub fn optional(value: Option<impl Into<Value<'a>>>) -> Self {
         value.map_or(Self::Absent, |value| Self::One(value.into()))

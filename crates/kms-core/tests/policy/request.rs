@@ -74,6 +74,7 @@ impl Request {
         let principals: Vec<Arc<str>> = self.principals.iter().map(|p| p.as_str().into()).collect();
         let query = Query {
             principals: &principals,
+            possible: &[],
             account: &self.account,
             action: &self.action,
             resource: &self.resource,

@@ -146,6 +146,16 @@ fn what_never_matches() {
     );
     warns(
         Identity,
+        when(json!({"StringEquals": {"aws:username": ["eve", "CORP\\eve"]}})),
+        &at("Statement[0].Condition.StringEquals.aws:username"),
+    );
+    warns(
+        Identity,
+        when(json!({"StringEquals": {"aws:username": "eve", "kmsd:User": "CORP\\eve"}})),
+        &[],
+    );
+    warns(
+        Identity,
         when(
             json!({"DateLessThan": {"aws:CurrentTime": "2026-01-01"}, "NumericLessThan": {"kmsd:Uid": "9"}}),
         ),

@@ -166,3 +166,91 @@ fn executables_are_looked_at_only_when_a_policy_asks() {
     engine.reload_policies("a test").unwrap();
     assert_eq!(engine.needs(), crate::service::Needs::default());
 }
+
+#[tokio::test]
+async fn a_simulation_knows_rules_and_services() {
+    use kms_core::kms::{MappedRole, NameOrNumber, RoleNames};
+
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let named = |name: &str, number: u32| {
+        Some(NameOrNumber {
+            name: Some(name.to_owned()),
+            number: Some(number),
+        })
+    };
+    let rule = |role: &str| MappedRole {
+        role: role.to_owned(),
+        ..MappedRole::default()
+    };
+    engine.know_host(RoleNames {
+        admin_group: None,
+        services: vec![("kmsfs-user".to_owned(), "kmsfs".to_owned())],
+        mapped: vec![
+            MappedRole {
+                user: named("alice", 1000),
+                ..rule("reader")
+            },
+            MappedRole {
+                group: named("staff", 50),
+                exe: Some("/usr/bin/restic".to_owned()),
+                ..rule("backup")
+            },
+            MappedRole {
+                unit: Some("web@*.service".to_owned()),
+                ..rule("web")
+            },
+            rule("nobody"),
+        ],
+    });
+    let simulated = async |body: Value| {
+        let target = "KmsdLocal.SimulatePrincipalPolicy";
+        let mut whole = json!({"Action": "kms:ListKeys"});
+        let members = body.as_object().unwrap().clone();
+        whole.as_object_mut().unwrap().extend(members);
+        let request = Request::decode(target, whole.to_string().as_bytes()).unwrap();
+        let caller = Caller::internal("000000000000");
+        let reply = engine
+            .call(uuid::Uuid::nil(), request, caller)
+            .await
+            .unwrap();
+        let Response::SimulatePrincipalPolicy(response) = reply.response else {
+            panic!("another response");
+        };
+        let has = |name: &str| response.principals.iter().any(|p| p == name);
+        (
+            ["reader", "backup", "web", "nobody"]
+                .into_iter()
+                .filter(|role| has(&format!("arn:aws:iam::000000000000:role/{role}")))
+                .collect::<Vec<_>>(),
+            has("kmsfs.amazonaws.com"),
+            response.decided_by,
+        )
+    };
+    let roles = async |body: Value| simulated(body).await.0;
+    assert_eq!(roles(json!({"Principal": "user:alice"})).await, ["reader"]);
+    assert_eq!(
+        roles(json!({"Principal": "user:uid-1000"})).await,
+        ["reader"]
+    );
+    let mut bob = json!({"Principal": "user:bob", "Groups": ["staff"], "Unit": "web@1.service"});
+    assert_eq!(roles(bob.clone()).await, ["web"]);
+    bob["Exe"] = json!("/usr/bin/restic");
+    assert_eq!(roles(bob).await, ["backup", "web"]);
+    assert!(simulated(json!({"Principal": "user:kmsfs-user"})).await.1);
+    assert!(!simulated(json!({"Principal": "user:alice"})).await.1);
+
+    // For whom a service asks: what is denied to a role that he may have is denied.
+    let deny =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
+    let body =
+        json!({"IdentityType": "ROLE", "Identity": "web", "PolicyName": "p", "Document": deny});
+    call(&engine, "PutIdentityPolicy", body).unwrap();
+    let alice = json!({"Principal": "user:alice"});
+    assert!(!simulated(alice.clone()).await.2.contains("role/web"));
+    let mut through = alice;
+    through["ViaService"] = json!("kmsfs.local-host-1.amazonaws.com");
+    let denied = simulated(through).await.2;
+    assert!(denied.contains("role/web"), "{denied}");
+    assert!(denied.contains("kmsd:Unit"), "{denied}");
+}

@@ -113,7 +113,7 @@ fn anything(key: &str, blob: &str) -> Value {
         "GuardRailName": "g", "Principal": "root", "Action": "kms:Decrypt",
         "GranteePrincipal": ROOT_ARN, "RetiringPrincipal": ROOT_ARN, "Operations": ["Decrypt"],
         "GrantId": "a".repeat(64), "ExpiresInSeconds": 60, "EventId": "e", "Label": "l", "LeaseId": id,
-        "Epoch": 1, "TimeoutMs": 1, "ApprovalId": id,
+        "Epoch": 1, "TimeoutMs": 1, "ApprovalId": id, "Files": 1, "Directories": 1, "Bytes": 1,
     })
 }
 
@@ -543,11 +543,95 @@ fn a_ciphertext_tells_nobody_whether_its_key_exists() {
     assert!(known.starts_with(
         "AccessDeniedException: The ciphertext refers to a customer master key that does not exist"
     ));
+    // Nor does what is wrong with a token.
+    for blob in [&blob, &foreign] {
+        let body = json!({"CiphertextBlob": blob, "GrantTokens": ["eA=="]});
+        assert_eq!(bench.call_as(&eve, "Decrypt", body).unwrap_err(), known);
+    }
     // The record knows which it was.
     let denied = bench.verdict(&eve, "Decrypt", json!({"CiphertextBlob": blob}));
     assert_eq!(denied, Verdict::Denied(DenyBasis::NoIdentityPolicy));
     let denied = bench.verdict(&eve, "Decrypt", json!({"CiphertextBlob": foreign}));
     assert_eq!(denied, Verdict::Denied(DenyBasis::UnknownKey));
+}
+
+#[test]
+fn root_puts_in_order_what_cannot_be_read() {
+    let mut bench = Bench::new();
+    let key = bench.create_key();
+    let grant = |bench: &mut Bench| {
+        let body =
+            json!({"KeyId": key, "GranteePrincipal": user("alice").arn, "Operations": ["Encrypt"]});
+        bench.call("CreateGrant", body).unwrap()["GrantId"].clone()
+    };
+    let (one, two) = (grant(&mut bench), grant(&mut bench));
+    let mut row = bench.kms.snapshot().keys().next().unwrap().as_ref().clone();
+    row.policy = "{\"Version\": \"2099-01-01\"}".into();
+    bench.apply(vec![Change::Put(Row::Key(Box::new(row)))]);
+    let retire = json!({"KeyId": arn(&key), "GrantId": one});
+    let revoke = json!({"KeyId": key, "GrantId": two});
+    for caller in [admin(), user("alice")] {
+        assert!(!bench.allowed(&caller, "RetireGrant", retire.clone()));
+        assert!(!bench.allowed(&caller, "RevokeGrant", revoke.clone()));
+    }
+    assert!(!bench.decrypts(&root(), &key));
+    bench.call_as(&root(), "RetireGrant", retire).unwrap();
+    bench.call_as(&root(), "RevokeGrant", revoke).unwrap();
+    let body =
+        json!({"KeyId": key, "Policy": policy(json!([statement_for(ROOT_ARN, "Allow", "kms:*")]))});
+    bench.call_as(&root(), "PutKeyPolicy", body).unwrap();
+    assert!(bench.decrypts(&root(), &key));
+}
+
+#[test]
+fn decisions_end_with_the_times_that_conditions_name() {
+    let mut bench = Bench::new();
+    let key = bench.create_key();
+    let id = bench.kms.snapshot().keys().next().unwrap().id;
+    let holds = |bench: &Bench| bench.kms.holds_ms(std::iter::once(id), bench.now);
+    assert_eq!(holds(&bench), None);
+    let seconds = START.wall_ms / 1000;
+    let mut until = statement("Allow", "kms:DescribeKey");
+    for (condition, expected) in [
+        (
+            json!({"DateLessThan": {"aws:CurrentTime": (seconds + 5).to_string()}}),
+            Some(5_000),
+        ),
+        (
+            json!({"DateGreaterThan": {"aws:EpochTime": [seconds - 5, seconds + 7]}}),
+            Some(7_000),
+        ),
+        // It holds for a second.
+        (
+            json!({"DateEquals": {"aws:CurrentTime": seconds.to_string()}}),
+            Some(1_000),
+        ),
+        (
+            json!({"DateLessThan": {"aws:CurrentTime": (seconds - 5).to_string()}}),
+            None,
+        ),
+        (
+            json!({"StringLike": {"aws:CurrentTime": "2027-*"}}),
+            Some(0),
+        ),
+        (
+            json!({"StringEquals": {"kmsd:Unit": "${aws:CurrentTime}"}}),
+            Some(0),
+        ),
+    ] {
+        until["Condition"] = condition.clone();
+        bench.attach("USER", "alice", "p", json!([until]));
+        assert_eq!(holds(&bench), expected, "{condition}");
+        let mut in_key_policy = until.clone();
+        in_key_policy["Principal"] = json!("*");
+        bench.attach("USER", "alice", "p", json!([statement("Allow", "kms:*")]));
+        bench.policy_of(&key, json!([in_key_policy]));
+        assert_eq!(holds(&bench), expected, "{condition}");
+        bench.policy_of(&key, json!([statement_for(ROOT_ARN, "Allow", "kms:*")]));
+    }
+    until["Condition"] = json!({"DateLessThan": {"aws:CurrentTime": (seconds + 5).to_string()}});
+    bench.guard("until", json!([until]));
+    assert_eq!(holds(&bench), Some(5_000));
 }
 
 #[test]
