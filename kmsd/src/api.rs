@@ -21,9 +21,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::auth::{self, OnBehalfOf, Session};
+use crate::listen::places::Slot;
 use crate::listen::server::Shared;
 use crate::listen::vouched::Origin;
-use crate::service::{ErrorReply, Refused, Reply, Service};
+use crate::service::{Entered, ErrorReply, Refused, Reply, Service};
 use crate::uuids;
 
 /// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
@@ -35,6 +36,7 @@ pub(crate) async fn answer<S: Service>(
     shared: &Shared<S>,
     session: &Arc<Session>,
     origin: &Origin,
+    slot: &Slot,
     request: HttpRequest<Incoming>,
 ) -> HttpResponse<Full<Bytes>> {
     let start = Instant::now();
@@ -45,7 +47,7 @@ pub(crate) async fn answer<S: Service>(
         principal: None,
         via: None,
     };
-    let result = process(shared, session, origin, id, request, &mut entry).await;
+    let result = process(shared, session, origin, slot, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let code = result
         .as_ref()
@@ -129,6 +131,7 @@ async fn process<S: Service>(
     shared: &Shared<S>,
     session: &Arc<Session>,
     origin: &Origin,
+    slot: &Slot,
     id: Uuid,
     request: HttpRequest<Incoming>,
     entry: &mut Entry,
@@ -146,6 +149,10 @@ async fn process<S: Service>(
     let user = on_behalf_of(&request);
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
+    // From here on the connection keeps its place.
+    let Some(_work) = slot.work() else {
+        return Err(Refusal::closing(crowded()));
+    };
     let asker = session.asker();
     if let Some(asker) = asker {
         shared.service.answers(asker, &session.identity().arn)?;
@@ -177,10 +184,10 @@ async fn process<S: Service>(
         ));
     }
     let caller = match user {
-        Ok(user) => session.caller(shared.service.needs(), user).await,
+        Ok(user) => registered(shared, session, user).await,
         Err(refusal) => Err(refusal),
     };
-    let mut caller = caller.map_err(|refusal| refuse(refusal, &entry.operation))?;
+    let (mut caller, entered) = caller.map_err(|refusal| refuse(refusal, &entry.operation))?;
     if let Some(via) = &caller.via {
         entry.principal = Some(Arc::clone(&caller.arn));
         entry.via = Some(Arc::clone(&via.arn));
@@ -201,11 +208,30 @@ async fn process<S: Service>(
     entry.key = request.key().map(|key| key.chars().take(256).collect());
     auth::check(&request, &caller).map_err(|refusal| refuse(refusal, &entry.operation))?;
     caller.lease = lease;
-    let reply = call(shared, id, request, caller).await?;
+    let reply = call(shared, id, request, caller, entered).await?;
     if entry.key.is_none() {
         entry.key = reply.response.key().map(str::to_owned);
     }
     Ok(reply)
+}
+
+/// The caller of a request, and the request's registration: the caller is who it is after the request was registered, so
+/// that whoever waits for registered requests waits for everything that is decided about a caller who is another by then.
+async fn registered<S: Service>(
+    shared: &Shared<S>,
+    session: &Arc<Session>,
+    user: Option<OnBehalfOf>,
+) -> Result<(Caller, Entered), auth::Refusal> {
+    /// The name service that says something else each time says nothing.
+    const ATTEMPTS: usize = 16;
+    for _ in 0..ATTEMPTS {
+        let found = session.caller(shared.service.needs(), user).await?;
+        let entered = shared.service.enter();
+        if session.is_current(&found) {
+            return Ok((found.caller, entered));
+        }
+    }
+    Err(auth::Refusal::Unsettled)
 }
 
 /// The user that a service names.
@@ -241,9 +267,10 @@ async fn call<S: Service>(
     id: Uuid,
     request: Request,
     caller: Caller,
+    entered: Entered,
 ) -> Result<Reply, ErrorReply> {
     let service = Arc::clone(&shared.service);
-    let mut future = Box::pin(async move { service.call(id, request, caller).await });
+    let mut future = Box::pin(async move { service.call(id, request, caller, entered).await });
     let first = poll_fn(|context| {
         let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
         Poll::Ready(catch_unwind(poll))
@@ -392,11 +419,14 @@ impl AsRef<[u8]> for Wiped {
 
 /// Tells a client that there are too many connections, and hangs up.
 pub(crate) async fn refuse_connection(stream: UnixStream, limit: Duration) {
-    let error = ApiError::new(
+    answer_and_close(stream, limit, &crowded()).await;
+}
+
+fn crowded() -> ApiError {
+    ApiError::new(
         ErrorCode::ServiceUnavailable,
         "kmsd serves too many connections; try again or raise server.max_connections.",
-    );
-    answer_and_close(stream, limit, &error).await;
+    )
 }
 
 /// Answers whatever is asked on a new connection with `error`, and hangs up.

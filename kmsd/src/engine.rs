@@ -73,7 +73,7 @@ use writer::Writer;
 use crate::audit::{Asker, AuditConfig, AuditLog, AuditStatus, Checkpoints, Limit, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::service::{ErrorReply, Refused, Reply};
+use crate::service::{Entered, ErrorReply, Refused, Reply};
 use audit::{Sink, Trace};
 
 /// Where the store is and what it is called.
@@ -183,6 +183,28 @@ impl Engine {
         request: Request,
         caller: Caller,
     ) -> Result<Reply, ErrorReply> {
+        let entered = self.enter();
+        self.call_entered(id, request, caller, entered).await
+    }
+
+    /// Registers a request whose caller is about to be looked at once more: see [`Service::enter`].
+    ///
+    /// [`Service::enter`]: crate::service::Service::enter
+    pub fn enter(&self) -> Entered {
+        self.shared.enter()
+    }
+
+    /// The same as [`Self::call`] for a request that is registered.
+    ///
+    /// # Errors
+    /// The error to reply with.
+    pub async fn call_entered(
+        &self,
+        id: Uuid,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+    ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
         let trace = if shared.must_wait() {
             let waiting = Arc::clone(shared);
@@ -193,7 +215,7 @@ impl Engine {
         } else {
             shared.trace(id, &request, &caller)?
         };
-        let result = self.answer(trace.clone(), request, caller).await;
+        let result = self.answer(trace.clone(), request, caller, entered).await;
         let response = match &result {
             Ok(reply) => Ok(&reply.response),
             Err(failure) => Err(&failure.error),
@@ -207,14 +229,12 @@ impl Engine {
         trace: Option<Arc<Trace>>,
         request: Request,
         caller: Caller,
+        entered: Entered,
     ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
-        let Evaluated {
-            outcome,
-            in_flight,
-            epoch,
-            ends_ms,
-        } = shared.evaluate(trace.as_deref(), &request, &caller)?;
+        let Evaluated { outcome, ends_ms } =
+            shared.evaluate(trace.as_deref(), &request, &caller)?;
+        let Entered { in_flight, epoch } = entered;
         let known = (epoch, ends_ms);
         let takes_away = takes_away(&request);
         match outcome {
@@ -257,13 +277,16 @@ impl Engine {
             }
             Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
             Ok(change) => {
-                drop(in_flight);
                 let revoked = revoked(&request);
                 let writing = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || {
-                    writing.change(trace.as_deref(), change, &request, |kms, world| {
+                    let done = writing.change(trace.as_deref(), change, &request, |kms, world| {
                         kms.handle(&request, &caller, world)
-                    })
+                    });
+                    // Not before the change is made: the caller may become another while it waits for its turn. Nor
+                    // after: it waits for those who were here before it.
+                    drop(in_flight);
+                    done
                 });
                 // A panic in there has been reported by the hook; the caller learns that it failed.
                 let done = task.await.unwrap_or_else(|_| {
@@ -300,19 +323,18 @@ impl Engine {
         caller: &Caller,
     ) -> Result<Response, ApiError> {
         let shared = &self.shared;
-        let Evaluated {
-            outcome, in_flight, ..
-        } = shared.evaluate(trace, request, caller)?;
+        let entered = shared.enter();
+        let Evaluated { outcome, .. } = shared.evaluate(trace, request, caller)?;
         match outcome? {
             Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
             Outcome::Host => shared.host(request),
             change => {
-                drop(in_flight);
                 let done = shared.change(trace, change, request, |kms, world| {
                     kms.handle(request, caller, world)
                 })?;
+                drop(entered);
                 let leases = match done.settling {
                     Some(settling) => Some(shared.hub.settle_blocking(settling)?),
                     None => None,
@@ -422,8 +444,6 @@ impl Engine {
 /// A request that was looked at under one snapshot.
 struct Evaluated {
     outcome: Result<Outcome, ApiError>,
-    in_flight: InFlight,
-    epoch: u64,
     /// Milliseconds until what allowed it ends by itself.
     ends_ms: Option<u64>,
 }
@@ -495,14 +515,14 @@ impl Shared {
         &self,
         response: Response,
         caller: &Caller,
-        in_flight: InFlight,
+        in_flight: Option<InFlight>,
         known: (u64, Option<u64>),
     ) -> Reply {
         Reply {
             response,
             leases: None,
             reliance: self.reliance(caller, known),
-            in_flight: Some(in_flight),
+            in_flight,
         }
     }
 
@@ -512,7 +532,7 @@ impl Shared {
         &self,
         error: ApiError,
         caller: &Caller,
-        in_flight: InFlight,
+        in_flight: Option<InFlight>,
         known: (u64, Option<u64>),
     ) -> ErrorReply {
         let reliance = says_what_is_allowed(&error)
@@ -523,7 +543,7 @@ impl Shared {
         ErrorReply {
             error,
             reliance,
-            in_flight: is_yes.then_some(in_flight),
+            in_flight: in_flight.filter(|_| is_yes),
         }
     }
 
@@ -577,6 +597,16 @@ impl Shared {
         }
     }
 
+    fn enter(&self) -> Entered {
+        let kms = self.kms.read();
+        // Under the lock: see `hub`.
+        Entered {
+            in_flight: Some(kms.generation.enter()),
+            epoch: kms.snapshot().meta().authorization_epoch,
+        }
+    }
+
+    /// Looks at a request that is registered.
     fn evaluate(
         &self,
         trace: Option<&Trace>,
@@ -593,8 +623,6 @@ impl Shared {
             &self.host
         };
         let kms = self.kms.read();
-        // Before anything is looked at, and under the lock: see `hub`.
-        let in_flight = kms.generation.enter();
         let domain = self.domain.read();
         let world = World {
             now: self.now(&kms),
@@ -606,22 +634,24 @@ impl Shared {
         if let Some(trace) = trace {
             trace.judged(&kms, &handled);
         }
-        // Nobody relies on a temporary grant beyond its end.
-        let ends_ms = match &handled.verdict {
-            Verdict::Allowed(Basis::Grant { id }) if caller.lease.is_some() => {
-                let mut keys = handled.keys.iter().flatten();
-                let grant = keys.find_map(|key| kms.snapshot().grants().get(*key, id));
-                grant
-                    .and_then(|row| row.ends)
-                    .map(|ends| ends.left_ms(world.now))
-            }
-            _ => None,
-        };
+        // Nobody relies on a temporary grant beyond its end, nor on a condition on the time.
+        let ends_ms = caller.lease.as_ref().and_then(|_| {
+            let keys = || handled.keys.iter().flatten().copied();
+            let grant = match &handled.verdict {
+                Verdict::Allowed(Basis::Grant { id }) => {
+                    keys().find_map(|key| kms.snapshot().grants().get(key, id))
+                }
+                _ => None,
+            };
+            let ends = grant.and_then(|row| row.ends);
+            let ends = ends.map(|ends| ends.left_ms(world.now));
+            ends.into_iter()
+                .chain(kms.holds_ms(keys(), world.now))
+                .min()
+        });
         Ok(Evaluated {
             ends_ms,
             outcome: handled.outcome,
-            in_flight,
-            epoch: kms.snapshot().meta().authorization_epoch,
         })
     }
 

@@ -13,6 +13,7 @@ use crate::sys;
 
 pub(crate) mod connection;
 pub(crate) mod deadline;
+pub(crate) mod places;
 pub mod server;
 #[cfg(test)]
 mod tests;

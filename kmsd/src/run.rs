@@ -22,15 +22,25 @@ use crate::exit::Failure;
 use crate::listen::Listener;
 use crate::listen::server::{Server, stopped};
 use crate::policies::PolicyFiles;
-use crate::service::{ErrorReply, Needs, Refused, Reply, Service};
+use crate::service::{Entered, ErrorReply, Needs, Refused, Reply, Service};
 use crate::{metrics, notify, world};
 
 /// How often the engine does what time brings.
 const TICK: Duration = Duration::from_secs(1);
 
 impl Service for Engine {
-    async fn call(&self, id: Uuid, request: Request, caller: Caller) -> Result<Reply, ErrorReply> {
-        Engine::call(self, id, request, caller).await
+    fn enter(&self) -> Entered {
+        Engine::enter(self)
+    }
+
+    async fn call(
+        &self,
+        id: Uuid,
+        request: Request,
+        caller: Caller,
+        entered: Entered,
+    ) -> Result<Reply, ErrorReply> {
+        self.call_entered(id, request, caller, entered).await
     }
 
     fn answers(&self, asker: Asker, principal: &Arc<str>) -> Result<(), ApiError> {

@@ -35,6 +35,15 @@ impl From<Response> for Reply {
     }
 }
 
+/// A request that is about to be judged. From now on, whoever takes something away waits for its answer.
+#[derive(Debug, Default)]
+pub struct Entered {
+    /// Kept until the answer is handed to the connection.
+    pub in_flight: Option<InFlight>,
+    /// The authorisation epoch at this moment: an answer is no newer than this, whatever it is found in.
+    pub epoch: u64,
+}
+
 /// An error, and what the transport says about it beside the body.
 #[derive(Debug)]
 pub struct ErrorReply {
@@ -59,12 +68,19 @@ impl From<ApiError> for ErrorReply {
 
 /// Answers requests; the server does the rest (identity, limits, encoding, logging).
 pub trait Service: Send + Sync + 'static {
+    /// Registers a request, before it is looked whether its caller is still who it was found to be. What users and
+    /// groups become after that look, [`Self::identity_changed`] waits for this request's answer.
+    fn enter(&self) -> Entered {
+        Entered::default()
+    }
+
     /// Answers one request of a caller whose identity is established; `id` is the request's.
     fn call(
         &self,
         id: Uuid,
         request: Request,
         caller: Caller,
+        entered: Entered,
     ) -> impl Future<Output = Result<Reply, ErrorReply>> + Send;
 
     /// Whether a request is looked at at all: not that of a user of whom too many have been refused.

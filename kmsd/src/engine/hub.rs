@@ -1,9 +1,9 @@
 //! What a call that takes something away waits for: answers in flight, and services that keep answers.
 //!
-//! Every request registers with the *generation* of its snapshot while it holds the snapshot's lock, and
-//! stays registered until its answer is handed to the connection. A change of what somebody is allowed
+//! Every request registers with the *generation* of the present snapshot before it is judged, under the snapshot's
+//! lock, and stays registered until its answer is handed to the connection. A change of what somebody is allowed
 //! begins a new generation under the same lock: so every answer that was found before it is registered with an
-//! older generation, and when those are empty none of them is still to come. Registering is one
+//! older generation (as is one that registered before and was found after, which costs a wait and no more), and when those are empty none of them is still to come. Registering is one
 //! increment of a counter that only a few threads share; nobody looks at the counters, since the end of the last
 //! holder of a shard says so by itself.
 

@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 
 use super::writer::verified;
 use super::{EngineError, OfflineLog};
-use crate::service::{ErrorReply, Reply, Service};
+use crate::service::{Entered, ErrorReply, Reply, Service};
 use crate::storage::{CATALOGUE, SqliteStorage};
 use crate::uuids;
 
@@ -169,6 +169,7 @@ impl Service for Offline {
         id: uuid::Uuid,
         request: Request,
         caller: Caller,
+        _: Entered,
     ) -> Result<Reply, ErrorReply> {
         // Whoever could open the store, with its TPM or the recovery key, has every key in it: policies protect nothing
         // here, and must not keep anybody from rescuing files. Others get nothing from this process.

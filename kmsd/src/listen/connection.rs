@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::deadline::{Limits, Stage, Timed};
+use super::places::Slot;
 use super::server::{Shared, stopped};
 use super::vouched::Vouched;
 use crate::api;
@@ -26,6 +27,7 @@ pub(super) async fn serve<S: Service>(
     shared: Arc<Shared<S>>,
     stream: UnixStream,
     session: Session,
+    slot: Slot,
     idle: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -44,12 +46,15 @@ pub(super) async fn serve<S: Service>(
     };
     let stream = Timed::new(stream, Arc::clone(&stage), limits);
     let session = Arc::new(session);
+    let slot = Arc::new(slot);
+    let place = Arc::clone(&slot);
     let service = service_fn(move |request| {
         stage.request_begins();
         let (stage, shared) = (Arc::clone(&stage), Arc::clone(&shared));
         let (session, origin) = (Arc::clone(&session), Arc::clone(&origin));
+        let slot = Arc::clone(&slot);
         async move {
-            let response = api::answer(&shared, &session, &origin, request).await;
+            let response = api::answer(&shared, &session, &origin, &slot, request).await;
             stage.request_ends();
             Ok::<_, std::convert::Infallible>(response)
         }
@@ -67,6 +72,8 @@ pub(super) async fn serve<S: Service>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        // Nothing is worked on.
+        () = place.given_up() => Ok(()),
     };
     if let Err(error) = result {
         tracing::debug!(pid, %error, "a connection ended early");

@@ -1,16 +1,15 @@
 //! Accepts connections, within limits, until told to stop.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::places::{Places, Slot};
 use super::{Listener, connection};
 use crate::api;
 use crate::auth::{Auth, Kind, Peer, Session};
@@ -53,12 +52,8 @@ impl From<&ServerConfig> for Limits {
 pub struct Server<S> {
     shared: Arc<Shared<S>>,
     auth: Arc<Auth>,
-    open: Arc<Pools>,
+    places: Arc<Places>,
 }
-
-/// Connections by kind and user. Each kind has places of its own: users, however many there are, take none
-/// of those who administer kmsd or serve others.
-type Pools = Mutex<HashMap<Kind, HashMap<u32, usize>>>;
 
 impl<S: Service> Server<S> {
     /// A server that answers with `service`.
@@ -71,7 +66,7 @@ impl<S: Service> Server<S> {
         Self {
             shared,
             auth,
-            open: Arc::default(),
+            places: Arc::default(),
         }
     }
 
@@ -112,7 +107,7 @@ impl<S: Service> Server<S> {
         let (shared, auth) = (Arc::clone(&self.shared), Arc::clone(&self.auth));
         let slot = Peer::of(&stream, auth.pidfds()).map(|peer| {
             let kind = auth.kind(&peer);
-            let slot = Slot::take(&self.open, &shared.limits, kind, peer.uid);
+            let slot = Slot::take(&self.places, &shared.limits, kind, peer.uid);
             (peer, kind, slot)
         });
         async move {
@@ -124,7 +119,7 @@ impl<S: Service> Server<S> {
                 }
             };
             let limits = shared.limits;
-            let Some(_slot) = slot else {
+            let Some(slot) = slot else {
                 tracing::warn!(
                     uid = peer.uid,
                     pid = peer.pid,
@@ -133,7 +128,8 @@ impl<S: Service> Server<S> {
                 api::refuse_connection(stream, limits.head).await;
                 return;
             };
-            let Some(session) = Session::open(auth, peer, shared.service.needs()).await else {
+            let opening = Session::open(auth, peer, shared.service.needs());
+            let Some(session) = opening.await else {
                 return;
             };
             // A stranger is given the time for one request, which is refused.
@@ -142,7 +138,7 @@ impl<S: Service> Server<S> {
             } else {
                 limits.idle
             };
-            connection::serve(shared, stream, session, idle, stopping).await;
+            connection::serve(shared, stream, session, slot, idle, stopping).await;
         }
     }
 }
@@ -160,57 +156,6 @@ async fn accept(listener: &UnixListener) -> UnixStream {
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted at the moment");
                 sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// A place among the connections of a user.
-struct Slot {
-    open: Arc<Pools>,
-    kind: Kind,
-    uid: u32,
-}
-
-impl Slot {
-    fn take(open: &Arc<Pools>, limits: &Limits, kind: Kind, uid: u32) -> Option<Self> {
-        let mut pools = open.lock();
-        let users = pools.entry(kind).or_default();
-        let total: usize = users.values().sum();
-        let own = users.get(&uid).copied().unwrap_or(0);
-        let (all, each) = match (kind, uid) {
-            (Kind::Known, 0) => (limits.connections, limits.per_user),
-            // The last eighth is root's, so that an administrator gets in when a service runs wild.
-            (Kind::Known, _) => (limits.connections - limits.connections / 8, limits.per_user),
-            (Kind::User, _) => (
-                (limits.connections / 2).max(1),
-                (limits.per_user / 4).max(1),
-            ),
-            // Enough to tell each that it is refused.
-            (Kind::Stranger, _) => ((limits.connections / 16).max(1), limits.per_user),
-        };
-        if total >= all || own >= each {
-            return None;
-        }
-        users.insert(uid, own + 1);
-        Some(Self {
-            open: Arc::clone(open),
-            kind,
-            uid,
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut pools = self.open.lock();
-        let Some(users) = pools.get_mut(&self.kind) else {
-            return;
-        };
-        if let Some(count) = users.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(&self.uid);
             }
         }
     }

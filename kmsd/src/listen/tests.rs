@@ -15,14 +15,17 @@ use super::server::{Limits, Server};
 use super::*;
 use crate::auth::Auth;
 use crate::config::{NameOrId, Server as ServerConfig, ServiceUser};
-use crate::service::{ErrorReply, Needs, Refused, Reply, Service};
+use crate::service::{Entered, ErrorReply, Needs, Refused, Reply, Service};
 
+mod crowds;
 mod forged;
 
 #[derive(Default)]
 struct Echo {
     /// Reasons of requests that were refused before they came here.
     refused: parking_lot::Mutex<Vec<String>>,
+    /// Comes to call the user of this test by another name when a request is registered, once.
+    renames: parking_lot::Mutex<Option<Arc<Auth>>>,
 }
 
 impl Service for Echo {
@@ -38,11 +41,19 @@ impl Service for Echo {
         }
     }
 
+    fn enter(&self) -> Entered {
+        if let Some(auth) = self.renames.lock().take() {
+            auth.rename(own_uid(), "renamed");
+        }
+        Entered::default()
+    }
+
     async fn call(
         &self,
         _: uuid::Uuid,
         request: Request,
         caller: Caller,
+        _: Entered,
     ) -> Result<Reply, ErrorReply> {
         match request {
             Request::Encrypt(r) if r.key_id == "slow" => {
@@ -88,6 +99,7 @@ struct Running {
     path: PathBuf,
     stop: watch::Sender<bool>,
     service: Arc<Echo>,
+    auth: Arc<Auth>,
     served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
 }
@@ -137,7 +149,8 @@ fn start_with(limits: Limits, change: impl FnOnce(&mut ServerConfig)) -> Running
         .unwrap();
     let listener = Listener::bind(&config).unwrap();
     let service = Arc::new(Echo::default());
-    let server = Server::with_limits(limits, auth(&config), Arc::clone(&service));
+    let auth = auth(&config);
+    let server = Server::with_limits(limits, Arc::clone(&auth), Arc::clone(&service));
     let (stop, stopping) = watch::channel(false);
     let served = runtime.spawn(async move { server.run(listener, stopping).await });
     Running {
@@ -145,6 +158,7 @@ fn start_with(limits: Limits, change: impl FnOnce(&mut ServerConfig)) -> Running
         _dir: dir,
         stop,
         service,
+        auth,
         served: Some(served),
         runtime,
     }
@@ -457,6 +471,16 @@ fn a_body_byte_by_byte_is_cut_with_an_error() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+#[test]
+fn the_caller_is_who_it_is_after_its_request_was_registered() {
+    let running = start();
+    let whoami = http("KmsdLocal.GetCallerIdentity", b"{}");
+    assert!(!running.raw(&whoami).contains("renamed"));
+    *running.service.renames.lock() = Some(Arc::clone(&running.auth));
+    let text = running.raw(&whoami);
+    assert!(text.contains(r#""UserName":"renamed""#), "{text}");
 }
 
 #[test]

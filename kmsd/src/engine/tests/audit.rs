@@ -7,7 +7,7 @@ use kms_core::audit::{Effect as Decision, Kind, Line, Record};
 
 use super::*;
 use crate::audit::{AuditError, list};
-use crate::service::Service;
+use crate::service::{Entered, Service};
 
 fn lines(store: &Path) -> Vec<Line> {
     let mut all = Vec::new();
@@ -451,7 +451,13 @@ fn what_was_read_while_no_kmsd_ran_gets_into_the_log_at_the_next_start() {
     let decrypt = Request::decode("TrentService.Decrypt", body.as_bytes()).unwrap();
     let own = as_user(CallerRole::User, nix::unistd::geteuid().as_raw());
     let id = Uuid::new_v4();
-    let answer = block_on::block_on(Service::call(&offline, id, decrypt, own));
+    let answer = block_on::block_on(Service::call(
+        &offline,
+        id,
+        decrypt,
+        own,
+        Entered::default(),
+    ));
     assert!(matches!(answer.unwrap().response, Response::Decrypt(_)));
     drop(offline);
     let path = host.store().join("offline.jsonl");

@@ -425,3 +425,62 @@ async fn refusals_may_be_relied_on_as_well() {
     assert_eq!(disabled.error.code, ErrorCode::Disabled);
     assert!(kept(&disabled).is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registered_request_is_waited_for_before_it_is_judged() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let created = ask(&engine, &admin(), "CreateKey", json!({}))
+        .await
+        .unwrap();
+    let Response::CreateKey(created) = created.response else {
+        panic!()
+    };
+    let key = created.key_metadata.key_id;
+    let (lease, epoch) = acquire(&engine, "kmsfs", 60_000).await;
+    let caller = Caller {
+        lease: Some(lease.to_string().into()),
+        ..service(990)
+    };
+    // Who the caller is was looked up; then something changes.
+    let entered = engine.enter();
+    let changing = {
+        let engine = engine.clone();
+        tokio::task::spawn_blocking(move || engine.authorization_changed("groups"))
+    };
+    made(&engine, epoch + 1).await;
+    // It is not the lease that is waited for.
+    let body = json!({"LeaseId": lease.to_string(), "Epoch": epoch + 1});
+    ask(&engine, &service(990), "AcknowledgeEpoch", body)
+        .await
+        .unwrap();
+    still_waits(&changing).await;
+    let status = Request::GetStatus(GetStatusRequest {});
+    let reply = engine
+        .call_entered(Uuid::new_v4(), status, caller, entered)
+        .await;
+    let reply = reply.unwrap();
+    let reliance = reply.reliance.unwrap();
+    assert_eq!(reliance.epoch, epoch, "not as new as what it was found in");
+    drop(reply);
+    changing.await.unwrap().unwrap();
+
+    // A change is waited for until it is made.
+    let entered = engine.enter();
+    let changing = {
+        let engine = engine.clone();
+        tokio::task::spawn_blocking(move || engine.authorization_changed("groups"))
+    };
+    made(&engine, epoch + 2).await;
+    let body = json!({"LeaseId": lease.to_string()});
+    ask(&engine, &service(990), "ReleaseLease", body)
+        .await
+        .unwrap();
+    still_waits(&changing).await;
+    let disable = request("DisableKey", &json!({"KeyId": key}));
+    let disabled = engine
+        .call_entered(Uuid::new_v4(), disable, admin(), entered)
+        .await;
+    disabled.unwrap();
+    changing.await.unwrap().unwrap();
+}
