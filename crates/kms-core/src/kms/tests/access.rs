@@ -114,6 +114,7 @@ fn anything(key: &str, blob: &str) -> Value {
         "GranteePrincipal": ROOT_ARN, "RetiringPrincipal": ROOT_ARN, "Operations": ["Decrypt"],
         "GrantId": "a".repeat(64), "ExpiresInSeconds": 60, "EventId": "e", "Label": "l", "LeaseId": id,
         "Epoch": 1, "TimeoutMs": 1, "ApprovalId": id, "Files": 1, "Directories": 1, "Bytes": 1,
+        "Before": 2,
     })
 }
 
