@@ -12,6 +12,7 @@ mod backup;
 mod bad_input;
 mod boto3;
 mod break_glass;
+mod crossing;
 mod deletion_rollback;
 mod events;
 mod grants;

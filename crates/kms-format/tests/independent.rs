@@ -67,6 +67,33 @@ fn directory_headers_open() {
 }
 
 #[test]
+fn a_directory_with_two_keys_opens() {
+    let all = fixture();
+    let changing = &all["changing"];
+    let header = DirHeader::decode(&hex(&changing["header"])).unwrap();
+    assert!(header.reencrypting());
+    let keys = header.unlock(&policy(&all, ContentMode::Xts)).unwrap();
+    let former = keys.former().unwrap();
+    for (name, made_with) in [("new", &keys), ("old", former)] {
+        let (name, record) = (&changing[name], optional(&changing[name]["record"]));
+        let (plain, stored) = (hex(&name["plain"]), text(&name["stored"]));
+        let opened = names::decrypt(&keys, stored.as_bytes(), record.as_deref()).unwrap();
+        assert_eq!(opened, plain);
+        let encrypted = names::encrypt(made_with, &plain, LOWER_MAX).unwrap();
+        assert_eq!(encrypted.stored(), stored);
+    }
+    let admitted = DirHeader::decode(&hex(&changing["admitted"])).unwrap();
+    admitted.check_below(&header, &keys).unwrap();
+    assert!(!admitted.is_sealed_by(&keys).unwrap());
+    let attribute =
+        xattr::encrypt_name(&former.xattrs().unwrap(), &hex(&changing["xattr"]["name"]));
+    assert_eq!(
+        attribute.unwrap().as_str(),
+        text(&changing["xattr"]["lower"])
+    );
+}
+
+#[test]
 fn names_are_the_same_in_both_directions() {
     let all = fixture();
     let (_, keys) = directory(&all, "child");

@@ -182,6 +182,12 @@ pub(super) fn everything(world: &World) -> Script {
     steps.add("protect", |stage| {
         kmsctl(stage, "empty", &["protect", "--key", "alias/kill"])
     });
+    steps.add("create what crosses", |stage| {
+        fs::write(stage.at("crosses"), "from one policy into another")
+    });
+    steps.add("rename into another policy", |stage| {
+        fs::rename(stage.at("crosses"), stage.at("empty/crosses"))
+    });
     Script::new("everything", volumes(world, "everything", Mode::Xts), steps)
 }
 
