@@ -26,7 +26,7 @@ pub trait Access: Send + Sync {
     /// Whether `who` may use the policy now and, more than that, bring under it what was encrypted under another one.
     ///
     /// # Errors
-    /// As [`Access::may_use`].
+    /// As [`Access::may_use`]; `EXDEV`: may use it, but what is brought has to be encrypted anew.
     fn may_bring(&self, who: &Caller, volume: &VolumeId, policy: &PolicyId) -> FsResult<()> {
         self.may_use(who, volume, policy)
     }

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use kms_api::client::{Asking, Client, ClientError, Kept, LeaseClient, User};
 use kms_api::{
-    ApiError, DecryptRequest, DecryptResponse, DryRunModifier, ErrorCode, GetPolicyRequest,
-    ResourceId, RevokeMode,
+    ApiError, DataKeySpec, DecryptRequest, DryRunModifier, ErrorCode, GenerateDataKeyRequest,
+    GetPolicyRequest, ResourceId, RevokeMode,
 };
 use kms_format::{PolicyId, VolumeId};
 use parking_lot::RwLock;
@@ -179,9 +179,26 @@ impl Policy {
             Err(error) => (Verdict::Away(error.to_string()), None),
         }
     }
+
+    /// Asks once whether a user may encrypt under the policy's key, too: a dry run of `GenerateDataKey`.
+    #[must_use]
+    pub fn ask_to_bring(&self, lease: &LeaseClient, user: User, deadline: Instant) -> Verdict {
+        let request = GenerateDataKeyRequest {
+            key_id: self.key_arn.clone(),
+            encryption_context: self.request.encryption_context.clone(),
+            number_of_bytes: None,
+            key_spec: Some(DataKeySpec::Aes256),
+            grant_tokens: Vec::new(),
+            dry_run: true,
+        };
+        match lease.ask_until(request, Some(user), Some(deadline)) {
+            Ok((answer, _)) => verdict(answer),
+            Err(error) => Verdict::Away(error.to_string()),
+        }
+    }
 }
 
-fn verdict(answer: Result<DecryptResponse, ApiError>) -> Verdict {
+fn verdict<T>(answer: Result<T, ApiError>) -> Verdict {
     match answer {
         Err(error) => refusal(error),
         Ok(_) => Verdict::Away("kmsd carried out a dry run; update kmsd".to_owned()),

@@ -282,6 +282,36 @@ impl Access for Users {
         }
     }
 
+    /// Not kept: it is asked for where files are synced anyway.
+    fn may_bring(&self, who: &Caller, volume: &VolumeId, policy: &PolicyId) -> FsResult<()> {
+        self.may_use(who, volume, policy)?;
+        if !may_wait() {
+            return Err(WOULD_WAIT);
+        }
+        let user = User {
+            uid: who.uid,
+            gid: who.gid,
+            pid: who.pid,
+        };
+        let deadline = latest(self.limit);
+        loop {
+            let policy = self.policies.get(policy, deadline);
+            let verdict = match policy {
+                Ok(policy) => policy.ask_to_bring(&self.lease(), user, deadline),
+                Err(verdict) => verdict,
+            };
+            match verdict {
+                Verdict::Allowed => return Ok(()),
+                Verdict::Denied => return Err(Errno::XDEV),
+                Verdict::Unusable(_) => return Err(Errno::NOKEY),
+                Verdict::Away(_) if Instant::now() + RETRY < deadline => {
+                    std::thread::sleep(RETRY);
+                }
+                Verdict::Away(_) => return Err(Errno::from_raw(libc::ETIMEDOUT)),
+            }
+        }
+    }
+
     fn decisions(&self) -> u64 {
         self.forgotten.load(Ordering::SeqCst)
     }

@@ -57,6 +57,10 @@ impl Visit for Check<'_> {
             } else {
                 self.ids.insert(id, Arc::clone(spot));
             }
+            if header.reencrypting() {
+                let what = "it has two keys";
+                self.found(Code::Halfway, Severity::Note, spot, what);
+            }
             self.own_mode(dir, spot);
         }
         let keys = place.keys.as_ref().map(AttributeKeys::of_directory);

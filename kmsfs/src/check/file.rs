@@ -207,6 +207,9 @@ impl Check<'_> {
         if lost {
             return;
         }
+        if open.reencrypting() {
+            self.found(Code::Halfway, Severity::Note, spot, "it has two keys");
+        }
         match AttributeKeys::of_file(&open) {
             Ok(keys) => self.xattrs(&Target::File(open.lower()), keys.as_ref(), spot),
             Err(error) => self.found(Code::Unreadable, Severity::Damage, spot, error.to_string()),

@@ -68,6 +68,8 @@ codes! {
         "nothing: put .kmsfs back from a backup of the lower directory";
     DuplicateId = "directory-id-duplicate": "two directories have the same header: one is a copy that was made in the lower directory";
         "nothing: both can be read; copy one through the mount and remove it";
+    Halfway = "reencryption-unfinished": "a directory or file that has got a new key; the old one still opens part of it";
+        "nothing: it is in use like any other; `kmsctl fs reencrypt` goes on";
     Locked = "locked": "kmsd does not give out the key: only the structure was checked";
         "nothing: enable the key, then check again";
     Name = "name-unreadable": "a name that its directory's key does not open: altered, or moved in the lower directory";

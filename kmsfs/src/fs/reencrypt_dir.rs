@@ -22,7 +22,7 @@ use crate::errno::Errno;
 use crate::inode::{Context, Node};
 
 /// So many names are changed while the directory is locked.
-const BATCH: usize = 64;
+const BATCH: usize = if cfg!(test) { 2 } else { 64 };
 
 impl Fs {
     /// Gives a directory a key made under `to`, which is of its policy, and brings everything that hangs on its key under
@@ -32,8 +32,8 @@ impl Fs {
     /// Says whether anything was done. Durable on return.
     ///
     /// # Errors
-    /// `ENOKEY` if a directory in it has a policy of its own whose key is not to be had; what the lower file system says. The
-    /// directory has two keys then.
+    /// `EBUSY` if a directory in it has a policy of its own whose key is refused: the directory keeps two keys until it is
+    /// not. What the lower file system says.
     pub(crate) fn reencrypt_directory(
         &self,
         node: &Arc<Node>,
@@ -269,11 +269,18 @@ impl Fs {
             tracing::warn!(
                 lower = %self.lower.join(node.lower_path()).join(lower).display(),
                 %errno,
-                "this directory has a policy of its own, whose key is needed to give the directory above it a new key"
+                "this directory has a policy of its own, whose key is needed to give the directory above it a new key: that keeps \
+                 its old key beside the new one until it is re-encrypted again"
             );
         }
         self.forget(entry.node, 1);
-        admitted
+        match admitted {
+            // Of another policy than the one that is being worked on.
+            Err(errno) if matches!(errno.raw(), libc::ENOKEY | libc::EKEYREVOKED) => {
+                Err(Errno::BUSY)
+            }
+            admitted => admitted,
+        }
     }
 }
 

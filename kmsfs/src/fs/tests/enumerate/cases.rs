@@ -1,7 +1,7 @@
 //! Operations on directories that take more than one step, and where they are different.
 
 use super::op::Op::{
-    self, Attribute, Exchange, Link, Mkdir, Protect, Put, Reencrypt, Rename, Rmdir, Symlink,
+    self, Attribute, Begin, Exchange, Link, Mkdir, Protect, Put, Reencrypt, Rename, Rmdir, Symlink,
     Tmpfile, Unlink,
 };
 use crate::backing::sim::Model;
@@ -349,6 +349,18 @@ fn reencrypted() -> Vec<Parts> {
     ]
 }
 
+/// What is done in a directory that has two keys.
+fn half_way() -> Vec<Parts> {
+    let half = vec![
+        Put(s("d/1"), "long one"),
+        Put(s("d/w"), "other"),
+        mkdir("d/z"),
+        far("d/l"),
+        Begin(s("d")),
+    ];
+    vec![("half way", half, vec![Reencrypt(s("d"))])]
+}
+
 /// With directories whose headers are not durable yet.
 fn waiting() -> Vec<Parts> {
     vec![
@@ -446,6 +458,7 @@ pub(super) fn cases() -> Vec<Case> {
         moved(),
         crossed(),
         reencrypted(),
+        half_way(),
         waiting(),
         rewrapped(),
     ]

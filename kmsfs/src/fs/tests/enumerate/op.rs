@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kms_format::UnlockedPolicy;
 
 use super::tree::{enter, parent};
+use crate::errno::Errno;
 use crate::fs::tests::rewrap::rewrap_next;
 use crate::fs::tests::world::me;
 use crate::fs::{FileHandle, Fs, FsResult, NodeId};
@@ -31,6 +32,8 @@ pub(super) enum Op {
     Protect(String),
     /// A new key for a directory, which stays what it is.
     Reencrypt(String),
+    /// The same, but it stops after some names.
+    Begin(String),
     /// Sets an attribute.
     Attribute(String),
     SyncDir(String),
@@ -71,7 +74,11 @@ impl Op {
             Op::Unlink(path) => fs.unlink(&me(), at(path)?, last(path)),
             Op::Rmdir(path) => fs.rmdir(&me(), at(path)?, last(path)),
             Op::Protect(path) => fs.protect(enter(fs, path)?, policy),
-            Op::Reencrypt(path) => reencrypt(fs, enter(fs, path)?).map(drop),
+            Op::Reencrypt(path) => reencrypt(fs, enter(fs, path)?, &mut |_| Ok(())).map(drop),
+            Op::Begin(path) => match reencrypt(fs, enter(fs, path)?, &mut |_| Err(Errno::BUSY)) {
+                Err(Errno::BUSY) => Ok(()),
+                done => done.map(drop),
+            },
             Op::Attribute(path) => {
                 let node = enter(fs, path)?;
                 fs.setxattr(&me(), node, OsStr::new(ATTRIBUTE), path.as_bytes(), 0)
@@ -94,11 +101,15 @@ impl Op {
 }
 
 /// A key of the generation behind the first.
-pub(super) fn reencrypt(fs: &Fs, node: NodeId) -> FsResult<bool> {
+pub(super) fn reencrypt(
+    fs: &Fs,
+    node: NodeId,
+    pause: &mut dyn FnMut(u64) -> FsResult<()>,
+) -> FsResult<bool> {
     let node = fs.table.get(node)?;
     let policy = Arc::clone(&fs.context(&node)?.policy);
     let to = fs.keys.policy_key(&policy.volume(), &policy.policy(), 2)?;
-    fs.reencrypt_directory(&node, &to, &mut |_| Ok(()))
+    fs.reencrypt_directory(&node, &to, pause)
 }
 
 fn last(path: &str) -> &OsStr {
