@@ -26,6 +26,7 @@ numbers! {
     DQUOT = EDQUOT: "The quota of the lower file system is used up.";
     EXIST = EEXIST: "There is something of that name.";
     FBIG = EFBIG: "Larger than a file can be.";
+    INTR = EINTR: "Stopped in the middle.";
     INVAL = EINVAL: "An argument that makes no sense.";
     IO = EIO: "Damaged in the lower tree (the log says what and where), or the lower file system failed.";
     ISDIR = EISDIR: "A directory, where something else is needed.";

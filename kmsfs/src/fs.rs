@@ -31,15 +31,7 @@ mod open;
 mod permit;
 mod protect;
 mod recheck;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "for the job that walks the tree")
-)]
 pub(crate) mod reencrypt;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "for the job that walks the tree")
-)]
 mod reencrypt_dir;
 mod remove;
 mod rename;

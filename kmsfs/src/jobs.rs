@@ -6,6 +6,7 @@
 
 pub(crate) mod cursor;
 mod progress;
+pub(crate) mod reencrypt;
 pub(crate) mod rewrap;
 pub(crate) mod run;
 mod throttle;
@@ -29,6 +30,8 @@ pub enum JobKind {
     Rewrap,
     /// The same onto another KMS key.
     Rekey,
+    /// New keys and contents, too.
+    Reencrypt,
 }
 
 impl JobKind {
@@ -38,6 +41,7 @@ impl JobKind {
         match self {
             JobKind::Rewrap => "rewrap",
             JobKind::Rekey => "rekey",
+            JobKind::Reencrypt => "reencrypt",
         }
     }
 }
@@ -64,15 +68,26 @@ impl Step {
     };
 }
 
+/// Told of bytes that were written anew in the middle of an object; waits as long as that is to take, and says whether to go
+/// on. If not, the object is left with `EINTR`, and comes again when the job goes on.
+pub(crate) type Pace<'a> = &'a mut dyn FnMut(u64) -> bool;
+
 /// What a job does. Errors that concern the object alone are counted and the job goes on; those after which nothing else would
 /// work either end it ([`walk::ends_all`]); `ENOENT` and `ESTALE` say that the object is gone, which is no error.
 pub(crate) trait Work: Send {
-    /// A directory of the policy, before what is in it is listed: names may change.
-    fn directory(&mut self, fs: &Fs, dir: &Arc<Node>) -> FsResult<Step>;
+    /// A directory of the policy, before what is in it is listed: names may change. What takes long asks `pace` in between.
+    fn directory(&mut self, fs: &Fs, dir: &Arc<Node>, pace: Pace<'_>) -> FsResult<Step>;
 
     /// Anything else in `dir`, under its lower name. Hard links come once, except those of symlinks, which come as often as they
-    /// have names.
-    fn entry(&mut self, fs: &Fs, dir: &Arc<Node>, name: &str, node: &Arc<Node>) -> FsResult<Step>;
+    /// have names. What takes long asks `pace` in between.
+    fn entry(
+        &mut self,
+        fs: &Fs,
+        dir: &Arc<Node>,
+        name: &str,
+        node: &Arc<Node>,
+        pace: Pace<'_>,
+    ) -> FsResult<Step>;
 
     /// Makes durable what was done so far: the place of the job is written next. Called every so many objects and at the end.
     fn flush(&mut self, _fs: &Fs) -> FsResult<()> {

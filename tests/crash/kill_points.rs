@@ -66,6 +66,7 @@ fn killed_at_every_call_that_changes_the_lower_tree() {
         script::authenticated(&world),
         script::recovery(&world),
         script::frozen(&world),
+        script::new_keys(&world),
         script::unprivileged(&world),
     ] {
         let (more, found) = kill_everywhere(&world, &sites, &script, &mut known, &mut covered);

@@ -23,6 +23,7 @@ mod meta;
 mod power_cut;
 mod random;
 mod raw;
+mod reencrypt;
 mod rig;
 mod snapshots;
 mod sqlite;

@@ -165,7 +165,13 @@ pub enum FsCommand {
     Rekey(jobs::RekeyArgs),
     /// What is chosen for a directory tree: what a revocation does to open files, and what happens without kmsd.
     Policy(policy::PolicyArgs),
-    /// Watch or stop the rewrap or rekey that runs in a mount.
+    /// Give every file of a directory tree a new key and write its content anew under it, while it is in use.
+    ///
+    /// Who once had the old file keys (a user whose grant was revoked, a copy of the disk with its keys) reads nothing with them that is
+    /// on the disk afterwards. The policy key gets a new generation and everything is rewrapped on the way. Runs in the mount, in
+    /// place: a crash at any point loses nothing, and it goes on at the next mount, or with the same command.
+    Reencrypt(jobs::ReencryptArgs),
+    /// Watch or stop the rewrap, rekey or reencrypt that runs in a mount.
     Job(jobs::WatchArgs),
     /// Show the policies of a mount, of a directory that is not mounted, or of all mounts.
     Status {
@@ -265,6 +271,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
         FsCommand::Who(args) => lock::who(args, context),
         FsCommand::Rewrap(args) => jobs::rewrap(args, context),
         FsCommand::Rekey(args) => jobs::rekey(args, context),
+        FsCommand::Reencrypt(args) => jobs::reencrypt(args, context),
         FsCommand::Policy(args) => policy::run(args, context),
         FsCommand::Job(args) => jobs::job(args, context),
         FsCommand::Status { path, control } => {

@@ -12,6 +12,7 @@ use super::{Controlled, Server};
 use crate::errno::Errno;
 use crate::inode::Node;
 use crate::jobs::cursor::Cursor;
+use crate::jobs::reencrypt::Reencrypt;
 use crate::jobs::rewrap::Rewrap;
 use crate::jobs::run::Spec;
 use crate::jobs::{JobKind, Work};
@@ -264,6 +265,7 @@ fn start(
 fn work(kind: JobKind, to: &Arc<UnlockedPolicy>) -> Box<dyn Work> {
     match kind {
         JobKind::Rewrap | JobKind::Rekey => Box::new(Rewrap::new(Arc::clone(to))),
+        JobKind::Reencrypt => Box::new(Reencrypt::new(Arc::clone(to))),
     }
 }
 

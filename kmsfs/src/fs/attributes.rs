@@ -132,7 +132,6 @@ impl AttributeKeys {
 
     /// Brings everything that is under the old key under the new one, durably: nothing is removed before what replaces it is on
     /// the disk. `sync` makes the attributes durable. What neither key opens stays as it is.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for re-encryption"))]
     pub(crate) fn move_all(
         &self,
         target: &Target<'_>,
@@ -177,7 +176,6 @@ impl AttributeKeys {
 }
 
 /// Removes attributes under the old key that are under the new one, too.
-#[cfg_attr(not(test), allow(dead_code, reason = "for re-encryption"))]
 fn drop_moved(
     target: &Target<'_>,
     moved: &mut Vec<Vec<u8>>,

@@ -57,7 +57,54 @@ impl Fs {
     }
 }
 
+impl Fs {
+    /// Ends a re-encryption of a file that was begun and left. Under which key it began does not matter.
+    ///
+    /// # Errors
+    /// As [`FileReencryption::whole`].
+    pub(crate) fn end_file_reencryption(
+        &self,
+        node: &Arc<Node>,
+        pace: &mut dyn FnMut(u64) -> bool,
+    ) -> FsResult<()> {
+        self.acquire(node, true)?;
+        let policy = node.file().and_then(|body| {
+            let body = body.read();
+            let open = body.opened()?;
+            Ok(open.reencrypting().then(|| Arc::clone(open.policy())))
+        });
+        let Some(policy) = policy.inspect_err(|_| self.give_up(node))? else {
+            self.give_up(node);
+            return Ok(());
+        };
+        let work = FileReencryption {
+            fs: self,
+            node: Arc::clone(node),
+            policy,
+            begun: false,
+        };
+        work.whole(pace)
+    }
+}
+
 impl FileReencryption<'_> {
+    /// All that is left of it. `pace` is told of the bytes of each step, and says whether to go on.
+    ///
+    /// # Errors
+    /// As [`FileReencryption::step`]; `EINTR` if it was told to stop: it goes on the next time.
+    pub(crate) fn whole(mut self, pace: &mut dyn FnMut(u64) -> bool) -> FsResult<()> {
+        loop {
+            match self.step()? {
+                Reencrypted::Done { bytes } => {
+                    pace(bytes);
+                    return Ok(());
+                }
+                Reencrypted::More { bytes, .. } if !pace(bytes) => return Err(Errno::INTR),
+                Reencrypted::More { .. } => {}
+            }
+        }
+    }
+
     /// Does a part of it, while others wait: about 1 MiB.
     ///
     /// # Errors
@@ -67,7 +114,8 @@ impl FileReencryption<'_> {
         let _writing = self.fs.check_writable()?;
         let node = Arc::clone(&self.node);
         let mut body = node.file()?.write();
-        let open = body.opened_mut()?;
+        // Locked meanwhile; what was done is in the lower file.
+        let open = body.open.as_mut().ok_or(Errno::NOKEY)?;
         let unchanged = Unchanged::note(open.lower())?;
         let done = self.part(open);
         unchanged.put_back(open.lower());
@@ -80,7 +128,11 @@ impl FileReencryption<'_> {
     }
 
     fn part(&mut self, open: &mut OpenFile) -> Faulty<Reencrypted> {
-        if !self.begun {
+        if !self.begun || !open.reencrypting() {
+            if !open.reencrypting() && open.policy().policy() != self.policy.policy() {
+                // Moved to another policy just now.
+                return Ok(Reencrypted::Done { bytes: 0 });
+            }
             let here = self.policy.policy();
             if open.spare_wrap().is_some_and(|wrap| wrap.policy != here) {
                 // Left from a move between policies. A power cut may still undo that, and then it would be needed.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use kms_format::{PolicyId, UnlockedPolicy};
 
-use super::{Step, Work};
+use super::{Pace, Step, Work};
 use crate::backing::LowerId;
+use crate::errno::Errno;
 use crate::fs::rewrap::{Link, Renewed, Rewrapped};
 use crate::fs::{Fs, FsResult, Kind};
 use crate::inode::Node;
@@ -32,6 +33,17 @@ impl Rewrap {
             links: HashMap::new(),
             garbage: Vec::new(),
             written: false,
+        }
+    }
+
+    /// Both slots of a file that is half done are in use: that is ended first.
+    fn file(&self, fs: &Fs, node: &Arc<Node>, pace: Pace<'_>) -> FsResult<Option<Rewrapped>> {
+        match fs.rewrap_file(node, &self.to) {
+            Err(Errno::BUSY) => {
+                fs.end_file_reencryption(node, pace)?;
+                fs.rewrap_file(node, &self.to)
+            }
+            wrapped => wrapped,
         }
     }
 
@@ -63,17 +75,24 @@ impl Rewrap {
 }
 
 impl Work for Rewrap {
-    fn directory(&mut self, fs: &Fs, dir: &Arc<Node>) -> FsResult<Step> {
+    fn directory(&mut self, fs: &Fs, dir: &Arc<Node>, _pace: Pace<'_>) -> FsResult<Step> {
         let changed = fs.rewrap_directory(dir, &self.to)?;
         self.written |= changed;
         Ok(Step { changed, bytes: 0 })
     }
 
-    fn entry(&mut self, fs: &Fs, dir: &Arc<Node>, name: &str, node: &Arc<Node>) -> FsResult<Step> {
+    fn entry(
+        &mut self,
+        fs: &Fs,
+        dir: &Arc<Node>,
+        name: &str,
+        node: &Arc<Node>,
+        pace: Pace<'_>,
+    ) -> FsResult<Step> {
         match node.kind {
             // Another name of one that waits.
             Kind::File if self.waiting.iter().any(|one| one.is(node)) => Ok(Step::NOTHING),
-            Kind::File => match fs.rewrap_file(node, &self.to)? {
+            Kind::File => match self.file(fs, node, pace)? {
                 None => Ok(Step::NOTHING),
                 Some(wrapped) => {
                     self.waiting.push(wrapped);

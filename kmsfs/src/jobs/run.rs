@@ -421,6 +421,7 @@ impl<'a> Run<'a> {
         match done {
             Ok(()) => Ok(()),
             Err(errno) if is_gone(errno) => Ok(()),
+            Err(Errno::INTR) if self.watch.stopped() => Ok(()),
             Err(errno) if ends_all(errno) => Err(errno),
             Err(errno) => {
                 self.watch.failed(node.lower_path(), errno);
@@ -439,7 +440,8 @@ impl<'a> Run<'a> {
         }
         for place in node.places() {
             if self.fs.context_of(&place.parent)?.policy.policy() == work.policy() {
-                let step = work.entry(&self.fs, &place.parent, &place.name, node)?;
+                let mut pace = |bytes| self.watch.part(bytes);
+                let step = work.entry(&self.fs, &place.parent, &place.name, node, &mut pace)?;
                 self.watch.count(step);
                 if node.kind == Kind::File {
                     break;
@@ -471,7 +473,8 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         if self.fs.context_of(&nameless.parent)?.policy.policy() == work.policy() {
-            let step = work.entry(&self.fs, &nameless.parent, "", node)?;
+            let mut pace = |bytes| self.watch.part(bytes);
+            let step = work.entry(&self.fs, &nameless.parent, "", node, &mut pace)?;
             self.watch.count(step);
         }
         Ok(())
@@ -582,6 +585,14 @@ impl Control for Watch<'_> {
         Ok(())
     }
 
+    fn part(&mut self, bytes: u64) -> bool {
+        self.cursor.bytes += bytes;
+        self.tell();
+        let stop = Arc::clone(&self.stop);
+        self.throttle.pass(0, bytes, || stop.load(Ordering::SeqCst));
+        !self.stopped()
+    }
+
     fn failed(&mut self, lower: String, errno: Errno) {
         self.failed += 1;
         tracing::warn!(lower, %errno, "a job cannot work on this");
@@ -618,6 +629,10 @@ impl Control for Aside<'_, '_> {
             stop.load(Ordering::SeqCst)
         });
         Ok(())
+    }
+
+    fn part(&mut self, bytes: u64) -> bool {
+        self.0.part(bytes)
     }
 
     fn failed(&mut self, lower: String, errno: Errno) {

@@ -30,6 +30,9 @@ pub(crate) trait Control {
         at: &dyn Fn() -> Position,
     ) -> FsResult<()>;
 
+    /// So many bytes were written anew in the middle of an object. Says whether to go on.
+    fn part(&mut self, bytes: u64) -> bool;
+
     /// Something could not be worked on.
     fn failed(&mut self, lower: String, errno: Errno);
 
@@ -110,7 +113,7 @@ impl Walk<'_> {
         control: &mut dyn Control,
     ) -> FsResult<bool> {
         if from.is_empty() {
-            let done = work.directory(self.fs, root);
+            let done = work.directory(self.fs, root, &mut |bytes| control.part(bytes));
             self.report(work, control, done, root, "", &[0])?;
         }
         self.push(Arc::clone(root), 0, from)?;
@@ -172,7 +175,8 @@ impl Walk<'_> {
             }
         };
         if !child.is_dir || node.directory().is_err() {
-            let done = work.entry(self.fs, dir, &child.name, &node);
+            let mut pace = |bytes| control.part(bytes);
+            let done = work.entry(self.fs, dir, &child.name, &node, &mut pace);
             let reported = self.report(work, control, done, dir, &child.name, &[child.ino]);
             self.fs.leave(&node);
             return reported;
@@ -182,7 +186,7 @@ impl Walk<'_> {
                 self.fs.leave(&node);
                 return Ok(());
             }
-            Ok(_) => work.directory(self.fs, &node),
+            Ok(_) => work.directory(self.fs, &node, &mut |bytes| control.part(bytes)),
             Err(errno) => Err(errno),
         };
         let inside = below.is_ok();
@@ -206,6 +210,8 @@ impl Walk<'_> {
     ) -> FsResult<()> {
         let result = match done {
             Err(errno) if is_gone(errno) => return Ok(()),
+            // Half done: the walk ends before it.
+            Err(Errno::INTR) if control.stopped() => return Ok(()),
             Err(errno) if ends_all(errno) => return Err(errno),
             Err(errno) => {
                 control.failed(path(dir, name), errno);

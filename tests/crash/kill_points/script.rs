@@ -219,6 +219,42 @@ pub(super) fn frozen(world: &World) -> Script {
     Script::new("freeze", volumes(world, "freeze", Mode::Xts), steps)
 }
 
+/// New keys, names and contents for everything.
+pub(super) fn new_keys(world: &World) -> Script {
+    let mut steps = Steps(Vec::new());
+    steps.add("directories", |stage| {
+        fs::create_dir(stage.at("dir"))?;
+        fs::create_dir(stage.at(&format!("dir/{}", long("d"))))
+    });
+    steps.add("a small file", |stage| {
+        fs::write(stage.at("dir/small"), bytes(1, 100))
+    });
+    steps.add("a file", |stage| {
+        fs::write(stage.at(&long("f")), bytes(2, 20_000))
+    });
+    for name in ["dir", "dir/small"] {
+        steps.add("an attribute", move |stage| {
+            let flags = rustix::fs::XattrFlags::empty();
+            let set = rustix::fs::setxattr(stage.at(name), "user.test", b"value", flags);
+            Ok(set?)
+        });
+    }
+    for length in [20, 2_000] {
+        steps.add("a symlink", move |stage| {
+            let name = format!("dir/link{length}");
+            std::os::unix::fs::symlink("t".repeat(length), stage.at(&name))
+        });
+    }
+    steps.add("a directory of its own", |stage| {
+        fs::create_dir(stage.at("dir/own"))
+    });
+    steps.add("protect", |stage| {
+        kmsctl(stage, "dir/own", &["protect", "--key", "alias/kill"])
+    });
+    steps.add("reencrypt", |stage| kmsctl(stage, "", &["reencrypt"]));
+    Script::new("keys", volumes(world, "keys", Mode::Xts), steps)
+}
+
 /// A mount of a user who is not root.
 pub(super) fn unprivileged(world: &World) -> Script {
     let lowers = volumes(world, "user", Mode::Xts);

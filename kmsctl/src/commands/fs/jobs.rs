@@ -1,4 +1,4 @@
-//! `kmsctl fs rewrap`, `kmsctl fs rekey`, `kmsctl fs job`: long work on a mounted directory.
+//! `kmsctl fs rewrap`, `kmsctl fs rekey`, `kmsctl fs reencrypt`, `kmsctl fs job`: long work on a mounted directory.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,16 @@ pub struct RekeyArgs {
     pub how: JobArgs,
 }
 
+/// Arguments of `kmsctl fs reencrypt`.
+#[derive(Debug, Args)]
+pub struct ReencryptArgs {
+    /// A directory in a mount; the whole tree that is under its policy gets new keys.
+    pub directory: PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub how: JobArgs,
+}
+
 /// Arguments of `kmsctl fs job`.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
@@ -80,6 +90,17 @@ pub(super) fn rewrap(args: &RewrapArgs, context: &Context) -> Result<(), Failure
     begin(
         &args.directory,
         JobKind::Rewrap,
+        None,
+        None,
+        &args.how,
+        context,
+    )
+}
+
+pub(super) fn reencrypt(args: &ReencryptArgs, context: &Context) -> Result<(), Failure> {
+    begin(
+        &args.directory,
+        JobKind::Reencrypt,
         None,
         None,
         &args.how,
