@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kms_tests::wait;
+use rustix::process::Signal;
 
 use crate::machine_can;
 use crate::shared::{ALICE, BOB, CAROL, grant, shared_mount, shared_world};
@@ -30,8 +31,17 @@ fn a_restart_of_kmsd_goes_unnoticed_and_what_needs_it_waits_no_longer_than_the_l
 
     // Hung: the connection is taken, and nothing is said.
     let pid = world.daemon.process().pid();
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
-    ALICE.sh(&format!("cat {root}/file")).says("one\n");
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    wait::until_true("a moment without news", wait::PATIENCE, || {
+        signal(Signal::STOP);
+        // After its start kmsd looks at the host's users and groups, and may have something to say of them.
+        let read = ALICE.sh(&format!("cat {root}/file"));
+        if !read.ok {
+            signal(Signal::CONT);
+            ALICE.soon(&format!("cat {root}/file"));
+        }
+        read.ok
+    });
     // Far more than there are threads that wait; none waits longer because of the others.
     let waiting: Vec<_> = (0..40)
         .map(|_| {
@@ -57,7 +67,7 @@ fn a_restart_of_kmsd_goes_unnoticed_and_what_needs_it_waits_no_longer_than_the_l
         !said.ok && locked.iter().any(|why| said.stderr.contains(why)),
         "{said:?}"
     );
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    signal(Signal::CONT);
     ALICE.soon(&format!("cat {root}/file"));
     mount.unmount();
 }

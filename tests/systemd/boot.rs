@@ -94,6 +94,25 @@ fn a_mount_comes_up_and_survives_a_restart_of_kmsd() {
     wait::until_true("a grant to count", wait::PATIENCE, || {
         host.run_raw(&["sh", "-c", as_games]).stdout == b"before\n"
     });
+    // What comes from a group goes with it.
+    host.sh("groupadd hr && useradd -M -G hr erin");
+    host.install(
+        "/root/hr.json",
+        br#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:Decrypt","Resource":"*"}]}"#,
+        0o644,
+    );
+    host.sh("kmsctl iam put --group hr read /root/hr.json");
+    let as_erin = || {
+        let line = "setpriv --reuid=erin --regid=erin --init-groups cat /srv/secret/file";
+        host.run_raw(&["sh", "-c", line])
+    };
+    wait::until_true("a group to count", wait::PATIENCE, || {
+        as_erin().stdout == b"before\n"
+    });
+    host.sh("gpasswd -d erin hr");
+    wait::until_true("a group to count no more", wait::PATIENCE, || {
+        !as_erin().status.success()
+    });
     let of_kmsd = || host.run(&["systemctl", "show", "-P", "MainPID", "kmsd.service"]);
     let of_mount = || host.run(&["systemctl", "show", "-P", "MainPID", "kmsfs@secret"]);
     let (kmsd, mount) = (of_kmsd(), of_mount());

@@ -20,6 +20,10 @@ use crate::volume::kmsd::KmsdKeys;
 
 /// How often a mount without a lease asks whether its keys may still be used.
 pub const POLL: Duration = Duration::from_secs(10);
+/// The same while something is locked, or kmsd away: somebody waits for it.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often everything is asked again, although the news would have told.
+const MINUTE: Duration = Duration::from_secs(60);
 /// Pause between attempts to reach kmsd.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -126,7 +130,9 @@ impl Watcher {
     /// Under a lease.
     fn hold(&mut self, users: &Arc<Users>) {
         let mut due = Instant::now();
+        let mut all_due = Instant::now() + MINUTE;
         loop {
+            let mut applied = Ok(());
             let lease = users.lease();
             let heard = lease.next();
             if self.stopped(Duration::ZERO) {
@@ -134,7 +140,7 @@ impl Watcher {
             }
             match heard {
                 Ok(news) => {
-                    let applied = match &news {
+                    applied = match &news {
                         _ if self.lost.is_some() => self.apply(&Scope::All, &lease),
                         None => Ok(()),
                         Some(news) => match news.changed {
@@ -161,11 +167,16 @@ impl Watcher {
             let third = users.lease().length() / 3;
             if self.lost.is_none() && due <= Instant::now() {
                 due = Instant::now() + third;
-                users.refresh(third * 2 / 3);
-                self.look_again(&users.lease());
+                // Between half of the lease and the next time but one they are asked once more.
+                users.refresh(users.lease().length() / 2);
+                let all = all_due <= Instant::now();
+                if all {
+                    all_due = Instant::now() + MINUTE;
+                }
+                self.look_again(&users.lease(), all);
             }
-            // Asking is waiting already, if kmsd is there.
-            let pause = if self.lost.is_some() {
+            // Asking is waiting already, if kmsd is there and answers.
+            let pause = if self.lost.is_some() || applied.is_err() {
                 RETRY
             } else {
                 Duration::ZERO
@@ -190,10 +201,11 @@ impl Watcher {
             }
             if self.check_keys(&Scope::All, None).is_ok() {
                 heard = Instant::now();
-                pause = POLL;
                 self.found();
+                let waiting = self.states.values().any(|state| state.unusable);
+                pause = if waiting { AGAIN } else { POLL };
             } else {
-                pause = Duration::from_secs(1);
+                pause = AGAIN;
                 if heard.elapsed() >= POLL * 2 {
                     self.lose(Instant::now());
                 }
@@ -241,7 +253,7 @@ impl Watcher {
         let concerned: Vec<PolicyId> = self
             .states
             .iter()
-            .filter(|(_, state)| scope.covers(&state.key_arn) || state.lost || state.unusable)
+            .filter(|(_, state)| scope.covers(&state.key_arn))
             .map(|(policy, _)| *policy)
             .collect();
         for policy in concerned {
@@ -343,26 +355,32 @@ impl Watcher {
         Ok(false)
     }
 
-    /// Once in a while, too: no answer holds for ever, and new policies come into use.
-    fn look_again(&mut self, lease: &Arc<LeaseClient>) {
+    /// What came into use since. With `all` everything, which should have been in the news: kmsd records each question, so
+    /// that is not done often.
+    fn look_again(&mut self, lease: &Arc<LeaseClient>, all: bool) {
+        let scope = if all { Scope::All } else { Scope::Keys(&[]) };
         // What kmsd does not answer now it is asked the next time.
-        if self.check_keys(&Scope::Keys(&[]), Some(lease)).is_ok() {
-            drop(self.check_users(&Scope::All, lease));
+        if self.check_keys(&scope, Some(lease)).is_ok() && all {
+            drop(self.check_users(&scope, lease));
         }
     }
 
     /// kmsd does not know the lease any more: everything is void, and another one begins.
     fn take_another(&mut self, users: &Arc<Users>) {
-        self.lose(Instant::now());
+        users.forget(None);
         match LeaseClient::acquire(self.policies.another_client(), &self.label, None) {
             Ok(lease) => {
                 users.renew(lease);
                 let lease = users.lease();
-                if self.apply(&Scope::All, &lease).is_ok() {
-                    self.found();
+                match self.apply(&Scope::All, &lease) {
+                    Ok(()) => self.found(),
+                    Err(NotApplied) => self.lose(Instant::now()),
                 }
             }
-            Err(error) => tracing::debug!(%error, "no other lease yet"),
+            Err(error) => {
+                tracing::debug!(%error, "no other lease yet");
+                self.lose(Instant::now());
+            }
         }
     }
 
