@@ -1,6 +1,8 @@
 //! What `kmsctl fs status` shows: the policies of a volume, as the registry, the lower tree and a mount
 //! see them. Works without a mount, too.
 
+pub mod count;
+
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -65,6 +67,9 @@ pub struct PolicyStatus {
     /// What the administrator chose; none if kmsd did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsStatus>,
+    /// What hangs on which generation, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<count::Counted>,
     /// The key material under which the data key was made.
     pub data_key_material: Option<String>,
     /// The key's current material: differs from the former after a rotation.
@@ -180,6 +185,7 @@ pub fn collect(
             mode: entry.content_mode.to_string(),
             generation: row.map_or(entry.generation, |row| row.generation),
             older: row.map_or_else(Vec::new, |row| older(row, &record, entry.policy)),
+            counted: None,
             label: row.map_or_else(String::new, |row| row.settings.label.clone()),
             settings: row.map(|row| SettingsStatus {
                 revoke: row.settings.revoke_mode.as_str().to_owned(),

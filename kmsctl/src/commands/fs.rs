@@ -177,6 +177,10 @@ pub enum FsCommand {
     Status {
         /// A path in a mount, or an encrypted directory.
         path: Option<PathBuf>,
+        /// Read all headers, and show what hangs on which generation of the policy keys and what a rewrap and a re-encryption
+        /// have left to do.
+        #[arg(long)]
+        count: bool,
         /// The control socket of the mount, if it is not at its default place.
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
@@ -274,9 +278,11 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
         FsCommand::Reencrypt(args) => jobs::reencrypt(args, context),
         FsCommand::Policy(args) => policy::run(args, context),
         FsCommand::Job(args) => jobs::job(args, context),
-        FsCommand::Status { path, control } => {
-            status::run(path.as_deref(), control.as_deref(), context)
-        }
+        FsCommand::Status {
+            path,
+            count,
+            control,
+        } => status::run(path.as_deref(), *count, control.as_deref(), context),
     };
     done.map(|()| Exit::Success)
 }

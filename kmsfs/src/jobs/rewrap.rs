@@ -118,7 +118,8 @@ impl Work for Rewrap {
         }
         if synced.is_ok() {
             let garbage = std::mem::take(&mut self.garbage);
-            result = result.and(fs.drop_link_records(&garbage));
+            let dropped = fs.drop_link_records(&garbage);
+            result = result.and(dropped);
             self.written = false;
         }
         result

@@ -18,13 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(
     path: Option<&Path>,
+    count: bool,
     control: Option<&Path>,
     context: &Context,
 ) -> Result<(), Failure> {
-    let volumes = match path {
+    let mut volumes = match path {
         Some(path) => vec![one(path, control, context)?],
         None => all(context)?,
     };
+    if count {
+        volumes.iter_mut().for_each(add_counts);
+    }
     let human: Vec<String> = volumes.iter().map(show).collect();
     let human = if human.is_empty() {
         "No kmsfs mounts. Name an encrypted directory to see its policies.".to_owned()
@@ -32,6 +36,63 @@ pub(super) fn run(
         human.join("\n")
     };
     context.output.print(human, &volumes)
+}
+
+fn add_counts(volume: &mut VolumeStatus) {
+    let mut counts = kmsfs::status::count::count(&volume.lower);
+    for policy in &mut volume.policies {
+        let id = policy.policy.parse().ok();
+        policy.counted = id.map(|id| counts.remove(&id).unwrap_or_default());
+    }
+}
+
+/// What a count says, a line.
+fn counted(policy: &PolicyStatus) -> Option<String> {
+    let counted = policy.counted.as_ref()?;
+    let by = |what: &str, counts: &std::collections::BTreeMap<u32, u64>| {
+        let parts: Vec<_> = counts
+            .iter()
+            .map(|(generation, count)| format!("{count} at {generation}"))
+            .collect();
+        format!(
+            "{what} {}",
+            if parts.is_empty() {
+                "none".to_owned()
+            } else {
+                parts.join(", ")
+            }
+        )
+    };
+    let lineage: Vec<_> = counted
+        .lineage
+        .iter()
+        .map(|(generation, count)| format!("{count} of {generation}"))
+        .collect();
+    let mut said = vec![
+        by("directories", &counted.directories),
+        by("files", &counted.files),
+        by("symlinks", &counted.symlinks),
+        format!(
+            "file keys made under {}",
+            if lineage.is_empty() {
+                "none".to_owned()
+            } else {
+                lineage.join(", ")
+            }
+        ),
+        format!(
+            "left to rewrap {} objects, to re-encrypt {}",
+            counted.behind(policy.generation),
+            indicatif::HumanBytes(counted.bytes_behind(policy.generation))
+        ),
+    ];
+    if counted.unreadable > 0 {
+        said.push(format!(
+            "{} headers cannot be read: kmsctl fs check",
+            counted.unreadable
+        ));
+    }
+    Some(format!("{}: {}\n", directory(policy), said.join("; ")))
 }
 
 pub(super) fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
@@ -124,6 +185,7 @@ fn show(volume: &VolumeStatus) -> String {
     text.push_str(&table.to_string());
     for policy in &volume.policies {
         text.push_str(&more(policy));
+        text.push_str(&counted(policy).unwrap_or_default());
     }
     for policy in volume
         .policies

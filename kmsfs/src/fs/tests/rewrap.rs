@@ -67,7 +67,7 @@ pub(super) fn rewrap_all(fs: &Fs, to: &Arc<UnlockedPolicy>) -> FsResult<u64> {
     let walked = walk(fs, &root, &[], &mut work, &mut counting);
     let flushed = work.flush(fs);
     fs.leave(&root);
-    walked.and_then(|_| flushed)?;
+    walked.and(flushed)?;
     fs.sync_lower()?;
     match counting.failed.first() {
         Some((_, errno)) => Err(*errno),
@@ -208,6 +208,17 @@ fn everything_opens_without_the_former_generation_afterwards() {
         let lower = world.lower_of(&world.at(&["a"]).unwrap());
         let header = DirHeader::decode(&std::fs::read(lower.join(".kmsfs")).unwrap()).unwrap();
         assert_eq!((header.lineage(), header.generation()), (1, 2));
+        // As `fs status --count` sees it.
+        let counted = crate::status::count::count(world.lower());
+        let counted = &counted[&new.policy()];
+        assert_eq!(counted.directories, [(2, 4)].into());
+        assert_eq!(counted.symlinks, [(2, tree.links.len() as u64)].into());
+        assert_eq!(counted.files[&2] + counted.blank, tree.files.len() as u64);
+        assert_eq!(counted.lineage.keys().collect::<Vec<_>>(), ["1"]);
+        let content = tree.files.iter().map(|(_, content)| content.len() as u64);
+        assert_eq!(counted.bytes_behind(2), content.sum::<u64>());
+        assert_eq!((counted.behind(2), counted.behind(3) > 0), (0, true));
+        assert_eq!(counted.unreadable, 0);
     }
 }
 
