@@ -17,6 +17,7 @@ pub mod backing;
 pub mod check;
 pub mod control;
 pub mod errno;
+pub mod extent;
 pub mod extract;
 pub mod fs;
 pub mod fuse;

@@ -245,13 +245,18 @@ fn a_deletion_is_shown_before_it_is_scheduled_and_its_uses_after() {
     let world = World::start();
     let lower = volume(&world);
     let (volume, policy) = policy_of(&world, &lower, "hr");
-    world.call_local(
-        "ReportPolicyUse",
-        &json!({
-            "VolumeId": volume, "PolicyId": policy, "Files": 41, "Directories": 2, "Bytes": 1234,
-            "Mountpoint": "/srv/hr",
-        }),
+    let mount = world.mount(&lower);
+    fs::create_dir(mount.path("hr/sub")).unwrap();
+    fs::write(mount.path("hr/sub/big"), vec![7; 5001]).unwrap();
+    fs::hard_link(mount.path("hr/file"), mount.path("hr/sub/link")).unwrap();
+    let said = world.kmsctl(&["fs", "count", path_text(&mount.path("file")), "--json"]);
+    let counted = said.ok().json()["Policies"][&policy].clone();
+    assert_eq!(
+        counted,
+        json!({ "files": 2, "directories": 2, "bytes": 5003 })
     );
+    mount.unmount();
+    let point = world.path("volume.plain");
     let shown = world
         .kmsctl(&["key", "preview-deletion", "alias/hr"])
         .ok()
@@ -259,16 +264,15 @@ fn a_deletion_is_shown_before_it_is_scheduled_and_its_uses_after() {
     for part in [
         &volume,
         &policy,
-        "41",
-        "1234",
-        "/srv/hr",
+        "5003",
+        path_text(&point),
         "2 directories",
         "last used",
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
     let refused = world.kmsctl(&["key", "schedule-deletion", "alias/hr"]);
-    assert!(refused.stderr.contains("1234"), "{refused:?}");
+    assert!(refused.stderr.contains("5003"), "{refused:?}");
     refused.fails_with("--yes");
     let state = || {
         let said = world.kmsctl(&["key", "describe", "alias/hr", "--json"]);

@@ -8,6 +8,7 @@ use crate::Context;
 use crate::exit::{Exit, Failure};
 
 mod check;
+mod count;
 mod extract;
 mod freeze;
 mod import;
@@ -138,6 +139,8 @@ pub enum FsCommand {
         #[arg(long, value_name = "PATH")]
         control: Option<PathBuf>,
     },
+    /// Count what each protected directory of a volume holds, without keys, and tell kmsd: it shows this before a key is deleted.
+    Count(count::CountArgs),
     /// Write the keys of a volume to a file that only another host's recovery key opens. kmsd must be stopped (runs the kmsd program).
     ExportKeys(move_keys::ExportKeysArgs),
     /// Take in the keys of a volume of another host. kmsd must be stopped (runs the kmsd program: `kmsd import-volume --help`).
@@ -265,6 +268,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
             command,
         } => freeze::freeze(path, *limit, command, control.as_deref(), context),
         FsCommand::Thaw { path, control } => freeze::thaw(path, control.as_deref(), context),
+        FsCommand::Count(args) => count::run(args, context),
         FsCommand::ExportKeys(args) => move_keys::export(args, context),
         FsCommand::ImportKeys(args) => {
             crate::commands::tpm::pass("import-volume", &args.arguments, context)

@@ -270,7 +270,7 @@ pub fn restore(
             Some(former) => {
                 let name = format!("{CATALOGUE}.replaced-{}", former.meta().revision);
                 let aside = directory.join(name);
-                std::fs::hard_link(&catalogue, &aside).map_err(io(&aside))?;
+                keep_aside(&catalogue, &aside)?;
                 // As in `recover`: the store as it was must not pass for the newest one again.
                 remove_former(sealer, former.enrollment());
                 Some(aside)
@@ -295,6 +295,22 @@ pub fn restore(
         tracing::warn!(%error, "a failed restore left its counter and epoch secret in the TPM");
     }
     result
+}
+
+/// Gives the catalogue a second name, under which it stays when another one takes its own.
+fn keep_aside(catalogue: &Path, aside: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let number = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    match std::fs::hard_link(catalogue, aside) {
+        // An attempt before this one came as far as here.
+        Err(error)
+            if error.kind() == std::io::ErrorKind::AlreadyExists
+                && number(catalogue).ok() == number(aside).ok() =>
+        {
+            Ok(())
+        }
+        linked => linked.map_err(io(aside)),
+    }
 }
 
 /// The store that is to be replaced: what was destroyed in it is not to come back.

@@ -15,14 +15,20 @@ pub(super) struct Mounted {
 
 /// The mount that `path` is in, or whose lower directory it is. None if it is not mounted.
 pub(super) fn find(path: &Path, control: Option<&Path>) -> Result<Option<Mounted>, Failure> {
-    let local = |error: std::io::Error| Failure::local(path.display(), &error);
-    let entry = match table::kmsfs_mount_of(path).map_err(local)? {
-        Some(entry) => Some(entry),
-        None => of_lower(&path.canonicalize().map_err(local)?),
+    let Some(entry) = entry(path)? else {
+        return Ok(None);
     };
-    let Some(entry) = entry else { return Ok(None) };
     let socket = socket(control, &entry)?;
     Ok(Some(Mounted { entry, socket }))
+}
+
+/// The same without its control socket.
+pub(super) fn entry(path: &Path) -> Result<Option<MountEntry>, Failure> {
+    let local = |error: std::io::Error| Failure::local(path.display(), &error);
+    Ok(match table::kmsfs_mount_of(path).map_err(local)? {
+        Some(entry) => Some(entry),
+        None => of_lower(&path.canonicalize().map_err(local)?),
+    })
 }
 
 /// The same for what works on mounts only.

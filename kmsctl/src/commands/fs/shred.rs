@@ -8,7 +8,7 @@ use kmsfs::control::protocol::Command;
 use serde_json::json;
 
 use super::lock::Place;
-use super::status;
+use super::{count, status};
 use crate::Context;
 use crate::commands::confirm::confirm;
 use crate::exit::{Exit, Failure};
@@ -168,6 +168,10 @@ fn find(
     let found = volume.policies.iter().enumerate().find(|(number, policy)| {
         policy.directory.as_ref() == Some(&whole) || (root && *number == 0)
     });
+    // So that what is shown is not of long ago. It is destroyed without this, too.
+    if let Err(failure) = count::count(&volume.lower, volume.mountpoint.as_deref(), context) {
+        eprintln!("kmsctl: it cannot be counted: {}", failure.message);
+    }
     let Some((_, policy)) = found else {
         return Err(Failure::new(
             Exit::FileSystem,

@@ -154,6 +154,9 @@ fn every_operation_is_denied_to_whom_nothing_allows_it() {
         body["VolumeId"] = volume.clone();
         body["PolicyId"] = row.clone();
         body["GrantId"] = grant.clone();
+        for number in ["Files", "Directories", "Bytes", "Before"] {
+            body[number] = json!(1);
+        }
         let request = Bench::decode(operation, &body);
         let handled = bench.world_call(|kms, world| kms.handle(&request, &user("eve"), world));
         // Who one is, one may always ask; nothing else.
