@@ -349,12 +349,19 @@ fn status(mount: &Controlled) -> MountStatus {
         let refusal = mount.keys.refusal(&entry.policy)?;
         Some((entry.policy.to_string(), refusal.to_string()))
     });
+    let locked = mount.revoker.locks().into_iter().map(|(policy, reasons)| {
+        let reasons: Vec<_> = reasons.iter().map(|why| why.text()).collect();
+        (
+            policy.to_string(),
+            format!("locked: {}", reasons.join("; ")),
+        )
+    });
     MountStatus {
         volume: mount.keys.volume().to_string(),
         lower: mount.lower.clone(),
         mountpoint: mount.mountpoint.clone(),
         pid: std::process::id(),
-        refused: refusals.collect(),
+        refused: refusals.chain(locked).collect(),
         job: mount.jobs.progress(),
         frozen: mount.fs.frozen_for().map(|left| left.as_secs()),
         unlocked: newest(mount.keys.unlocked())

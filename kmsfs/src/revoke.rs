@@ -62,6 +62,29 @@ pub enum LockReason {
     KmsdLost,
 }
 
+impl LockReason {
+    /// For an administrator, with what to do.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            LockReason::Administrator => "by `kmsctl fs lock`, until `kmsctl fs unlock`",
+            LockReason::KeyUnusable => {
+                "nobody may use its key, until it is enabled and granted again"
+            }
+            LockReason::KmsdLost => "kmsd is away, until it is back",
+        }
+    }
+}
+
+/// Why a user may not use a policy. They may again when there is no reason left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum UserReason {
+    /// `kmsctl fs lock --user`.
+    Administrator,
+    /// kmsd does not give them the key any more.
+    Grants,
+}
+
 /// What became of a revocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -114,7 +137,7 @@ pub(crate) trait Kernel: Send + Sync {
 
 /// Work for the revoker's thread.
 enum Job {
-    User(PolicyId, u32, Revoke, Sender<Report>),
+    User((PolicyId, u32), UserReason, Revoke, Sender<Report>),
     Lock(PolicyId, LockReason, Sender<Report>),
     Unlock(PolicyId, LockReason, Sender<()>),
     Kill(PolicyId, Sender<Vec<u32>>),
@@ -184,24 +207,44 @@ impl Revoker {
     /// Ends a user's access to everything under a policy, what is open included. On return they get not one more byte of
     /// it, by no descriptor or mapping. It lasts until [`Revoker::restore_user`]; what they had open stays revoked.
     pub fn revoke_user(&self, policy: PolicyId, uid: u32, how: Revoke) -> Report {
+        self.end_user((policy, uid), UserReason::Grants, how)
+    }
+
+    /// The same on behalf of an administrator, whatever kmsd says of the user; until [`Revoker::unlock_user`].
+    pub fn lock_user(&self, policy: PolicyId, uid: u32, how: Revoke) -> Report {
+        self.end_user((policy, uid), UserReason::Administrator, how)
+    }
+
+    fn end_user(&self, whose: (PolicyId, u32), why: UserReason, how: Revoke) -> Report {
         let (sender, report) = mpsc::channel();
-        self.reported(Job::User(policy, uid, how, sender), &report)
+        self.reported(Job::User(whose, why, how, sender), &report)
     }
 
     /// A user has access again: what they open from now on works.
     pub fn restore_user(&self, policy: PolicyId, uid: u32) {
-        let last = self.marks.change(|state| {
-            state.users.remove(&(policy, uid));
-            !state.users.iter().any(|(of, _)| *of == policy)
-        });
-        if last && let Some(fs) = self.fs.upgrade() {
-            fs.unwatch(&policy);
-        }
+        self.give_back((policy, uid), UserReason::Grants);
     }
 
-    /// Whether a user's access was ended, and not given back.
-    pub fn is_revoked(&self, policy: PolicyId, uid: u32) -> bool {
-        self.marks.read().users.contains(&(policy, uid))
+    /// Takes [`Revoker::lock_user`] back. Says whether there was anything to take back.
+    pub fn unlock_user(&self, policy: PolicyId, uid: u32) -> bool {
+        self.give_back((policy, uid), UserReason::Administrator)
+    }
+
+    fn give_back(&self, whose: (PolicyId, u32), why: UserReason) -> bool {
+        let (was, last) = self.marks.change(|state| {
+            let Some(reasons) = state.users.get_mut(&whose) else {
+                return (false, false);
+            };
+            let was = reasons.remove(&why);
+            if reasons.is_empty() {
+                state.users.remove(&whose);
+            }
+            (was, !state.users.keys().any(|(of, _)| *of == whose.0))
+        });
+        if last && let Some(fs) = self.fs.upgrade() {
+            fs.unwatch(&whose.0);
+        }
+        was
     }
 
     /// Ends everybody's access to a policy, and wipes its keys. On return nobody gets one more byte.
@@ -237,11 +280,6 @@ impl Revoker {
         locked
             .map(|(policy, locked)| (*policy, locked.reasons.iter().copied().collect()))
             .collect()
-    }
-
-    /// Users whose access was ended, by policy.
-    pub fn revoked(&self) -> Vec<(PolicyId, u32)> {
-        self.marks.read().users.iter().copied().collect()
     }
 
     /// What a user without access gets for what is not open yet, instead of `EACCES`. Only the first call counts.
@@ -352,11 +390,12 @@ fn run(work: &Receiver<Job>, steps: &mut Steps, watchdog: &Watchdog) {
         let start = Instant::now();
         // Who asked may have gone.
         match job {
-            Some(Job::User(policy, uid, how, sender)) => {
+            Some(Job::User((policy, uid), why, how, sender)) => {
                 let what = format!("the revocation of user {uid} from policy {policy}");
-                let mut report = watchdog.guard(&what, || steps.revoke_user(policy, uid, how));
+                let mut report =
+                    watchdog.guard(&what, || steps.revoke_user((policy, uid), why, how));
                 report.took = start.elapsed();
-                tracing::info!(%policy, uid, ?how, files = report.files, took = ?report.took, "a user lost access");
+                tracing::info!(%policy, uid, ?why, ?how, files = report.files, took = ?report.took, "a user lost access");
                 drop(sender.send(report));
             }
             Some(Job::Lock(policy, why, sender)) => {

@@ -88,6 +88,11 @@ fn what_is_open_ends_and_comes_back() {
         assert_eq!(refused.raw_os_error(), Some(libc::ENOKEY));
         assert!(inside.metadata().is_ok(), "what is locked can be named");
 
+        let status = world.kmsctl(&["fs", "status", text(&mount.point)]).ok();
+        assert!(
+            status.stdout.contains("locked: by `kmsctl fs lock`"),
+            "{status:?}"
+        );
         world.kmsctl(&["fs", "unlock", text(&inside)]).ok();
         assert!(alice.does(&["read", "file"]).starts_with("ok changed"));
         assert!(alice.does(&["read", "gone"]).starts_with("ok removed"));

@@ -36,7 +36,7 @@ pub(super) fn lock(
     let report = match user {
         Some(user) => {
             let how = if kill { Revoke::Kill } else { Revoke::Stale };
-            revoker.revoke_user(policy, user, how)
+            revoker.lock_user(policy, user, how)
         }
         None => {
             let mut report = revoker.lock_policy(policy, LockReason::Administrator);
@@ -90,9 +90,7 @@ pub(super) fn unlock(
         }
         return Ok(was);
     };
-    let was = revoker.is_revoked(policy, user);
-    revoker.restore_user(policy, user);
-    Ok(was)
+    Ok(revoker.unlock_user(policy, user))
 }
 
 pub(super) fn who(mount: &Controlled, path: &[String]) -> Result<Vec<Holding>, Failed> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kms_format::PolicyId;
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
-use super::LockReason;
+use super::{LockReason, UserReason};
 use crate::errno::Errno;
 use crate::fs::{FileHandle, NodeId};
 
@@ -98,8 +98,8 @@ pub(crate) struct Locked {
 /// What is revoked.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Users who may not use a policy, with the error for what they try anew.
-    pub(crate) users: HashSet<(PolicyId, u32)>,
+    /// Users who may not use a policy.
+    pub(crate) users: HashMap<(PolicyId, u32), BTreeSet<UserReason>>,
     /// Policies that nobody may use.
     pub(crate) policies: HashMap<PolicyId, Locked>,
     /// Files whose pages are being taken away from everybody.
@@ -222,7 +222,7 @@ impl Marks {
                 None => Verdict::Fail(Errno::NOKEY),
             };
         }
-        if !writeback && state.users.contains(&(*policy, asked.uid)) {
+        if !writeback && state.users.contains_key(&(*policy, asked.uid)) {
             return Verdict::Fail(self.denied.get().copied().unwrap_or(Errno::ACCES));
         }
         Verdict::Pass

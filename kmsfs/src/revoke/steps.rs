@@ -11,7 +11,7 @@ use kms_format::PolicyId;
 
 use super::marks::Locked;
 use super::processes::{self, How, Use};
-use super::{Holder, Kernel, LockReason, Report, Revoke};
+use super::{Holder, Kernel, LockReason, Report, Revoke, UserReason};
 use crate::fs::{Fs, Kind, NodeId};
 use crate::handle::Handle;
 use crate::inode::Node;
@@ -62,11 +62,16 @@ impl Steps {
     }
 
     /// See [`super::Revoker::revoke_user`].
-    pub(super) fn revoke_user(&mut self, policy: PolicyId, uid: u32, how: Revoke) -> Report {
+    pub(super) fn revoke_user(
+        &mut self,
+        (policy, uid): (PolicyId, u32),
+        why: UserReason,
+        how: Revoke,
+    ) -> Report {
         // From here nothing new is admitted; what is open is found after that, so nothing is missed.
         self.fs
             .marks()
-            .change(|state| state.users.insert((policy, uid)));
+            .change(|state| state.users.entry((policy, uid)).or_default().insert(why));
         let mut handles = self.fs.handles_under(&policy);
         handles.retain(|handle| handle.opener.uid == uid && !handle.is_revoked());
         let holders = handles.iter().map(|handle| holder(&self.fs, handle));

@@ -1,14 +1,17 @@
 //! What a revocation needs of the file system: other numbers, judged requests, keys wiped and got again.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::world::{World, me, noise};
 use crate::errno::Errno;
 use crate::fs::{Caller, FileHandle, NodeId};
-use crate::revoke::LockReason;
 use crate::revoke::marks::{Asked, Class, Verdict};
+use crate::revoke::{Abort, Kernel, LockReason, Revoke, Revoker, Settings};
 
 const ALICE: u32 = 4001;
 
@@ -83,7 +86,7 @@ fn requests_are_judged_by_opener_caller_node_and_policy() {
     assert!(marks.is_quiet());
     assert_eq!(fs.judge(&read(hers)), Verdict::Pass);
 
-    marks.change_for_test(|state| state.users.insert((policy, ALICE)));
+    marks.change_for_test(|state| state.users.insert((policy, ALICE), BTreeSet::new()));
     assert_eq!(fs.judge(&asked(Class::Open, file, None)), denied);
     assert_eq!(fs.judge(&asked(Class::Lookup, NodeId::ROOT, None)), denied);
     // Under another policy, and for what is answered in any case.
@@ -181,4 +184,103 @@ fn wiped_keys_come_back_and_nothing_is_lost() {
     fs.releasedir(listing);
     assert_eq!(world.names(folder), [b"file"]);
     assert_eq!(world.size(entry.node), 30_004);
+}
+
+/// A kernel that notes what is asked of it.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<String>>);
+
+impl Kernel for Recorder {
+    fn forget_pages(&self, node: NodeId) -> std::io::Result<()> {
+        self.0.lock().push(format!("pages {}", node.0));
+        Ok(())
+    }
+
+    fn forget_attributes(&self, node: NodeId) {
+        self.0.lock().push(format!("attributes {}", node.0));
+    }
+
+    fn forget_names(&self) {
+        self.0.lock().push("names".to_owned());
+    }
+
+    fn drain(&self) {
+        self.0.lock().push("drain".to_owned());
+    }
+
+    fn release(self: Arc<Self>) {
+        self.0.lock().push("release".to_owned());
+    }
+}
+
+#[test]
+fn a_revocation_takes_its_steps_in_order_and_lasts_as_long_as_any_reason() {
+    let mut world = World::new();
+    world.put(NodeId::ROOT, "file", b"content");
+    world.unmount();
+    let fs = Arc::new(world.open().unwrap());
+    let found = fs.lookup(&me(), NodeId::ROOT, OsStr::new("file")).unwrap();
+    let alice = Caller {
+        uid: ALICE,
+        gid: ALICE,
+        pid: 1,
+    };
+    let hers = fs.open(&alice, found.node, libc::O_RDONLY, false).unwrap();
+    let ours = fs.open(&me(), found.node, libc::O_RDWR, false).unwrap();
+    let node = fs.node(found.node).unwrap();
+    let policy = fs.policy_of(&node).unwrap();
+    let kernel = Arc::new(Recorder::default());
+    let settings = Settings {
+        key_wait: Duration::ZERO,
+        limit: Duration::from_secs(60),
+        abort: Abort::prepare("/nowhere".into(), None),
+        device: None,
+    };
+    let revoker = Revoker::start(&fs, Arc::clone(&kernel) as Arc<dyn Kernel>, settings).unwrap();
+    assert!(revoker.users().contains(&(policy, ALICE)));
+    let report = revoker.revoke_user(policy, ALICE, Revoke::Stale);
+    assert_eq!((report.files, report.holders.len()), (1, 1));
+    assert!(!report.aborted && !revoker.users().contains(&(policy, ALICE)));
+    let old = found.node.0;
+    let pages = format!("pages {old}");
+    let expected = [
+        "drain",
+        &pages,
+        "drain", // written and dropped, then another number
+        &pages,
+        &pages, // once more at once, and after the time of grace: somebody else may write
+        "release",
+        "drain",
+        "attributes 1",
+    ];
+    assert_eq!(*kernel.0.lock(), expected);
+    assert_ne!(node.number(), found.node);
+    let read = |fh| asked(Class::Read, node.number(), Some(fh));
+    let revoked = Verdict::Fail(Errno::from_raw(libc::EKEYREVOKED));
+    assert_eq!(fs.judge(&read(hers.fh)), revoked);
+    assert_eq!(fs.judge(&read(ours.fh)), Verdict::Fail(Errno::STALE));
+    let open = asked(Class::Open, node.number(), None);
+    assert_eq!(fs.judge(&open), Verdict::Fail(Errno::ACCES));
+    // What an administrator took, no grant gives back, and the other way round.
+    revoker.lock_user(policy, ALICE, Revoke::Stale);
+    revoker.restore_user(policy, ALICE);
+    assert_eq!(fs.judge(&open), Verdict::Fail(Errno::ACCES));
+    revoker.revoke_user(policy, ALICE, Revoke::Stale);
+    assert!(revoker.unlock_user(policy, ALICE) && !revoker.unlock_user(policy, ALICE));
+    assert_eq!(fs.judge(&open), Verdict::Fail(Errno::ACCES));
+    revoker.restore_user(policy, ALICE);
+    assert_eq!(fs.judge(&open), Verdict::Pass);
+    // What was open stays revoked.
+    assert_eq!(fs.judge(&read(hers.fh)), revoked);
+    // The same for everybody: as long as there is any reason.
+    revoker.lock_policy(policy, LockReason::KeyUnusable);
+    revoker.lock_policy(policy, LockReason::Administrator);
+    revoker.unlock_policy(policy, LockReason::KeyUnusable);
+    assert_eq!(revoker.locks(), [(policy, vec![LockReason::Administrator])]);
+    assert_eq!(fs.judge(&open), Verdict::Fail(Errno::NOKEY));
+    revoker.unlock_policy(policy, LockReason::Administrator);
+    assert_eq!(fs.judge(&open), Verdict::Pass);
+    revoker.stop();
+    fs.release(hers.fh);
+    fs.release(ours.fh);
 }
