@@ -26,12 +26,6 @@ pub(super) fn lock(
             "unlock the directory above, lock this one, then lock the other one again",
         ));
     }
-    // Before the processes are killed, and before what they have open is of no use.
-    let holdings = holdings(mount, &|node| mount.fs.policy_of(node) == Some(policy));
-    let concerned: Vec<_> = holdings
-        .into_iter()
-        .filter(|holding| user.is_none_or(|user| holding.uid == user))
-        .collect();
     let revoker = &mount.revoker;
     let report = match user {
         Some(user) => {
@@ -54,12 +48,14 @@ pub(super) fn lock(
         ));
     }
     tracing::warn!(%policy, user, kill, files = report.files, "access was ended by an administrator");
-    let alive = |holding: &Holding| holding.pid.is_none_or(|pid| !report.killed.contains(&pid));
+    // Looking for them takes longer than ending their access, so it comes after that: what is open stays open.
+    let mut holders = holdings(mount, &|node| mount.fs.policy_of(node) == Some(policy));
+    holders.retain(|holding| user.is_none_or(|user| holding.uid == user));
     Ok(Locked {
         policy: policy.to_string(),
         files: report.files,
-        holders: concerned.into_iter().filter(|h| alive(h)).collect(),
-        killed: report.killed.clone(),
+        holders,
+        killed: report.killed,
         milliseconds: u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
     })
 }
