@@ -78,7 +78,7 @@ pub(super) fn run(args: &ShredArgs, context: &Context) -> Result<(), Failure> {
     let human = format!(
         "Destroyed: policy {policy_id}, {} generations. No copy of kmsd's store from before opens under this TPM (deletion epoch {}), \
          and no copy of the directory can be read.\n\
-         Out of reach are: files that were moved out of the directory with their keys (`kmsctl fs status` counts such files where they are \
+         Out of reach are: files that were moved out of the directory with their keys (`kmsctl fs status --count` counts such files where they are \
          now, by lineage; `kmsctl fs reencrypt` gives them new keys), plain copies, and what the recovery key opens in older backups \
          of the store: destroy those, and make a new one (`kmsctl store backup`).\n\
          The encrypted files are still there and take room: remove them.",
