@@ -20,7 +20,7 @@ use crate::volume::kmsd::KmsdKeys;
 
 /// How often a mount without a lease asks whether its keys may still be used.
 pub const POLL: Duration = Duration::from_secs(10);
-/// The same while something is locked, or kmsd away: somebody waits for it.
+/// The same while kmsd is away: somebody waits for it.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often everything is asked again, although the news would have told.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -196,14 +196,13 @@ impl Watcher {
                 return;
             }
             // What the registry says of a policy changes seldom, and a key that is not its any more is refused anyway.
-            if round % 6 == 0 || self.states.values().any(|state| state.unusable) {
+            if round % 6 == 0 {
                 self.policies.forget(None);
             }
             if self.check_keys(&Scope::All, None).is_ok() {
                 heard = Instant::now();
                 self.found();
-                let waiting = self.states.values().any(|state| state.unusable);
-                pause = if waiting { AGAIN } else { POLL };
+                pause = POLL;
             } else {
                 pause = AGAIN;
                 if heard.elapsed() >= POLL * 2 {
@@ -236,10 +235,18 @@ impl Watcher {
         self.check_users(scope, lease)
     }
 
-    /// All policies of the volume count, also those that are not unlocked: an answer that unlocks one may be on its way.
+    /// Under a lease all policies of the volume count, also those that are not unlocked: an answer that unlocks one may be
+    /// on its way. Who asks again and again does not ask about what was never theirs: each refusal is recorded.
     fn note_policies(&mut self) {
-        for entry in self.keys.record().policies {
-            self.states.entry(entry.policy).or_default();
+        let policies: Vec<PolicyId> = if self.users.is_some() {
+            let record = self.keys.record();
+            record.policies.iter().map(|entry| entry.policy).collect()
+        } else {
+            let unlocked = self.keys.unlocked();
+            unlocked.iter().map(|one| one.policy.policy()).collect()
+        };
+        for policy in policies {
+            self.states.entry(policy).or_default();
         }
     }
 
