@@ -37,6 +37,10 @@ impl Control for Counting {
         Ok(())
     }
 
+    fn part(&mut self, _bytes: u64) -> bool {
+        !self.stopped()
+    }
+
     fn failed(&mut self, lower: String, errno: Errno) {
         self.failed.push((lower, errno));
     }
