@@ -105,10 +105,6 @@ impl Handles {
         found.ok_or(Errno::BADF)
     }
 
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "for the job that walks the tree")
-    )]
     /// Those of one node.
     pub(crate) fn of(&self, node: &Arc<Node>) -> Vec<Arc<Handle>> {
         let of = |handle: &&Arc<Handle>| Arc::ptr_eq(&handle.node, node);

@@ -101,10 +101,6 @@ impl Fs {
         Ok(Snapshot { entries, next: 0 })
     }
 
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "for the job that walks the tree")
-    )]
     /// From here on listings of this directory are snapshots: those that are under way, and those that begin. The caller
     /// holds no lock.
     pub(super) fn keep_listings(&self, node: &std::sync::Arc<Node>) -> FsResult<()> {

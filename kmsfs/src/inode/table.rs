@@ -207,10 +207,6 @@ impl Table {
         moved
     }
 
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "for the job that walks the tree")
-    )]
     /// The lower name of an object changed, and nothing else.
     pub(crate) fn renamed(&self, lower: LowerId, parent: &Arc<Node>, old: &str, new: &str) {
         let shard = self.lowers(lower).lock();
