@@ -1,8 +1,7 @@
 //! The power goes: the lower file system stops in the middle of a load, and what it had not written is lost.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use kms_tests::mount::Mount;
@@ -13,7 +12,6 @@ use crate::ledger::Ledger;
 use crate::lower::{Kind, Lower};
 use crate::random::Random;
 use crate::raw::Cut;
-use crate::reencrypt;
 use crate::rig::{self, Load, Mode};
 
 /// A mounted volume that can lose its power.
@@ -25,8 +23,6 @@ pub(crate) struct Rig<'a> {
     pub(crate) mode: Mode,
     pub(crate) mount: Option<Mount>,
     pub(crate) random: Random,
-    /// Everything gets new keys under the load.
-    pub(crate) new_keys: bool,
     round: u64,
 }
 
@@ -51,7 +47,6 @@ impl<'a> Rig<'a> {
             mode,
             mount: Some(mount),
             random: Random::new(seed),
-            new_keys: false,
             round: 0,
         }
     }
@@ -73,20 +68,15 @@ impl<'a> Rig<'a> {
         // Before the cut kmsfs may have been stopped, or killed and started again.
         let stopped = self.random.percent(6);
         let killed = !stopped && self.random.percent(10);
-        let (over, socket) = (AtomicBool::new(!self.new_keys), self.world.daemon.socket());
         let (mut owed, errors) = load.run(&self.point, || {
-            thread::scope(|scope| {
-                scope.spawn(|| reencrypt::again_and_again(&self.point, &socket, &over));
-                load.wait_for(operations);
-                let owed = load.owed();
-                if !stopped && !killed {
-                    load.shared.cut.store(true, Ordering::Release);
-                    self.lower.cut(how);
-                }
-                load.shared.stop.store(true, Ordering::Release);
-                over.store(true, Ordering::Release);
-                owed
-            })
+            load.wait_for(operations);
+            let owed = load.owed();
+            if !stopped && !killed {
+                load.shared.cut.store(true, Ordering::Release);
+                self.lower.cut(how);
+            }
+            load.shared.stop.store(true, Ordering::Release);
+            owed
         });
         if killed && errors.is_empty() {
             if let Some(mount) = self.mount.take() {

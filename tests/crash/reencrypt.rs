@@ -1,4 +1,4 @@
-//! New keys for everything while it is written, and no end of stops: kmsfs is killed, or the power goes, in the middle of
+//! New keys for everything while it is written, and no end of stops: kmsfs is killed in the middle of
 //! `kmsctl fs reencrypt`. Contents are exact, the work is ended by whoever comes next, and then the old keys open nothing.
 
 use std::fs::{self, File, OpenOptions};
@@ -17,8 +17,6 @@ use kms_tests::wait;
 use kms_tests::world::World;
 
 use crate::check::Found;
-use crate::lower::Kind;
-use crate::power_cut::Rig;
 use crate::random::Random;
 use crate::rig::{self, Mode};
 
@@ -28,7 +26,7 @@ const FILES: [(&str, u64); 3] = [("inline", 3_700), ("units", 40_000), ("chunks"
 const STILL: u64 = 30;
 
 /// Gives everything in a mount new keys, again and again until `stop`. Gives how often it came to the end.
-pub(crate) fn again_and_again(point: &Path, socket: &Path, stop: &AtomicBool) -> u64 {
+fn again_and_again(point: &Path, socket: &Path, stop: &AtomicBool) -> u64 {
     let mut ends = 0;
     while !stop.load(Ordering::Acquire) {
         ends += u64::from(reencrypt(point, socket, &[]).code == 0);
@@ -329,45 +327,5 @@ fn killed_while_everything_gets_new_keys() {
     }
     for mode in Mode::ALL {
         kills(mode, crate::points(20, 200));
-    }
-}
-
-#[test]
-fn power_cuts_while_everything_gets_new_keys() {
-    if !crate::machine_can() {
-        return;
-    }
-    for (kind, mode) in [(Kind::Ext4, Mode::Xts), (Kind::Xfs, Mode::Gcm)] {
-        let world = World::start();
-        world.key("alias/crash");
-        let images = rig::image_folder();
-        let mut rig = Rig::new(&world, images.path(), kind, mode, crate::seed());
-        rig.new_keys = true;
-        let (start, mut all) = (Instant::now(), Found::default());
-        let points = crate::points(20, 200);
-        for point in 1..=points {
-            match rig.cut() {
-                Ok(found) => all.add(found),
-                Err(wrong) => panic!(
-                    "power cut {point} in a reencrypt on {} with {}:\n{}",
-                    kind.name(),
-                    mode.name(),
-                    wrong.join("\n")
-                ),
-            }
-        }
-        let socket = world.daemon.socket();
-        reencrypt(&rig.point, &socket, &["--destroy-old"]).ok();
-        rig.restart();
-        rig.check(&[])
-            .unwrap_or_else(|wrong| panic!("in the end:\n{}", wrong.join("\n")));
-        rig::report(
-            "power cut in reencrypt",
-            kind.name(),
-            mode,
-            points,
-            all,
-            start,
-        );
     }
 }
