@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 16;
 /// The longest freeze, in seconds.
 const MAX_FREEZE: u64 = 24 * 3600;
+/// Between two looks at whether keys were rotated.
+const LOOK: Duration = Duration::from_secs(600);
 /// Longest line.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -163,6 +165,19 @@ struct Server {
 fn accept(listener: &UnixListener, mount: Controlled) {
     let server = Arc::new(Server { mount });
     jobs::resume(&server.mount);
+    let looking = Arc::clone(&server);
+    let rotations = std::thread::Builder::new()
+        .name("rotations".to_owned())
+        .spawn(move || {
+            let mut pause = LOOK / 10;
+            while !looking.mount.jobs.closes_within(pause) {
+                jobs::rewrap_rotated(&looking.mount);
+                pause = LOOK;
+            }
+        });
+    if let Err(error) = &rotations {
+        tracing::warn!(%error, "no rewrap begins by itself after a rotation");
+    }
     let mut connections: Vec<(Arc<UnixStream>, JoinHandle<()>)> = Vec::new();
     while let Ok((stream, _)) = listener.accept() {
         connections.retain(|(_, thread)| !thread.is_finished());
@@ -191,6 +206,10 @@ fn accept(listener: &UnixListener, mount: Controlled) {
     }
     for (_, thread) in connections {
         drop(thread.join());
+    }
+    server.mount.jobs.close();
+    if let Ok(rotations) = rotations {
+        drop(rotations.join());
     }
 }
 

@@ -1,5 +1,7 @@
 //! `kmsctl key …`.
 
+mod hanging;
+
 use std::collections::BTreeMap;
 
 use kms_api::*;
@@ -39,8 +41,11 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
             let response = client.send(RotateKeyOnDemandRequest {
                 key_id: key_id(key, context)?,
             })?;
+            let hint = hanging::hint(&response.key_id, context);
             output.print(
-                format!("{key} is rotated: what is encrypted from now on uses new key material."),
+                format!(
+                    "{key} is rotated: what is encrypted from now on uses new key material.{hint}"
+                ),
                 &response,
             )
         }

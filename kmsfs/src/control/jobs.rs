@@ -15,7 +15,8 @@ use crate::jobs::cursor::Cursor;
 use crate::jobs::reencrypt::Reencrypt;
 use crate::jobs::rewrap::Rewrap;
 use crate::jobs::run::Spec;
-use crate::jobs::{JobKind, Work};
+use crate::jobs::{JobKind, Rate, Work};
+use crate::volume::kmsd::Unlocked;
 use crate::volume::rotate::rotate_policy;
 
 /// Between two words about progress; also a sign of life for the client.
@@ -101,6 +102,73 @@ pub(super) fn resume(mount: &Controlled) {
             "an unfinished job does not go on by itself: give its command again"
         ),
     }
+}
+
+/// Begins a rewrap of what hangs on former key material, where its policy asks for that.
+pub(super) fn rewrap_rotated(mount: &Controlled) {
+    if mount.fs.is_read_only() || mount.jobs.progress().is_some() {
+        return;
+    }
+    // The newest generation of each policy in use counts.
+    let mut unlocked = mount.keys.unlocked();
+    unlocked.sort_by_key(|one| std::cmp::Reverse(one.policy.generation()));
+    let mut seen = std::collections::HashSet::new();
+    for one in unlocked {
+        let policy = one.policy.policy();
+        if !seen.insert(policy) || !has_newer_material(mount, &one) {
+            continue;
+        }
+        let begun = {
+            let _alone = mount.record_lock.lock();
+            find_root(mount, policy).and_then(|root| {
+                let request = JobRequest {
+                    kind: JobKind::Rewrap,
+                    path: Vec::new(),
+                    key: None,
+                    mode: None,
+                    rate: Rate::default(),
+                    destroy_old: false,
+                };
+                let begun = begin_at(mount, &request, &root);
+                if begun.is_err() {
+                    mount.fs.leave(&root);
+                }
+                begun
+            })
+        };
+        match begun {
+            Ok(_) => {
+                tracing::info!(%policy, "its key has new material: a rewrap begins");
+                // One job at a time: the others come next.
+                return;
+            }
+            Err(failed) => {
+                tracing::warn!(%policy, reason = failed.message, "its key has new material, but the rewrap does not begin");
+            }
+        }
+    }
+}
+
+/// Whether the policy asks for a rewrap after a rotation, and its key was rotated since its data key was made.
+fn has_newer_material(mount: &Controlled, one: &Unlocked) -> bool {
+    let Some(material) = &one.key_material_id else {
+        return false;
+    };
+    let row = mount.keys.registry(&one.policy.policy(), None);
+    let asked = row.is_ok_and(|row| {
+        row.settings.rewrap_after_rotation && row.generation == one.policy.generation()
+    });
+    if !asked {
+        return false;
+    }
+    let described = mount.keys.client().send(DescribeKeyRequest {
+        key_id: one.key_arn.clone(),
+        grant_tokens: Vec::new(),
+    });
+    described.is_ok_and(|described| {
+        let current = described.key_metadata.current_key_material_id;
+        current.is_some_and(|current| current != *material)
+    })
 }
 
 /// The root of a policy, looked for from above.

@@ -20,7 +20,7 @@ use crate::inode::Node;
 /// Objects between two flushes.
 const BATCH: u64 = 256;
 /// Time between two writes of the place of the job.
-const SAVE: Duration = Duration::from_secs(1);
+const SAVE: Duration = Duration::from_millis(300);
 /// Looks at the whole tree before a job gives up finding nothing to do in it.
 const PASSES: u32 = 5;
 
@@ -153,6 +153,7 @@ impl Jobs {
     /// Unmounting: as [`Jobs::stop`], but the job goes on at the next mount.
     pub fn close(&self) {
         self.state.lock().closed = true;
+        self.changed.notify_all();
         let _ = self.halt();
     }
 
@@ -172,6 +173,19 @@ impl Jobs {
                 while state.now.is_some() {
                     self.changed.wait(&mut state);
                 }
+            }
+        }
+        true
+    }
+
+    /// Waits for the unmount up to `limit`: whether it has begun.
+    #[must_use]
+    pub fn closes_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut state = self.state.lock();
+        while !state.closed {
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return state.closed;
             }
         }
         true
