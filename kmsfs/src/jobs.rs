@@ -1,7 +1,7 @@
 //! Long work on a mounted tree: one job at a time for each mount, on a thread of its own, while the tree is in use.
 //!
 //! A job is stopped at unmount and goes on where it was: at the next mount, or with the command that began it. Its place is in
-//! [`cursor`], a file in the lower root. What it does at an object must be harmless to do again: after a crash the last few
+//! `.kmsfs.job`, a file in the lower root. What it does at an object must be harmless to do again: after a crash the last few
 //! objects are seen twice.
 
 pub(crate) mod cursor;
