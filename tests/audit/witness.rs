@@ -418,7 +418,7 @@ fn a_witness_that_contradicts_the_log_is_told_of_and_one_that_lies_is_not_believ
     assert!(!notes.contains("witness.example/other"), "{notes}");
 
     let conflict = |text: &str| {
-        world.key(&format!("alias/{}", HEXLOWER.encode(text[..4].as_bytes())));
+        world.key(&format!("alias/{}", HEXLOWER.encode(&text.as_bytes()[..4])));
         checkpoint(&world);
         wait::until_true(text, wait::PATIENCE, || warnings(&world).contains(text));
         let found = [

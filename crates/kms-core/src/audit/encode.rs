@@ -250,5 +250,9 @@ mod tests {
         Arc::make_mut(copy.caller.as_mut().unwrap()).arn = "two".to_owned();
         let second: Value = serde_json::from_slice(&copy.to_bytes()).unwrap();
         assert_eq!(second["caller"]["arn"], json!("two"));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&record.to_bytes()).unwrap(),
+            first
+        );
     }
 }

@@ -64,16 +64,15 @@ fn holds(rule: &MappedRole, who: &Described<'_>) -> Option<bool> {
         rule.unit.as_ref().map(unit),
         rule.exe.as_ref().map(exe),
     ];
-    let mut conditions = conditions.into_iter().flatten().peekable();
-    if conditions.peek().is_none() {
-        // A rule without any holds for nobody.
-        return Some(false);
+    let conditions: Vec<Option<bool>> = conditions.into_iter().flatten().collect();
+    // A rule without any holds for nobody.
+    if conditions.is_empty() || conditions.contains(&Some(false)) {
+        Some(false)
+    } else if conditions.contains(&None) {
+        None
+    } else {
+        Some(true)
     }
-    conditions.fold(Some(true), |sum, one| match (sum, one) {
-        (Some(false), _) | (_, Some(false)) => Some(false),
-        (None, _) | (_, None) => None,
-        _ => Some(true),
-    })
 }
 
 /// The roles that a described caller has, and those that it may have besides.
