@@ -351,14 +351,43 @@ fn reencrypted() -> Vec<Parts> {
 
 /// What is done in a directory that has two keys.
 fn half_way() -> Vec<Parts> {
-    let half = vec![
-        Put(s("d/1"), "long one"),
-        Put(s("d/w"), "other"),
-        mkdir("d/z"),
-        far("d/l"),
-        Begin(s("d")),
-    ];
-    vec![("half way", half, vec![Reencrypt(s("d"))])]
+    let half = || {
+        vec![
+            Put(s("d/1"), "long one"),
+            Put(s("d/w"), "other"),
+            mkdir("d/z"),
+            far("d/l"),
+            Begin(s("d")),
+        ]
+    };
+    vec![
+        ("half way", half(), vec![Reencrypt(s("d"))]),
+        (
+            "half way, unlink and create, long",
+            half(),
+            vec![unlink("d/1"), put("d/1")],
+        ),
+        (
+            "half way, rename over",
+            half(),
+            vec![rename("d/x", "d/w"), rename("d/1", "d/2")],
+        ),
+        (
+            "half way, in and out",
+            half(),
+            vec![rename("d/1", "e/1"), rename("a", "d/1")],
+        ),
+        (
+            "half way, exchange and protect",
+            half(),
+            vec![exchange("d/x", "d/l"), protect("d/z")],
+        ),
+        (
+            "half way, link and rmdir",
+            half(),
+            vec![link("d/w", "d/2"), rmdir("d/z")],
+        ),
+    ]
 }
 
 /// With directories whose headers are not durable yet.
