@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import signal
+import socket
 import sys
 
 files = {}
@@ -128,6 +129,33 @@ def do_known(name):
 
 def do_cwd():
     return "ok " + os.getcwd()
+
+
+def do_await(where):
+    """Where a descriptor can be sent to."""
+    files[where] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    files[where].bind("\0" + where)
+    files[where].listen()
+    return "ok"
+
+
+def do_take(name, where):
+    with files.pop(where) as waits, waits.accept()[0] as sender:
+        files[name] = socket.recv_fds(sender, 1, 1)[1][0]
+    return "ok"
+
+
+def do_give(name, where):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as taker:
+        taker.connect("\0" + where)
+        socket.send_fds(taker, [b"x"], [files[name]])
+    return "ok"
+
+
+def do_run(path):
+    """Ends with the program."""
+    status = os.spawnv(os.P_WAIT, path, [path, "-c", "exit 7"])
+    return "ok" if status == 7 else f"status {status}"
 
 
 def do_pid():

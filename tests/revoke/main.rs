@@ -11,6 +11,7 @@ mod away;
 mod ends;
 mod hung;
 mod lock;
+mod matrix;
 mod people;
 mod shared;
 mod trials;
