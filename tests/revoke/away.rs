@@ -1,12 +1,14 @@
 //! kmsd stopped, hung and back again.
 
+use std::fs;
 use std::time::Duration;
 
 use kms_tests::wait;
 use rustix::process::Signal;
 
 use crate::machine_can;
-use crate::shared::{ALICE, BOB, CAROL, grant, shared_mount, shared_world};
+use crate::people;
+use crate::shared::{ALICE, BOB, CAROL, grant, shared_mount, shared_world, shared_world_with};
 
 // SEMANTICS: kmsd away
 #[test]
@@ -70,4 +72,65 @@ fn a_restart_of_kmsd_goes_unnoticed_and_what_needs_it_waits_no_longer_than_the_l
     signal(Signal::CONT);
     ALICE.soon(&format!("cat {root}/file"));
     mount.unmount();
+}
+
+// SEMANTICS: a mount that hangs
+// SEMANTICS: A mount that hangs
+#[test]
+fn who_did_not_acknowledge_is_named_and_lets_nobody_in_when_it_wakes() {
+    if !machine_can() {
+        return;
+    }
+    let world = shared_world_with("\n[lease]\nduration = 2\n");
+    let mount = shared_mount(&world, "");
+    let [open, idle] = ["open", "idle"].map(|name| mount.path(name));
+    for file in [&open, &idle] {
+        people::open_file(file, "secret");
+    }
+    let given = grant(&world, "alias/top", ALICE);
+    grant(&world, "alias/top", BOB);
+    let mut alice = people::Person::start(people::ALICE);
+    let mut again = people::Person::start(people::ALICE);
+    let mut bob = people::Person::start(people::BOB);
+    for person in [&mut alice, &mut again, &mut bob] {
+        wait::until_true("a grant to count", wait::PATIENCE, || {
+            person.does(&["open", "f", "r", people::text(&open)]) == "ok"
+        });
+        assert!(
+            person
+                .does(&["map", "f", "shared"])
+                .starts_with("ok secret")
+        );
+    }
+    let signal = |signal| rustix::process::kill_process(mount.pid(), signal).unwrap();
+    signal(Signal::STOP);
+    let threads = format!("/proc/{}/task", mount.pid().as_raw_nonzero());
+    wait::until_true("every thread stopped", wait::PATIENCE, || {
+        fs::read_dir(&threads).unwrap().flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
+    });
+    alice.begins(&["open", "new", "r", people::text(&idle)]);
+    let said = world.kmsctl(&["grant", "revoke", "alias/top", &given]).ok();
+    assert!(
+        said.stderr.contains("did not answer") && said.stderr.contains(people::text(&mount.point)),
+        "{said:?}"
+    );
+    // What no call of kmsfs is needed for.
+    assert!(again.does(&["touch", "f"]).starts_with("ok secret"));
+    signal(Signal::CONT);
+    // She had been let in, but on an answer that has run out.
+    assert_eq!(alice.ended(), "EACCES");
+    wait::until_true("the mount hearing of it", wait::PATIENCE, || {
+        again.does(&["read", "f"]) == "EKEYREVOKED"
+    });
+    assert_eq!(again.does(&["touch", "f"]), "EFAULT");
+    assert_eq!(bob.does(&["open", "f", "r", people::text(&open)]), "ok");
+    assert!(bob.does(&["map", "f", "shared"]).starts_with("ok secret"));
+    drop((alice, again));
+    // What was open does not end with kmsfs.
+    mount.kill();
+    assert!(bob.does(&["touch", "f"]).starts_with("ok secret"));
+    drop(bob);
 }

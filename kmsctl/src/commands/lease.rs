@@ -69,5 +69,9 @@ pub(crate) fn report(report: &LeaseReport) {
             report.ran_out,
             labels.join(", ")
         );
+        eprintln!(
+            "If one of them is a mount that hangs or was killed, what was open in it stays readable from the kernel's cache until it \
+             runs again: end the processes that have something open there."
+        );
     }
 }
