@@ -55,7 +55,15 @@ pipe_out, pipe_in = os.pipe()
 
 
 def drain():
-    return os.read(pipe_out, 65536)
+    global pipe_out, pipe_in
+    try:
+        return os.read(pipe_out, 65536)
+    except OSError:
+        # A page that was dropped after it had been spliced cannot be read, and stays in the pipe.
+        os.close(pipe_out)
+        os.close(pipe_in)
+        pipe_out, pipe_in = os.pipe()
+        raise
 
 
 def by_read(held):
@@ -122,7 +130,7 @@ while True:
     put(own, last)
     rounds = 0
     # Writers go on until the next trial.
-    while rounds < 20 if what == "read" else trial() == last:
+    while rounds < 10 if what == "read" else trial() == last:
         over = returned() == last
         for held in files:
             for way in reading if what == "read" else writing:

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use kms_tests::mount::Mount;
 use kms_tests::wait;
 use kmsfs::control::client;
 use kmsfs::control::protocol::{Answer, Command, Locked};
+use serde_json::json;
 
 use crate::people::{self, ALICE, BOB, as_user, open_file, shared, text};
+use crate::shared::{shared_mount, shared_world};
 
 const READERS: u64 = 8;
 const WRITERS: u64 = 2;
@@ -168,6 +171,80 @@ fn not_one_byte_after_the_command_has_returned() {
         );
     }
     drop((readers, writers));
+    mount.unmount();
+}
+
+/// As above, by kmsd's own call, in both modes of a policy.
+#[test]
+fn not_one_byte_after_the_revocation_of_a_grant_has_returned() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = shared_world();
+    let mount = shared_mount(&world, "");
+    let files: Vec<_> = ["a", "b"].iter().map(|name| mount.path(name)).collect();
+    for file in &files {
+        open_file(file, "secret");
+    }
+    let key = world.call("DescribeKey", &json!({"KeyId": "alias/top"}));
+    let key = &key["KeyMetadata"]["KeyId"];
+    let give = |uid: u32| {
+        let grantee = format!("arn:aws:iam::000000000000:user/uid-{uid}");
+        let body = json!({"KeyId": key, "GranteePrincipal": grantee, "Operations": ["Decrypt"]});
+        world.call("CreateGrant", &body)["GrantId"].clone()
+    };
+    let volume = &world.call_local("ListVolumes", &json!({}))["Volumes"][0]["VolumeId"];
+    let described = world.call_local("DescribeVolume", &json!({ "VolumeId": volume }));
+    let policy = &described["Policies"][0]["PolicyId"];
+    give(BOB);
+    let mut given = give(ALICE);
+    let mut knocks = people::Person::start(ALICE);
+    let mut admitted = || {
+        wait::until_true("a grant to count", wait::PATIENCE, || {
+            knocks.does(&["stat", text(&files[0])]).starts_with("ok")
+        });
+    };
+    admitted();
+    let board = Board::new(world.path("board"));
+    let mut readers = readers(&board, &files);
+    let writers: Vec<_> = (READERS..READERS + WRITERS)
+        .map(|number| Busy::start(BOB, &board, number, "write", &files))
+        .collect();
+    let kills = |trial: u64| trial.is_multiple_of(10);
+    for trial in 1..=trials() {
+        board.put(0, trial);
+        board.wait(0..READERS + WRITERS, 0, trial);
+        // At another moment each time.
+        std::thread::sleep(Duration::from_micros(trial * 7919 % 9000));
+        world.call("RevokeGrant", &json!({"KeyId": key, "GrantId": given}));
+        board.put(8, trial);
+        if kills(trial) {
+            for reader in &mut readers {
+                let status = reader.0.wait().unwrap();
+                assert_eq!(status.signal(), Some(libc::SIGKILL));
+            }
+        } else {
+            board.wait(0..READERS, 1, trial);
+        }
+        check(&board, trial, Some(ALICE), &mount);
+        if kills(trial) != kills(trial + 1) {
+            let mode = if kills(trial + 1) { "KILL" } else { "STALE" };
+            let body = json!({"VolumeId": volume, "PolicyId": policy, "RevokeMode": mode});
+            world.call_local("UpdatePolicy", &body);
+        }
+        given = give(ALICE);
+        admitted();
+        if kills(trial) {
+            readers = self::readers(&board, &files);
+        }
+    }
+    for number in 0..READERS + WRITERS {
+        assert!(
+            board.of(number, 3) > trials(),
+            "number {number} did nothing"
+        );
+    }
+    drop((readers, writers, knocks));
     mount.unmount();
 }
 
