@@ -10,7 +10,7 @@
 //!   [`Revoker::unlock_policy`].
 //!
 //! What the kernel does, and why the steps are these and in this order, was measured; `docs/ARCHITECTURE.md` has the reasons.
-//! The parts: [`marks`] is what is revoked now, `steps` are the revocations, [`processes`] finds and ends those who hold
+//! The parts: `marks` is what is revoked now, `steps` are the revocations, [`processes`] finds and ends those who hold
 //! something, `watchdog` ends the mount when a revocation cannot be finished.
 
 pub(crate) mod marks;
