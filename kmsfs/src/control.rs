@@ -179,7 +179,18 @@ fn accept(listener: &UnixListener, mount: Controlled) {
         tracing::warn!(%error, "no rewrap begins by itself after a rotation");
     }
     let mut connections: Vec<(Arc<UnixStream>, JoinHandle<()>)> = Vec::new();
-    while let Ok((stream, _)) = listener.accept() {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // Shut down.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+            Err(error) => {
+                // No descriptors, for example; it passes.
+                tracing::debug!(%error, "cannot accept a control connection");
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
         connections.retain(|(_, thread)| !thread.is_finished());
         if connections.len() >= MAX_CONNECTIONS {
             tracing::debug!("too many control connections");

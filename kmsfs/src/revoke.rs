@@ -189,7 +189,12 @@ impl Revoker {
         });
         let watchdog = Watchdog::start(settings.limit, settings.abort)?;
         let device = settings.device.clone();
-        let mut steps = Steps::new(Arc::clone(fs), kernel, settings.device);
+        let mut steps = Steps::new(
+            Arc::clone(fs),
+            kernel,
+            settings.device,
+            Arc::clone(&watchdog),
+        );
         let guard = Arc::clone(&watchdog);
         let thread = std::thread::Builder::new()
             .name("revoker".to_owned())

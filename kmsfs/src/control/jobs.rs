@@ -261,7 +261,8 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
             let unlocked = unlock(mount, policy, now.current_generation)?;
             if let Ok(mut cursor) = found.open(&unlocked) {
                 cursor.rate = request.rate;
-                cursor.destroy_old |= request.destroy_old;
+                // As it is said now: what was asked for before it was stopped may have been thought better of.
+                cursor.destroy_old = request.destroy_old;
                 cursor.stopped = false;
                 return start(mount, cursor, Arc::clone(root), unlocked);
             }

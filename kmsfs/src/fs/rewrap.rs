@@ -73,10 +73,6 @@ impl Fs {
         if now.header.generation() == to.generation() {
             return Ok(false);
         }
-        if now.header.reencrypting() {
-            // Both its keys would have to be wrapped anew.
-            return Err(Errno::BUSY);
-        }
         let mut header = now.header.clone();
         let damaged = |error: &FormatError| self.damaged(node, names::DIR_HEADER, error);
         header.rewrap(to, &now.keys).map_err(|e| damaged(&e))?;

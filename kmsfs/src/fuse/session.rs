@@ -54,7 +54,7 @@ impl Session {
                 offer.major, offer.minor
             )));
         }
-        let reply = offer.accept(unique);
+        let reply = offer.accept(unique, fs.per_user());
         rustix::io::write(&connection, &reply)?;
         let notify = connection.as_fd().try_clone_to_owned()?;
         fs.on_change(move |node| super::notify::forget_attributes(&notify, node));
@@ -150,7 +150,7 @@ impl Offer {
     }
 
     /// `fuse_init_out`: takes of the offer what kmsfs implements.
-    fn accept(&self, unique: u64) -> Vec<u8> {
+    fn accept(&self, unique: u64, per_user: bool) -> Vec<u8> {
         const WANTED: u64 = init::ASYNC_READ
             | init::ATOMIC_O_TRUNC
             | init::EXPORT_SUPPORT
@@ -165,7 +165,11 @@ impl Offer {
             | init::CACHE_SYMLINKS
             | init::HANDLE_KILLPRIV_V2
             | init::INIT_EXT;
-        let flags = self.flags & WANTED;
+        let mut flags = self.flags & WANTED;
+        if per_user {
+            // A target in the page cache is read through an O_PATH descriptor without a request.
+            flags &= !init::CACHE_SYMLINKS;
+        }
         let (low, high) = (flags & u64::from(u32::MAX), flags >> 32);
         let max_pages = MAX_IO / 4096;
         let fields = [
@@ -213,7 +217,7 @@ mod tests {
     fn only_what_is_offered_and_implemented_is_taken() {
         let (unique, offer) = Offer::parse(&offer(0x73ff_fffb)).unwrap();
         assert_eq!((unique, offer.major, offer.minor), (1, 7, 45));
-        let reply = offer.accept(unique);
+        let reply = offer.accept(unique, false);
         assert_eq!(reply.len(), 80);
         let taken = u32::from_ne_bytes(reply.get(28..32).unwrap().try_into().unwrap());
         let taken = u64::from(taken);

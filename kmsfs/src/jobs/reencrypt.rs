@@ -62,10 +62,15 @@ impl Work for Reencrypt {
         node: &Arc<Node>,
         pace: Pace<'_>,
     ) -> FsResult<Step> {
-        match node.kind {
-            Kind::File => self.file(fs, node, pace),
-            _ => self.rewrap.entry(fs, dir, name, node, pace),
+        if node.kind == Kind::File {
+            let step = self.file(fs, node, pace)?;
+            if step.changed {
+                return Ok(step);
+            }
         }
+        // Also a file whose key is of the newest generation already: it may be wrapped under an older one (moved here and back while
+        // this goes on), or have no header yet and be held open by somebody, who makes it with the policy key of then.
+        self.rewrap.entry(fs, dir, name, node, pace)
     }
 
     fn flush(&mut self, fs: &Fs) -> FsResult<()> {

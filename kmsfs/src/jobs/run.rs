@@ -476,7 +476,10 @@ impl<'a> Run<'a> {
             self.fs.leave(&node);
             match result {
                 Err(errno) if ends_all(errno) => return Err(errno),
-                _ => {}
+                Ok(()) => {}
+                Err(errno) if is_gone(errno) || self.watch.stopped() => {}
+                // It may get a name later, and then be under a generation that was ended.
+                Err(errno) => self.watch.failed(node.lower_path(), errno),
             }
         }
         Ok(!self.watch.stopped())

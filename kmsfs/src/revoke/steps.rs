@@ -11,6 +11,7 @@ use kms_format::PolicyId;
 
 use super::marks::Locked;
 use super::processes::{self, How, Use};
+use super::watchdog::Watchdog;
 use super::{Holder, Kernel, LockReason, Report, Revoke, UserReason};
 use crate::fs::{Fs, Kind, NodeId};
 use crate::handle::Handle;
@@ -35,6 +36,7 @@ pub(super) struct Steps {
     fs: Arc<Fs>,
     kernel: Arc<dyn Kernel>,
     device: Option<String>,
+    watchdog: Arc<Watchdog>,
     /// Numbers whose pages are to be forgotten once more, and when.
     late: BinaryHeap<Reverse<(Instant, NodeId)>>,
 }
@@ -52,11 +54,17 @@ pub(super) fn holder(fs: &Fs, handle: &Handle) -> Holder {
 }
 
 impl Steps {
-    pub(super) fn new(fs: Arc<Fs>, kernel: Arc<dyn Kernel>, device: Option<String>) -> Steps {
+    pub(super) fn new(
+        fs: Arc<Fs>,
+        kernel: Arc<dyn Kernel>,
+        device: Option<String>,
+        watchdog: Arc<Watchdog>,
+    ) -> Steps {
         Steps {
             fs,
             kernel,
             device,
+            watchdog,
             late: BinaryHeap::new(),
         }
     }
@@ -387,6 +395,7 @@ impl Steps {
             tracing::warn!(node = number.0, %error, "the kernel did not forget what it has of a file; trying again");
             std::thread::sleep(GRACE);
         }
+        self.watchdog.moves_on();
     }
 }
 

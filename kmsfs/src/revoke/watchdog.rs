@@ -124,6 +124,13 @@ impl Watchdog {
         done
     }
 
+    /// Something was finished: what is watched does not hang, however much of it there is.
+    pub(super) fn moves_on(&self) {
+        if let Some((_, until)) = &mut self.state.lock().watched {
+            *until = Instant::now() + self.limit;
+        }
+    }
+
     /// Whether it ended the mount.
     pub(super) fn fired(&self) -> bool {
         self.fired.load(Ordering::Acquire)

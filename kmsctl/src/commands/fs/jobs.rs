@@ -193,7 +193,11 @@ fn watch(mount: &Mounted, command: &Command, context: &Context) -> Result<(), Fa
         said = talk.hear().map_err(lost)?;
     };
     bar.end();
-    let report = end_older(mount, report, context);
+    // Not for who only looks on.
+    let report = match command {
+        Command::Job(request) if request.destroy_old => end_older(mount, report, context),
+        _ => report,
+    };
     if context.output.is_json() {
         let line = serde_json::to_string(&report).unwrap_or_default();
         context.output.write(format!("{line}\n").as_bytes())?;

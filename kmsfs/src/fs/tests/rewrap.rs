@@ -9,6 +9,7 @@ use kms_format::{ContentMode, DirHeader, FileHeader, UnlockedPolicy};
 use super::world::{World, me, noise};
 use crate::errno::{Errno, FsResult};
 use crate::fs::{Fs, NodeId};
+use crate::jobs::reencrypt::Reencrypt;
 use crate::jobs::rewrap::Rewrap;
 use crate::jobs::walk::{Control, Position, walk};
 use crate::jobs::{Step, Work};
@@ -308,6 +309,61 @@ fn what_is_open_goes_on_and_is_rewrapped() {
         assert_eq!(read("small"), b"before and between and after");
         assert_eq!(read("empty"), b"first");
     }
+}
+
+/// A file without a header that somebody holds open gets its first one under the policy key of the job, not under the one of when
+/// it was opened.
+#[test]
+fn what_is_open_and_empty_goes_on_under_new_keys() {
+    for mode in MODES {
+        let mut world = World::with(mode);
+        let (_, empty) = world.create(NodeId::ROOT, "empty");
+        let old = policy_of(&world);
+        let new = world.keys.rotate(&old);
+        let mut work = Reencrypt::new(Arc::clone(&new));
+        let root = world.fs().policy_root(NodeId::ROOT).unwrap();
+        walk(world.fs(), &root, &[], &mut work, &mut Counting::default()).unwrap();
+        work.flush(world.fs()).unwrap();
+        world.write(empty, 0, b"first");
+        world.fs().release(empty);
+        world.fs().leave(&root);
+        world.keys.forget(&old);
+        world.remount();
+        let found = world.at(&["empty"]).unwrap().node;
+        assert_eq!(world.get(found).unwrap(), b"first");
+    }
+}
+
+/// A directory that has two keys is wrapped anew with both, and ends under the newest generation.
+#[test]
+fn a_directory_in_the_middle_of_new_keys_is_rewrapped() {
+    let mut world = World::new();
+    let dir = world.mkdir(NodeId::ROOT, "dir");
+    let (_, file) = world.create(dir, "file");
+    world.write(file, 0, b"content");
+    world.fs().release(file);
+    let first = policy_of(&world);
+    let second = world.keys.rotate(&first);
+    let node = world.fs().table.get(dir).unwrap();
+    let stop = Errno::from_raw(libc::EINTR);
+    let stopped = world
+        .fs()
+        .reencrypt_directory(&node, &second, &mut |_| Err(stop));
+    assert_eq!(stopped, Err(stop));
+    let third = world.keys.rotate(&second);
+    let mut work = Reencrypt::new(Arc::clone(&third));
+    let root = world.fs().policy_root(NodeId::ROOT).unwrap();
+    let mut seen = Counting::default();
+    walk(world.fs(), &root, &[], &mut work, &mut seen).unwrap();
+    work.flush(world.fs()).unwrap();
+    assert!(!world.fs().context(&node).unwrap().header.reencrypting());
+    drop(node);
+    world.fs().leave(&root);
+    world.keys.forget(&first);
+    world.keys.forget(&second);
+    world.remount();
+    let found = world.at(&["dir", "file"]).unwrap().node;
+    assert_eq!(world.get(found).unwrap(), b"content");
 }
 
 #[test]
