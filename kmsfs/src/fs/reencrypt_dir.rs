@@ -23,6 +23,8 @@ use crate::inode::{Context, Node};
 
 /// So many names are changed while the directory is locked.
 const BATCH: usize = if cfg!(test) { 2 } else { 64 };
+/// How often a directory is gone through for those with policies of their own.
+const MAX_PASSES: u32 = 16;
 
 impl Fs {
     /// Gives a directory a key made under `to`, which is of its policy, and brings everything that hangs on its key under
@@ -54,7 +56,14 @@ impl Fs {
             self.keep_listings(node)?;
             while self.bring_names(node, pause)? {}
             self.bring_attributes(node)?;
-            self.admit_again(node)?;
+            let mut passes = 0;
+            while self.admit_again(node)? {
+                passes += 1;
+                if passes == MAX_PASSES {
+                    // Directories come and go all the time: both keys stay, and the next attempt goes on.
+                    return Err(Errno::BUSY);
+                }
+            }
             self.end_reencryption(node)?;
         }
     }
@@ -204,8 +213,10 @@ impl Fs {
             .map_err(|fault| self.fault(node, fault))
     }
 
-    /// Directories in this one that have a policy of their own are admitted with its new key.
-    fn admit_again(&self, node: &Arc<Node>) -> FsResult<()> {
+    /// Directories in this one that have a policy of their own are admitted with its new key. True if it has to be gone through once
+    /// more: one was admitted, or was renamed away from where it was listed, perhaps to where the listing had been already.
+    fn admit_again(&self, node: &Arc<Node>) -> FsResult<bool> {
+        let mut again = false;
         let dir = self.dirs.get(node)?;
         let mut listing = dir.list()?;
         while let Some(entry) = listing.peek()? {
@@ -216,35 +227,35 @@ impl Fs {
             let kind = Kind::from_mode(entry.mode);
             if ours && matches!(kind, None | Some(Kind::Directory)) {
                 let lower = String::from_utf8_lossy(&entry.name).into_owned();
-                self.admit_one(node, &dir, &lower)?;
+                again |= self.admit_one(node, &dir, &lower)?;
             }
             listing.advance();
         }
-        Ok(())
+        Ok(again)
     }
 
-    fn admit_one(&self, node: &Arc<Node>, dir: &Arc<Dir>, lower: &str) -> FsResult<()> {
+    fn admit_one(&self, node: &Arc<Node>, dir: &Arc<Dir>, lower: &str) -> FsResult<bool> {
         let header = match dir.open_dir(lower) {
-            // Something else, or nothing any more.
-            Err(Errno::NOTDIR | Errno::NOENT | Errno::LOOP) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(true),
+            // Something else.
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(false),
             inside => read_header(&inside?)?,
         };
         let above = self.context(node)?;
         let sealed = match &header {
             Ok(header) if header.nesting() == Nesting::Root => header.is_sealed_by(&above.keys),
             // One without a header, or with a damaged one, is not admitted now either.
-            _ => return Ok(()),
+            _ => return Ok(false),
         };
         if sealed.map_err(|error| Errno::from(&error))? {
-            return Ok(());
+            return Ok(false);
         }
         let entered = {
             let _shared = node.directory()?.entries.read();
             self.enter(node, dir, lower)
         };
         let entry = match entered {
-            // Removed or renamed since; whatever has another name is seen under that.
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(true),
             entry => entry?,
         };
         let child = self.table.get(entry.node);
@@ -254,7 +265,7 @@ impl Fs {
             let seals = context.header.check_below(&above.header, &above.keys);
             if seals.is_err() {
                 // Not admitted by the former key either.
-                return Ok(());
+                return Ok(false);
             }
             self.change_header(&child, |context| {
                 let mut header = context.header.clone();
@@ -264,6 +275,7 @@ impl Fs {
                 let keys = header.unlock(&policy)?;
                 Ok((header, keys, policy))
             })
+            .map(|()| true)
         });
         if let Err(errno) = &admitted {
             tracing::warn!(
