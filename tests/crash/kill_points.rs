@@ -125,7 +125,9 @@ fn hold_to(sites: &sites::Sites, covered: &BTreeSet<String>) {
             "OUT_OF_REACH names a line that is not there: {entry:?}"
         );
     }
-    let unknown: Vec<_> = covered.difference(&sites.all).collect();
+    // What has tests of its own may be reached all the same.
+    let unknown = covered.difference(&sites.all);
+    let unknown: Vec<_> = unknown.filter(|site| !sites::elsewhere(site)).collect();
     assert!(
         unknown.is_empty(),
         "calls at places that the compiler did not name: {unknown:#?}"

@@ -120,7 +120,18 @@ impl Writer {
     /// Works on the file until it is told to stop, or the mount is gone.
     fn run(&mut self, stop: &AtomicBool, returned: &AtomicU64) {
         let opened = OpenOptions::new().read(true).write(true).open(&self.path);
-        let file = opened.expect("open a file that is there");
+        let file = match opened {
+            // Killed already.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ECONNABORTED | libc::ENOTCONN)
+                ) =>
+            {
+                return;
+            }
+            opened => opened.expect("open a file that is there"),
+        };
         while !stop.load(Ordering::Acquire) {
             let op = Op::random(&mut self.random, self.model.len() as u64, self.limit);
             match op.run(&file, &self.model) {

@@ -16,6 +16,11 @@ const ELSEWHERE: [&str; 3] = [
     "kmsfs/src/fs/tasks.rs",
 ];
 
+/// Whether a place has tests of its own.
+pub(super) fn elsewhere(site: &str) -> bool {
+    ELSEWHERE.iter().any(|folder| site.starts_with(folder))
+}
+
 /// The program with failpoints, and the places in it.
 pub(super) struct Sites {
     pub(super) program: PathBuf,
@@ -55,11 +60,7 @@ pub(super) fn build(world: &World) -> Sites {
         }
         for span in message["message"]["spans"].as_array().into_iter().flatten() {
             let file = span["file_name"].as_str().unwrap_or_default();
-            if span["is_primary"] == true
-                && !ELSEWHERE
-                    .iter()
-                    .any(|elsewhere| file.starts_with(elsewhere))
-            {
+            if span["is_primary"] == true && !elsewhere(file) {
                 all.insert(format!(
                     "{file}:{}:{}",
                     span["line_start"], span["column_start"]
