@@ -35,9 +35,6 @@ pub struct SetArgs {
     /// While kmsd cannot be asked: `lock-after=SECONDS` or `keep-open`.
     #[arg(long, value_name = "WHAT", value_parser = on_loss)]
     pub on_kmsd_loss: Option<OnLoss>,
-    /// Whether each open is recorded in the audit log.
-    #[arg(long, value_enum)]
-    pub record_opens: Option<Switch>,
     /// Whether new key material of the KMS key starts a rewrap in the mount.
     #[arg(long, value_enum)]
     pub rewrap_after_rotation: Option<Switch>,
@@ -102,7 +99,7 @@ pub(super) fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
             Some(OnLoss::LockAfter(seconds)) => Some(seconds),
             _ => None,
         },
-        record_opens: on(set.record_opens),
+        record_opens: None,
         rewrap_after_rotation: on(set.rewrap_after_rotation),
     };
     let answer = context.client.send(request)?;
@@ -137,11 +134,10 @@ fn show(settings: &PolicySettings) -> String {
         None => "keep-open".to_owned(),
     };
     format!(
-        "label                  {}\nrevoke                 {}\non-kmsd-loss           {loss}\nrecord-opens           {}\n\
+        "label                  {}\nrevoke                 {}\non-kmsd-loss           {loss}\n\
          rewrap-after-rotation  {}",
         settings.label,
         settings.revoke_mode.as_str().to_lowercase(),
-        on(settings.record_opens),
         on(settings.rewrap_after_rotation)
     )
 }

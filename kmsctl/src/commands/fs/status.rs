@@ -213,9 +213,6 @@ fn more(policy: &PolicyStatus) -> String {
             Some(seconds) => format!("on-kmsd-loss lock-after={seconds}"),
             None => "on-kmsd-loss keep-open".to_owned(),
         });
-        if settings.record_opens {
-            said.push("record-opens".to_owned());
-        }
         if settings.rewrap_after_rotation {
             said.push("rewrap-after-rotation".to_owned());
         }
