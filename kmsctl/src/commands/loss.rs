@@ -6,7 +6,7 @@ use kms_api::{
     DescribeVolumeRequest, KeyMetadata, ListVolumesRequest, PolicySummary, PolicyUse, Timestamp,
     VolumeListEntry,
 };
-use kms_core::audit::Filter;
+use kms_core::audit::{Filter, Record};
 use kms_core::events::is_use_while_pending_deletion;
 use serde::Serialize;
 
@@ -50,6 +50,18 @@ pub(super) struct LastUse {
     pub(super) principal: String,
     pub(super) date: Timestamp,
     pub(super) event_id: String,
+}
+
+impl LastUse {
+    fn of(record: &Record) -> LastUse {
+        let caller = record.caller.as_ref();
+        LastUse {
+            operation: record.operation.clone(),
+            principal: caller.map(|by| by.arn.to_string()).unwrap_or_default(),
+            date: Timestamp::from_millis(record.time),
+            event_id: record.event_id.clone(),
+        }
+    }
 }
 
 /// What would be lost with a key.
@@ -225,16 +237,7 @@ fn last_use(arn: &str, context: &Context) -> Result<Option<LastUse>, Failure> {
         if !USES.contains(&record.operation.as_str()) {
             return Ok(true);
         }
-        found = Some(LastUse {
-            operation: record.operation.clone(),
-            principal: record
-                .caller
-                .as_ref()
-                .map(|by| by.arn.to_string())
-                .unwrap_or_default(),
-            date: Timestamp::from_millis(record.time),
-            event_id: record.event_id.clone(),
-        });
+        found = Some(LastUse::of(record));
         Ok(false)
     })?;
     Ok(found)
@@ -263,16 +266,7 @@ pub(super) fn attempts(arn: &str, context: &Context) -> Result<Option<Attempts>,
         }
         if is_use_while_pending_deletion(record) {
             attempts.count += 1;
-            attempts.last.get_or_insert_with(|| LastUse {
-                operation: record.operation.clone(),
-                principal: record
-                    .caller
-                    .as_ref()
-                    .map(|by| by.arn.to_string())
-                    .unwrap_or_default(),
-                date: Timestamp::from_millis(record.time),
-                event_id: record.event_id.clone(),
-            });
+            attempts.last.get_or_insert_with(|| LastUse::of(record));
         }
         Ok(true)
     });
