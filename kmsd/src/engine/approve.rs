@@ -7,7 +7,7 @@ use kms_core::{Change, Clock};
 use kms_seal::{Credential, PcrState, RootSealer};
 
 use super::audit::store_event;
-use super::open::{Rollback, assemble, open_storage};
+use super::open::open_stopped;
 use super::writer::{Anchor, Writer};
 use super::{EngineConfig, EngineError};
 
@@ -23,15 +23,7 @@ pub fn approve(
     clock: Arc<dyn Clock>,
     state: &PcrState,
 ) -> Result<Vec<u32>, EngineError> {
-    let (_lock, storage) = open_storage(&config.directory)?;
-    let shared = assemble(
-        config.clone(),
-        Box::new(storage),
-        sealer,
-        credential,
-        clock,
-        Rollback::Refuse,
-    )?;
+    let (_lock, shared) = open_stopped(config, sealer, credential, clock)?;
     let mut writer = shared.writer.lock();
     shared.increment(&mut writer)?;
     shared.finish_epoch(&mut writer)?;

@@ -13,7 +13,7 @@ use kms_seal::{Credential, RootSealer};
 use uuid::Uuid;
 
 use super::enroll::prove_recovery;
-use super::open::{Rollback, assemble, load, open_storage};
+use super::open::{load, open_stopped, open_storage};
 use super::writer::{Anchor, encode, verified};
 use super::{EngineConfig, EngineError};
 
@@ -166,16 +166,7 @@ fn with_sealer<T>(
     clock: Arc<dyn Clock>,
     work: impl FnOnce(&Kms) -> Result<(T, Option<Vec<Change>>), EngineError>,
 ) -> Result<T, EngineError> {
-    let (_lock, storage) = open_storage(&config.directory)?;
-    let storage = Box::new(storage);
-    let shared = assemble(
-        config.clone(),
-        storage,
-        sealer,
-        credential,
-        clock,
-        Rollback::Refuse,
-    )?;
+    let (_lock, shared) = open_stopped(config, sealer, credential, clock)?;
     if let Some(key) = recovery {
         let kms = shared.kms.read();
         let meta = kms.snapshot().meta();

@@ -154,6 +154,20 @@ impl Shared {
     }
 }
 
+/// Opens the newest store for a command that works on it while kmsd is stopped.
+pub(super) fn open_stopped(
+    config: &EngineConfig,
+    sealer: Box<dyn RootSealer>,
+    credential: &Credential,
+    clock: Arc<dyn Clock>,
+) -> Result<(StoreLock, Shared), EngineError> {
+    let (lock, storage) = open_storage(&config.directory)?;
+    let storage = Box::new(storage);
+    let refuse = Rollback::Refuse;
+    let shared = assemble(config.clone(), storage, sealer, credential, clock, refuse)?;
+    Ok((lock, shared))
+}
+
 pub(super) fn assemble(
     config: EngineConfig,
     mut storage: Box<dyn Storage>,

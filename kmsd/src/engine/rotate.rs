@@ -11,7 +11,7 @@ use kms_seal::{Credential, RootSealer};
 
 use super::audit::store_event;
 use super::enroll::prove_recovery;
-use super::open::{Rollback, assemble, open_storage};
+use super::open::open_stopped;
 use super::tick::recovery_public;
 use super::writer::Anchor;
 use super::{EngineConfig, EngineError, Shared};
@@ -41,16 +41,7 @@ pub fn rotate_recovery(
     end_former: bool,
     clock: Arc<dyn Clock>,
 ) -> Result<RotateReport, EngineError> {
-    let (_lock, storage) = open_storage(&config.directory)?;
-    let storage = Box::new(storage);
-    let shared = assemble(
-        config.clone(),
-        storage,
-        sealer,
-        credential,
-        clock,
-        Rollback::Refuse,
-    )?;
+    let (_lock, shared) = open_stopped(config, sealer, credential, clock)?;
     let mut writer = shared.writer.lock();
     shared.increment(&mut writer)?;
     let public = new.public_key()?;

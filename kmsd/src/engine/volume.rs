@@ -9,7 +9,7 @@ use kms_seal::{Credential, RootSealer};
 
 use super::audit::store_event;
 use super::enroll::check_public;
-use super::open::{Rollback, assemble, open_storage};
+use super::open::open_stopped;
 use super::writer::Anchor;
 use super::{EngineConfig, EngineError, Shared};
 use kms_core::audit::Record;
@@ -95,15 +95,7 @@ fn with_store(
     opening: Opening,
     work: impl FnOnce(&Shared) -> Result<(Vec<Change>, Record), EngineError>,
 ) -> Result<(), EngineError> {
-    let (_lock, storage) = open_storage(&config.directory)?;
-    let shared = assemble(
-        config.clone(),
-        Box::new(storage),
-        opening.sealer,
-        &opening.credential,
-        opening.clock,
-        Rollback::Refuse,
-    )?;
+    let (_lock, shared) = open_stopped(config, opening.sealer, &opening.credential, opening.clock)?;
     let mut writer = shared.writer.lock();
     shared.increment(&mut writer)?;
     let (changes, event) = work(&shared)?;
