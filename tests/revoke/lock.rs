@@ -179,3 +179,25 @@ fn only_directories_with_a_policy_of_their_own_can_be_locked() {
     assert!(fs::read_dir(mount.path("outside")).is_ok());
     mount.unmount();
 }
+
+#[test]
+fn what_is_locked_can_be_named_after_the_kernel_forgot_it() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = people::world();
+    let mount = shared(&world, "xts", &[]);
+    let inside = mount.path("inside");
+    world.kmsctl(&["fs", "lock", text(&inside)]).ok();
+    // Dentries and inodes: the next lookup makes a new node for the directory.
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    let again = world.kmsctl(&["--json", "fs", "lock", text(&inside)]).ok();
+    assert_eq!(again.json()["files"], 0);
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    let said = world
+        .kmsctl(&["--json", "fs", "unlock", text(&inside)])
+        .ok();
+    assert_eq!(said.json()["was_locked"], true);
+    assert!(fs::read_dir(&inside).is_ok());
+    mount.unmount();
+}

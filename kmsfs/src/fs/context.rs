@@ -76,10 +76,20 @@ impl Fs {
                 expected,
             }));
         }
-        self.marks.check(&policy)?;
-        let policy = self
-            .keys
-            .policy_key(&volume, &policy, header.generation())?;
+        let opened = self.marks.check(&policy).and_then(|()| {
+            Ok(self
+                .keys
+                .policy_key(&volume, &policy, header.generation())?)
+        });
+        let policy = opened.inspect_err(|_| {
+            // The node may be a new one for a directory that the kernel forgot: what it is under is known without its key.
+            let admitted = parent
+                .as_ref()
+                .is_none_or(|parent| header.check_below(&parent.header, &parent.keys).is_ok());
+            if admitted {
+                *directory.locked.lock() = Some(policy);
+            }
+        })?;
         let keys = header.unlock(&policy).map_err(|error| damaged(&error))?;
         if let Some(parent) = &parent {
             header
