@@ -20,6 +20,7 @@ mod enroll;
 mod error;
 mod events;
 mod gauges;
+mod group;
 mod hub;
 mod lease;
 mod offline;
@@ -142,6 +143,8 @@ struct Shared {
     stored_generation: Arc<AtomicU64>,
     closed: AtomicBool,
     outside: policies::Outside,
+    /// Changes that are made durable together.
+    group: group::Group,
     metrics: Metrics,
     events: Events,
     /// The backup that is being fetched.
@@ -276,6 +279,16 @@ impl Engine {
                 Err(error.into())
             }
             Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
+            Ok(Outcome::Write(write)) if group::is_addition(&request) => {
+                let job = group::Job {
+                    trace,
+                    first: Some(*write),
+                    evaluate: Box::new(move |kms, world| kms.handle(&request, &caller, world)),
+                    in_flight,
+                };
+                let done = shared.write_together(job).await?;
+                Ok(shared.done(done.response, None, None))
+            }
             Ok(change) => {
                 let revoked = revoked(&request);
                 let writing = Arc::clone(shared);

@@ -10,7 +10,7 @@ use crate::policy::PolicyKind;
 use crate::rows::{
     AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
     LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError,
-    Table, VolumeRow, domain_id, grant_id, identity_policy_id, material_id, policy_id,
+    State, Table, VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
 };
 
 /// The rows of one store.
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub(crate) mac: Vec<u8>,
     pub(crate) domains: BTreeMap<u64, DomainRow>,
     pub(crate) keys: BTreeMap<KeyId, Arc<KeyRow>>,
+    /// Number of keys that are no tombstones.
+    live_keys: usize,
     pub(crate) materials: BTreeMap<KeyId, BTreeMap<MaterialId, Arc<MaterialRow>>>,
     pub(crate) aliases: BTreeMap<String, Arc<AliasRow>>,
     pub(crate) names: BTreeMap<KeyId, BTreeSet<String>>,
@@ -64,6 +66,7 @@ impl Snapshot {
             mac: Vec::new(),
             domains: BTreeMap::new(),
             keys: BTreeMap::new(),
+            live_keys: 0,
             materials: BTreeMap::new(),
             aliases: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -133,6 +136,16 @@ impl Snapshot {
     /// The keys, tombstones included.
     pub fn keys(&self) -> impl Iterator<Item = &Arc<KeyRow>> {
         self.keys.values()
+    }
+
+    /// Number of keys, without tombstones.
+    pub fn live_keys(&self) -> usize {
+        self.live_keys
+    }
+
+    /// A key, or its tombstone.
+    pub fn key(&self, id: KeyId) -> Option<&Arc<KeyRow>> {
+        self.keys.get(&id)
     }
 
     /// The versions of a key's material, in no particular order.
@@ -209,7 +222,11 @@ impl Snapshot {
                     let document = self.interned.take(&row.policy);
                     self.key_policies.insert(row.id, document);
                 }
-                self.keys.insert(row.id, Arc::from(row));
+                let is_live = |row: &KeyRow| usize::from(row.state != State::Destroyed);
+                self.live_keys += is_live(&row);
+                if let Some(old) = self.keys.insert(row.id, Arc::from(row)) {
+                    self.live_keys -= is_live(&old);
+                }
             }
             Row::Material(row) => {
                 self.materials
@@ -270,19 +287,20 @@ impl Snapshot {
                 if let Ok(key) = id.parse() {
                     if let Some(row) = self.keys.remove(&key) {
                         self.interned.release(&row.policy);
+                        self.live_keys -= usize::from(row.state != State::Destroyed);
                     }
                     self.key_policies.remove(&key);
                 }
             }
             Table::Material => {
-                let Some(key) = id
-                    .split_once('/')
-                    .and_then(|(key, _)| key.parse::<KeyId>().ok())
-                else {
+                let Some((key, version)) = id.split_once('/') else {
+                    return;
+                };
+                let (Ok(key), Ok(version)) = (key.parse::<KeyId>(), version.parse()) else {
                     return;
                 };
                 if let Some(versions) = self.materials.get_mut(&key) {
-                    versions.retain(|_, row| material_id(row.key, row.id) != id);
+                    versions.remove(&version);
                     if versions.is_empty() {
                         self.materials.remove(&key);
                     }

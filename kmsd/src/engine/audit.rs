@@ -457,8 +457,10 @@ impl Shared {
                 _ => None,
             })
             .map(|(row, kind)| {
-                let key = snapshot.keys().find(|key| key.id == row.key);
-                let before = key.and_then(|key| key.current).map(|id| id.to_string());
+                let before = snapshot
+                    .key(row.key)
+                    .and_then(|key| key.current)
+                    .map(|id| id.to_string());
                 let mut event = audit::kms_service("RotateKey")
                     .key(snapshot.meta().scope.key_arn(&row.key))
                     .detail("keyId", row.key.to_string())
@@ -538,27 +540,43 @@ impl Shared {
         records: Vec<Record>,
         trace: Option<&Trace>,
     ) -> Result<kms_core::relevance::Relevance, EngineError> {
-        if matches!(self.audit, Sink::Off) || records.is_empty() {
+        self.commit_all(writer, changes, anchor, vec![(records, trace)])
+    }
+
+    /// The same with the records of several requests, of which each is the first of its own.
+    pub(super) fn commit_all(
+        &self,
+        writer: &mut Writer,
+        changes: &[Change],
+        anchor: Anchor,
+        groups: Vec<(Vec<Record>, Option<&Trace>)>,
+    ) -> Result<kms_core::relevance::Relevance, EngineError> {
+        let is_empty = groups.iter().all(|(records, _)| records.is_empty());
+        if matches!(self.audit, Sink::Off) || is_empty {
             return self.commit(writer, changes, anchor);
         }
-        let records: Vec<(Record, Vec<u8>)> = records
+        let records: Vec<(Record, Vec<u8>, Option<&Trace>)> = groups
             .into_iter()
-            .map(|record| {
-                let bytes = record.to_bytes();
-                (record, bytes)
+            .flat_map(|(records, trace)| {
+                records.into_iter().enumerate().map(move |(n, record)| {
+                    let bytes = record.to_bytes();
+                    (record, bytes, trace.filter(|_| n == 0))
+                })
             })
             .collect();
         let mut all = changes.to_vec();
-        all.extend(records.iter().map(|(record, bytes)| outbox(record, bytes)));
+        all.extend(
+            records
+                .iter()
+                .map(|(record, bytes, _)| outbox(record, bytes)),
+        );
         let relevance = self.commit(writer, &all, anchor)?;
         if let Some(log) = self.audit.log() {
-            for (n, (record, bytes)) in records.into_iter().enumerate() {
+            for (record, bytes, trace) in records {
                 let id = record.event_id.clone();
                 let ticket = log.push(record, Some(&bytes), true);
                 writer.outbox.push((id, ticket));
-                if n == 0
-                    && let Some(trace) = trace
-                {
+                if let Some(trace) = trace {
                     trace.committed(ticket);
                 }
             }

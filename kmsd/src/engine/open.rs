@@ -262,6 +262,7 @@ pub(super) fn assemble(
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         outside: Default::default(),
+        group: Default::default(),
         metrics,
         events,
         backup: Mutex::new(None),

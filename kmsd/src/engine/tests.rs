@@ -6,6 +6,7 @@ mod crash;
 mod destruction;
 mod faults;
 mod grants;
+mod group;
 mod leases;
 mod life;
 mod policies;

@@ -67,12 +67,22 @@ impl Shared {
         evaluate: impl Fn(&Kms, &World<'_>) -> Handled,
     ) -> Result<Done, ApiError> {
         let mut writer = self.writer.lock();
+        self.write_as(&mut writer, trace, first, &evaluate)
+    }
+
+    /// The same for whoever is the writer.
+    pub(super) fn write_as(
+        &self,
+        writer: &mut Writer,
+        trace: Option<&Trace>,
+        first: Option<Write>,
+        evaluate: &dyn Fn(&Kms, &World<'_>) -> Handled,
+    ) -> Result<Done, ApiError> {
         self.check_open()?;
         let mut ready = first;
         for _ in 0..ATTEMPTS {
             if writer.stale {
-                self.reload(&mut writer)
-                    .map_err(|error| self.report(&error))?;
+                self.reload(writer).map_err(|error| self.report(&error))?;
             }
             let revision = self.kms.read().snapshot().meta().revision;
             let write = match ready.take().filter(|write| write.expected == revision) {
@@ -94,7 +104,7 @@ impl Shared {
                         Outcome::Write(write) => *write,
                         // Done already, at most the counter is missing.
                         Outcome::Reply(response) => {
-                            self.prove(&mut writer)?;
+                            self.prove(writer)?;
                             return Ok(Done {
                                 response: *response,
                                 settling: None,
@@ -116,7 +126,7 @@ impl Shared {
                 self.unproved.store(true, Ordering::SeqCst);
             }
             let records = self.records_of(trace, &write);
-            let committed = self.commit_traced(&mut writer, &write.changes, anchor, records, trace);
+            let committed = self.commit_traced(writer, &write.changes, anchor, records, trace);
             let relevance = match committed {
                 Ok(relevance) => relevance,
                 Err(EngineError::Storage(StorageError::Conflict { .. })) => continue,
@@ -132,10 +142,10 @@ impl Shared {
                 }
             }
             if anchor == Anchor::Now {
-                self.prove(&mut writer)?;
+                self.prove(writer)?;
             }
             if epoch {
-                self.go_through_epoch(&mut writer)?;
+                self.go_through_epoch(writer)?;
             }
             if let Some(error) = write.refusal {
                 return Err(error);
@@ -145,10 +155,7 @@ impl Shared {
                 settling,
             });
         }
-        Err(ApiError::new(
-            ErrorCode::Internal,
-            "The store changes faster than this can be done.",
-        ))
+        Err(too_fast())
     }
 
     /// Advances the counter before the reply to a tightening change. If that fails, the change is
@@ -216,7 +223,10 @@ impl Shared {
             .filter(|change| !is_meta(change))
             .cloned()
             .collect();
-        let settled = self.settle_outbox(writer, &mut meta, &mut all);
+        let settled: HashSet<String> = self
+            .settle_outbox(writer, &mut meta, &mut all)
+            .into_iter()
+            .collect();
         all.push(Change::Put(Row::Meta(Box::new(meta))));
         let mut raw = all.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         // From here on the running MAC is ahead of the store until the commit is through.
@@ -353,6 +363,12 @@ impl Shared {
             ),
         }
     }
+}
+
+/// Every attempt met a change by somebody else.
+pub(super) fn too_fast() -> ApiError {
+    let text = "The store changes faster than this can be done.";
+    ApiError::new(ErrorCode::Internal, text)
 }
 
 /// Computes the set-MAC over loaded rows and compares it with the stored one.

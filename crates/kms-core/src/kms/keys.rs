@@ -26,6 +26,11 @@ use crate::states::Action;
 const MAX_KEYS: usize = 100_000;
 
 impl Kms {
+    /// How many keys more there may be.
+    pub fn keys_left(&self) -> usize {
+        MAX_KEYS.saturating_sub(self.snapshot.live_keys())
+    }
+
     pub(super) fn create_key(
         &self,
         _auth: &Authorized,
@@ -40,12 +45,7 @@ impl Kms {
             Some(policy) => policy.clone(),
             None => default_policy(scope),
         };
-        let live = self
-            .snapshot
-            .keys
-            .values()
-            .filter(|key| key.state != State::Destroyed);
-        if live.count() >= MAX_KEYS {
+        if self.keys_left() == 0 {
             let text = format!("The limit of {MAX_KEYS} keys per account and Region is reached.");
             return Err(ApiError::new(ErrorCode::LimitExceeded, text));
         }

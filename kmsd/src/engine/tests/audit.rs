@@ -21,7 +21,7 @@ fn lines(store: &Path) -> Vec<Line> {
     all
 }
 
-fn records(store: &Path) -> Vec<Record> {
+pub(super) fn records(store: &Path) -> Vec<Record> {
     lines(store).into_iter().map(|line| line.record).collect()
 }
 

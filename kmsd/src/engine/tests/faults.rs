@@ -30,6 +30,11 @@ impl Fuse {
         })
     }
 
+    /// The effect after `after_effects` more fails.
+    pub(super) fn arm(&self, after_effects: i64) {
+        self.left.store(after_effects, Ordering::SeqCst);
+    }
+
     /// Nothing fails from now on.
     pub(super) fn disarm(&self) {
         self.left.store(-1, Ordering::SeqCst);
