@@ -90,6 +90,53 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// Algorithm of Sign and Verify.
+    SigningAlgorithm {
+        RsassaPssSha256 = "RSASSA_PSS_SHA_256", RsassaPssSha384 = "RSASSA_PSS_SHA_384",
+        RsassaPssSha512 = "RSASSA_PSS_SHA_512", RsassaPkcs1Sha256 = "RSASSA_PKCS1_V1_5_SHA_256",
+        RsassaPkcs1Sha384 = "RSASSA_PKCS1_V1_5_SHA_384",
+        RsassaPkcs1Sha512 = "RSASSA_PKCS1_V1_5_SHA_512", EcdsaSha256 = "ECDSA_SHA_256",
+        EcdsaSha384 = "ECDSA_SHA_384", EcdsaSha512 = "ECDSA_SHA_512", Sm2Dsa = "SM2DSA",
+        MlDsaShake256 = "ML_DSA_SHAKE_256", Ed25519Sha512 = "ED25519_SHA_512",
+        Ed25519PhSha512 = "ED25519_PH_SHA_512",
+    }
+}
+
+wire_enum! {
+    /// What the message of Sign and Verify is.
+    MessageType { Raw = "RAW", Digest = "DIGEST", ExternalMu = "EXTERNAL_MU", }
+}
+
+wire_enum! {
+    /// Algorithm of GenerateMac and VerifyMac.
+    MacAlgorithm {
+        HmacSha224 = "HMAC_SHA_224", HmacSha256 = "HMAC_SHA_256", HmacSha384 = "HMAC_SHA_384",
+        HmacSha512 = "HMAC_SHA_512",
+    }
+}
+
+wire_enum! {
+    /// Algorithm of DeriveSharedSecret.
+    KeyAgreementAlgorithm { Ecdh = "ECDH", }
+}
+
+wire_enum! {
+    /// Algorithm of Encapsulate and Decapsulate.
+    EncapsulationAlgorithm { MlKem = "ML_KEM", }
+}
+
+wire_enum! {
+    /// Kind of a pair of data keys.
+    DataKeyPairSpec {
+        Rsa2048 = "RSA_2048", Rsa3072 = "RSA_3072", Rsa4096 = "RSA_4096",
+        EccNistP256 = "ECC_NIST_P256", EccNistP384 = "ECC_NIST_P384", EccNistP521 = "ECC_NIST_P521",
+        EccSecgP256k1 = "ECC_SECG_P256K1", Sm2 = "SM2",
+        EccNistEdwards25519 = "ECC_NIST_EDWARDS25519",
+        MlKem512 = "ML_KEM_512", MlKem768 = "ML_KEM_768", MlKem1024 = "ML_KEM_1024",
+    }
+}
+
+wire_enum! {
     /// State of a key.
     KeyState {
         Creating = "Creating", Enabled = "Enabled", Disabled = "Disabled",

@@ -65,6 +65,10 @@ error_codes! {
     InvalidKeyUsage = "InvalidKeyUsageException", 400;
     /// Marker was not returned by this operation.
     InvalidMarker = "InvalidMarkerException", 400;
+    /// The HMAC is not that of the message.
+    InvalidMac = "KMSInvalidMacException", 400;
+    /// The signature is not that of the message.
+    InvalidSignature = "KMSInvalidSignatureException", 400;
     /// The state of the key does not allow the operation.
     InvalidState = "KMSInvalidStateException", 400;
     /// The key cannot be used right now.

@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod approval;
+pub mod asymmetric;
 pub mod audit;
 pub mod backup;
 pub mod blob;
@@ -42,6 +43,7 @@ pub mod timestamp;
 
 pub use access::*;
 pub use approval::*;
+pub use asymmetric::*;
 pub use audit::*;
 pub use backup::*;
 pub use blob::Blob;

@@ -456,13 +456,13 @@ impl Members {
         }
     }
 
-    /// `Recipient` asks for the answer to be encrypted to an attested enclave. kmsd has none yet, and
-    /// answering in the clear instead would be wrong, so the member is refused.
+    /// `Recipient` asks for the answer to be encrypted to an attested enclave. kmsd knows no attestation
+    /// documents, and answering in the clear instead would be wrong, so the member is refused.
     pub(crate) fn no_recipient(&mut self) -> Result<(), ApiError> {
         if self.has("Recipient") {
-            return Err(ApiError::new(
-                ErrorCode::UnsupportedOperation,
-                "Recipient is not supported by kmsd.",
+            return Err(ApiError::validation(
+                "Recipient is not supported: kmsd checks no attestation documents of Nitro Enclaves or NitroTPM. \
+                 Send the request without this member.",
             ));
         }
         Ok(())

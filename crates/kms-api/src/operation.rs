@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::access::*;
 use crate::approval::*;
+use crate::asymmetric::*;
 use crate::audit::*;
 use crate::backup::*;
 use crate::destruction::*;
@@ -170,6 +171,17 @@ operations! {
         TagResource(TagResourceRequest) -> EmptyResponse;
         UntagResource(UntagResourceRequest) -> EmptyResponse;
         ListResourceTags(ListResourceTagsRequest) -> ListResourceTagsResponse;
+        Sign(SignRequest) -> SignResponse;
+        Verify(VerifyRequest) -> VerifyResponse;
+        GetPublicKey(GetPublicKeyRequest) -> GetPublicKeyResponse;
+        GenerateMac(GenerateMacRequest) -> GenerateMacResponse;
+        VerifyMac(VerifyMacRequest) -> VerifyMacResponse;
+        DeriveSharedSecret(DeriveSharedSecretRequest) -> DeriveSharedSecretResponse;
+        Encapsulate(EncapsulateRequest) -> EncapsulateResponse;
+        Decapsulate(DecapsulateRequest) -> DecapsulateResponse;
+        GenerateDataKeyPair(GenerateDataKeyPairRequest) -> GenerateDataKeyPairResponse;
+        GenerateDataKeyPairWithoutPlaintext(GenerateDataKeyPairWithoutPlaintextRequest)
+            -> GenerateDataKeyPairWithoutPlaintextResponse;
     }
     LOCAL_PREFIX {
         CreateVolume(CreateVolumeRequest) -> CreateVolumeResponse;
@@ -285,6 +297,16 @@ impl Request {
             Self::ReEncrypt(r) => Some(&r.destination_key_id),
             Self::GenerateDataKey(r) => Some(&r.key_id),
             Self::GenerateDataKeyWithoutPlaintext(r) => Some(&r.key_id),
+            Self::Sign(r) => Some(&r.key_id),
+            Self::Verify(r) => Some(&r.key_id),
+            Self::GetPublicKey(r) => Some(&r.key_id),
+            Self::GenerateMac(r) => Some(&r.key_id),
+            Self::VerifyMac(r) => Some(&r.key_id),
+            Self::DeriveSharedSecret(r) => Some(&r.key_id),
+            Self::Encapsulate(r) => Some(&r.key_id),
+            Self::Decapsulate(r) => Some(&r.key_id),
+            Self::GenerateDataKeyPair(r) => Some(&r.key_id),
+            Self::GenerateDataKeyPairWithoutPlaintext(r) => Some(&r.key_id),
             Self::EnableKey(r) => Some(&r.key_id),
             Self::DisableKey(r) => Some(&r.key_id),
             Self::ScheduleKeyDeletion(r) => Some(&r.key_id),

@@ -84,7 +84,7 @@ pub(crate) fn lower_first(name: &str) -> String {
 
 /// Whether the operation changes nothing. A use of a key counts as such, as in CloudTrail.
 pub(crate) fn is_read_only(operation: &str) -> bool {
-    const PREFIXES: [&str; 17] = [
+    const PREFIXES: [&str; 19] = [
         "Acknowledge",
         "Describe",
         "List",
@@ -102,6 +102,8 @@ pub(crate) fn is_read_only(operation: &str) -> bool {
         "Sign",
         "Verify",
         "Derive",
+        "Encapsulate",
+        "Decapsulate",
     ];
     PREFIXES.iter().any(|prefix| operation.starts_with(prefix))
 }

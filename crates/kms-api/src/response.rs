@@ -59,6 +59,18 @@ responses! {
         /// Algorithms, for keys that encrypt.
         #[serde(skip_serializing_if = "Vec::is_empty", default)]
         encryption_algorithms: Vec<EncryptionAlgorithm>,
+        /// Algorithms, for keys that sign.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        signing_algorithms: Vec<SigningAlgorithm>,
+        /// Algorithms, for keys that agree on secrets.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        key_agreement_algorithms: Vec<KeyAgreementAlgorithm>,
+        /// Algorithms, for keys that encapsulate secrets.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        encapsulation_algorithms: Vec<EncapsulationAlgorithm>,
+        /// Algorithms, for HMAC keys.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        mac_algorithms: Vec<MacAlgorithm>,
         /// Whether this is a multi-Region key.
         multi_region: bool,
         /// Waiting period; only for multi-Region keys whose replicas are pending deletion.

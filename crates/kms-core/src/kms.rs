@@ -2,6 +2,7 @@
 
 mod aliases;
 mod approvals;
+mod asymmetric;
 mod background;
 mod break_glass;
 mod counts;
@@ -29,8 +30,8 @@ mod tests;
 use std::sync::Arc;
 
 use kms_api::{
-    ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, ReloadPoliciesResponse, Request,
-    Response,
+    ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, KeyUsage,
+    ReloadPoliciesResponse, Request, Response,
 };
 
 use crate::authz::{Authorized, FilePolicies, Handled, ask_for, hold_ms};
@@ -251,6 +252,30 @@ impl Kms {
             Request::GenerateDataKey(r) => self.generate_data_key(auth, r, world),
             Request::GenerateDataKeyWithoutPlaintext(r) => {
                 self.generate_data_key_without_plaintext(auth, r, world)
+            }
+            Request::Sign(r) => self.other_use(&r.key_id, KeyUsage::SignVerify, "Sign"),
+            Request::Verify(r) => self.other_use(&r.key_id, KeyUsage::SignVerify, "Verify"),
+            Request::GetPublicKey(r) => self.get_public_key(&r.key_id),
+            Request::GenerateMac(r) => {
+                self.other_use(&r.key_id, KeyUsage::GenerateVerifyMac, "GenerateMac")
+            }
+            Request::VerifyMac(r) => {
+                self.other_use(&r.key_id, KeyUsage::GenerateVerifyMac, "VerifyMac")
+            }
+            Request::DeriveSharedSecret(r) => {
+                self.other_use(&r.key_id, KeyUsage::KeyAgreement, "DeriveSharedSecret")
+            }
+            Request::Encapsulate(r) => {
+                self.other_use(&r.key_id, KeyUsage::EncapsulateDecapsulate, "Encapsulate")
+            }
+            Request::Decapsulate(r) => {
+                self.other_use(&r.key_id, KeyUsage::EncapsulateDecapsulate, "Decapsulate")
+            }
+            Request::GenerateDataKeyPair(r) => {
+                self.generate_data_key_pair(&r.key_id, r.key_pair_spec)
+            }
+            Request::GenerateDataKeyPairWithoutPlaintext(r) => {
+                self.generate_data_key_pair(&r.key_id, r.key_pair_spec)
             }
             Request::GenerateRandom(r) => generate_random(auth, r, world),
             Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(auth, r, world),

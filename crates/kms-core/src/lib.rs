@@ -30,6 +30,7 @@ pub mod rows;
 pub mod sealed;
 pub mod setmac;
 pub mod snapshot;
+pub mod specs;
 pub mod states;
 pub mod storage;
 pub mod tombstones;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER};
+use kms_api::{KeySpec, KeyUsage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +129,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// A 32-byte secret wrapped under a domain key.
+/// A secret wrapped under a domain key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wrapped {
     /// The domain key it is under.
@@ -245,6 +246,12 @@ pub struct KeyRow {
     pub description: String,
     /// Where the material came from.
     pub origin: Origin,
+    /// Kind of material.
+    #[serde(default = "symmetric", skip_serializing_if = "is_symmetric")]
+    pub spec: KeySpec,
+    /// What the key is for.
+    #[serde(default = "encrypts", skip_serializing_if = "is_encrypting")]
+    pub usage: KeyUsage,
     /// The key policy, JSON as given, or the default one.
     pub policy: String,
     /// Tag keys and values, in the order given.
@@ -259,6 +266,23 @@ pub struct KeyRow {
     pub deletion: Option<Deletion>,
     /// Wall clock of the destruction, for a tombstone.
     pub destroyed_ms: Option<i64>,
+}
+
+/// Kind of the keys of rows that do not say; written without, so that the bytes of older rows stay the same.
+fn symmetric() -> KeySpec {
+    KeySpec::SymmetricDefault
+}
+
+fn is_symmetric(spec: &KeySpec) -> bool {
+    *spec == KeySpec::SymmetricDefault
+}
+
+fn encrypts() -> KeyUsage {
+    KeyUsage::EncryptDecrypt
+}
+
+fn is_encrypting(usage: &KeyUsage) -> bool {
+    *usage == KeyUsage::EncryptDecrypt
 }
 
 /// The states of AWS KMS keys, and the tombstone's.
@@ -324,7 +348,13 @@ pub struct MaterialRow {
     pub created_ms: i64,
     /// How it came to be; none for the first.
     pub rotated: Option<RotationKind>,
-    /// The material.
+    /// The key's, so that the row tells by itself what is wrapped.
+    #[serde(default = "symmetric", skip_serializing_if = "is_symmetric")]
+    pub spec: KeySpec,
+    /// The public key of an asymmetric key, SubjectPublicKeyInfo in DER.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<Bytes>,
+    /// The material: 32 bytes, an HMAC key or the PKCS #8 of a private key.
     pub secret: Wrapped,
 }
 

@@ -392,6 +392,8 @@ fn arriving_key(
             version: one.version,
             created_ms: one.created_ms,
             rotated: one.rotated,
+            spec: kms_api::KeySpec::SymmetricDefault,
+            public: None,
             secret: domain.wrap(subject, &one.secret.0)?,
         })));
     }

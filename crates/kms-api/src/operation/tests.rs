@@ -426,7 +426,22 @@ fn marked(target: &str) -> Option<String> {
         "GenerateDataKey" | "GenerateDataKeyWithoutPlaintext" => {
             format!(r#"{{"KeyId":"k","KeySpec":"AES_256",{secret}}}"#)
         }
-        "DescribeKey" => format!(r#"{{"KeyId":"k",{secret}}}"#),
+        "DescribeKey" | "GetPublicKey" => format!(r#"{{"KeyId":"k",{secret}}}"#),
+        "Sign" | "Verify" => format!(
+            r#"{{"KeyId":"k","Message":"{mark}","Signature":"{mark}","SigningAlgorithm":"ECDSA_SHA_256",{secret}}}"#
+        ),
+        "GenerateMac" | "VerifyMac" => format!(
+            r#"{{"KeyId":"k","Message":"{mark}","Mac":"{mark}","MacAlgorithm":"HMAC_SHA_256",{secret}}}"#
+        ),
+        "DeriveSharedSecret" => format!(
+            r#"{{"KeyId":"k","PublicKey":"{mark}","KeyAgreementAlgorithm":"ECDH",{secret}}}"#
+        ),
+        "Encapsulate" | "Decapsulate" => format!(
+            r#"{{"KeyId":"k","SharedSecretCiphertextBlob":"{mark}","EncapsulationAlgorithm":"ML_KEM",{secret}}}"#
+        ),
+        "GenerateDataKeyPair" | "GenerateDataKeyPairWithoutPlaintext" => {
+            format!(r#"{{"KeyId":"k","KeyPairSpec":"RSA_2048",{secret}}}"#)
+        }
         "CreateGrant" | "CreateTemporaryGrant" => format!(
             r#"{{"KeyId":"k","GranteePrincipal":"g","Operations":["Decrypt"],"ExpiresInSeconds":1,{secret}}}"#
         ),
@@ -453,7 +468,7 @@ fn no_binary_member_and_no_grant_token_is_recorded() {
         assert!(body.contains("MARKED"), "the test marks nothing");
         seen += 1;
     }
-    assert_eq!(seen, 9);
+    assert_eq!(seen, 19);
 }
 
 #[test]

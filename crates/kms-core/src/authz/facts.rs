@@ -46,10 +46,14 @@ impl Context for Facts<'_> {
             },
             K::EncryptionAlgorithm => Values::optional(details.encryption_algorithm),
             K::KeySpec | K::CustomerMasterKeySpec => {
-                self.key_fact("SYMMETRIC_DEFAULT", |new| Value::from(new.spec.as_str()))
+                let spec = self
+                    .key
+                    .map_or("SYMMETRIC_DEFAULT", |key| key.spec.as_str());
+                self.key_fact(spec, |new| Value::from(new.spec.as_str()))
             }
             K::KeyUsage | K::CustomerMasterKeyUsage => {
-                self.key_fact("ENCRYPT_DECRYPT", |new| Value::from(new.usage.as_str()))
+                let usage = self.key.map_or("ENCRYPT_DECRYPT", |key| key.usage.as_str());
+                self.key_fact(usage, |new| Value::from(new.usage.as_str()))
             }
             K::KeyOrigin => {
                 let origin = match self.key.map(|key| key.origin) {
@@ -171,13 +175,14 @@ impl Context for Facts<'_> {
             }
             K::BootId => Values::known(self.boot_id),
 
+            K::SigningAlgorithm => Values::optional(details.signing_algorithm),
+            K::MessageType => Values::optional(details.message_type),
+            K::MacAlgorithm => Values::optional(details.mac_algorithm),
+            K::KeyAgreementAlgorithm => Values::optional(details.key_agreement_algorithm),
+            K::DataKeyPairSpec => Values::optional(details.data_key_pair_spec),
+
             // Operations that have these do not exist here yet, or no request has them.
-            K::SigningAlgorithm
-            | K::MessageType
-            | K::MacAlgorithm
-            | K::KeyAgreementAlgorithm
-            | K::DataKeyPairSpec
-            | K::MultiRegionKeyType
+            K::MultiRegionKeyType
             | K::ExpirationModel
             | K::ValidTo
             | K::WrappingAlgorithm

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kms_api::{
     ApiError, CreateGrantRequest, DEFAULT_POLICY_NAME, EncryptionAlgorithm, IdentityType, KeySpec,
-    KeyUsage, Request, ResourceId, Tag,
+    KeyUsage, MessageType, Request, ResourceId, Tag,
 };
 
 use super::MAX_KEYS;
@@ -64,6 +64,16 @@ pub(crate) struct Details<'a> {
     pub(crate) encryption_context: Option<Cow<'a, BTreeMap<String, String>>>,
     /// `kms:EncryptionAlgorithm`.
     pub(crate) encryption_algorithm: Option<&'static str>,
+    /// `kms:SigningAlgorithm`.
+    pub(crate) signing_algorithm: Option<&'static str>,
+    /// `kms:MessageType`, also where it is the default.
+    pub(crate) message_type: Option<&'static str>,
+    /// `kms:MacAlgorithm`.
+    pub(crate) mac_algorithm: Option<&'static str>,
+    /// `kms:KeyAgreementAlgorithm`.
+    pub(crate) key_agreement_algorithm: Option<&'static str>,
+    /// `kms:DataKeyPairSpec`.
+    pub(crate) data_key_pair_spec: Option<&'static str>,
     /// `kms:RequestAlias`: the name, where the request gave one.
     pub(crate) request_alias: Option<Cow<'a, str>>,
     /// `kms:KeySpec` and its siblings for a key that does not exist yet.
@@ -256,6 +266,72 @@ impl Kms {
                 let details = self.data_key(&r.key_id, &r.encryption_context);
                 let action = "kms:GenerateDataKeyWithoutPlaintext";
                 Needs::with(action, self.key_resource(&r.key_id)?, details)
+            }
+            R::GenerateDataKeyPair(r) => {
+                let details = Details {
+                    data_key_pair_spec: Some(r.key_pair_spec.as_str()),
+                    ..self.data_key(&r.key_id, &r.encryption_context)
+                };
+                let key = self.key_resource(&r.key_id)?;
+                Needs::with("kms:GenerateDataKeyPair", key, details)
+            }
+            R::GenerateDataKeyPairWithoutPlaintext(r) => {
+                let details = Details {
+                    data_key_pair_spec: Some(r.key_pair_spec.as_str()),
+                    ..self.data_key(&r.key_id, &r.encryption_context)
+                };
+                let action = "kms:GenerateDataKeyPairWithoutPlaintext";
+                Needs::with(action, self.key_resource(&r.key_id)?, details)
+            }
+            R::Sign(r) => {
+                let details = Details {
+                    signing_algorithm: Some(r.signing_algorithm.as_str()),
+                    message_type: Some(message_type(r.message_type)),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:Sign", self.key_resource(&r.key_id)?, details)
+            }
+            R::Verify(r) => {
+                let details = Details {
+                    signing_algorithm: Some(r.signing_algorithm.as_str()),
+                    message_type: Some(message_type(r.message_type)),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:Verify", self.key_resource(&r.key_id)?, details)
+            }
+            R::GetPublicKey(r) => {
+                let key = self.key_resource(&r.key_id)?;
+                Needs::with("kms:GetPublicKey", key, self.named(&r.key_id))
+            }
+            R::GenerateMac(r) => {
+                let details = Details {
+                    mac_algorithm: Some(r.mac_algorithm.as_str()),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:GenerateMac", self.key_resource(&r.key_id)?, details)
+            }
+            R::VerifyMac(r) => {
+                let details = Details {
+                    mac_algorithm: Some(r.mac_algorithm.as_str()),
+                    ..self.named(&r.key_id)
+                };
+                Needs::with("kms:VerifyMac", self.key_resource(&r.key_id)?, details)
+            }
+            R::DeriveSharedSecret(r) => {
+                let details = Details {
+                    key_agreement_algorithm: Some(r.key_agreement_algorithm.as_str()),
+                    ..self.named(&r.key_id)
+                };
+                let key = self.key_resource(&r.key_id)?;
+                Needs::with("kms:DeriveSharedSecret", key, details)
+            }
+            R::Encapsulate(r) => {
+                let key = self.key_resource(&r.key_id)?;
+                Needs::with("kms:Encapsulate", key, self.named(&r.key_id))
+            }
+            R::Decapsulate(r) => {
+                let key = self.key_resource(&r.key_id)?;
+                Needs::with("kms:Decapsulate", key, self.named(&r.key_id))
             }
             R::GenerateRandom(_) => Needs::any("kms:GenerateRandom"),
             R::EnableKey(r) => Needs::key("kms:EnableKey", self.key(&r.key_id)?),
@@ -633,4 +709,9 @@ fn algorithm(chosen: Option<EncryptionAlgorithm>) -> &'static str {
     chosen
         .unwrap_or(EncryptionAlgorithm::SymmetricDefault)
         .as_str()
+}
+
+/// The kind of message, also where it is the default.
+fn message_type(chosen: Option<MessageType>) -> &'static str {
+    chosen.unwrap_or(MessageType::Raw).as_str()
 }

@@ -7,9 +7,9 @@ use data_encoding::HEXLOWER;
 use kms_api::{
     ApiError, CreateGrantRequest, CreateGrantResponse, CreateTemporaryGrantRequest,
     CreateTemporaryGrantResponse, DescribeGrantsRequest, DescribeGrantsResponse, ErrorCode,
-    GrantConstraints, GrantDescription, GrantListEntry, GrantOperation, KeySpec, KeyUsage,
-    ListGrantsRequest, ListGrantsResponse, ListRetirableGrantsRequest, Response,
-    RetireGrantRequest, RevokeGrantRequest, Timestamp,
+    GrantConstraints, GrantDescription, GrantListEntry, GrantOperation, KeySpec, ListGrantsRequest,
+    ListGrantsResponse, ListRetirableGrantsRequest, Response, RetireGrantRequest,
+    RevokeGrantRequest, Timestamp,
 };
 
 use super::crypto::dry_run_refusal;
@@ -68,7 +68,7 @@ impl Kms {
         response: impl Fn(&GrantRow, String) -> Response,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
-        check_kind(request)?;
+        check_kind(request, key)?;
         self.allow(auth, Action::Grant, key)?;
         let scope = &self.snapshot.meta.scope;
         for arn in [&request.grantee_principal, &request.retiring_principal]
@@ -431,9 +431,8 @@ fn is_same(old: &GrantRow, new: &GrantRow, life_ms: Option<u64>) -> bool {
 }
 
 /// Refuses operations and constraints that keys of this kind do not have.
-fn check_kind(request: &CreateGrantRequest) -> Result<(), ApiError> {
-    // Every key here is symmetric so far.
-    let (spec, usage) = (KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt);
+fn check_kind(request: &CreateGrantRequest, key: &KeyRow) -> Result<(), ApiError> {
+    let (spec, usage) = (key.spec, key.usage);
     let wrong: Vec<&str> = request
         .operations
         .iter()

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use kms_api::{
     ApiError, Caller, CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest,
     CreateKeyResponse, DescribeKeyRequest, DescribeKeyResponse, DisableKeyRequest,
-    EnableKeyRequest, EncryptionAlgorithm, ErrorCode, KeyListEntry, KeyManager, KeyMetadata,
-    KeySpec, KeyState, KeyUsage, ListKeysRequest, ListKeysResponse, ResourceOwner, Response,
+    EnableKeyRequest, ErrorCode, KeyListEntry, KeyManager, KeyMetadata, KeySpec, KeyState,
+    KeyUsage, ListKeysRequest, ListKeysResponse, ResourceOwner, Response,
     ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Timestamp,
 };
 use kms_crypto::{Key, hmac_sha256};
@@ -20,6 +20,7 @@ use crate::entropy;
 use crate::ids::{KeyId, MaterialId};
 use crate::policy::PolicyKind;
 use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, Row, State};
+use crate::specs;
 use crate::states::Action;
 
 /// Keys per account and Region.
@@ -56,6 +57,8 @@ impl Kms {
             state: State::PendingImport,
             description: request.description.clone().unwrap_or_default(),
             origin,
+            spec: request.spec(),
+            usage: request.key_usage.unwrap_or(KeyUsage::EncryptDecrypt),
             policy,
             tags: request
                 .tags
@@ -248,7 +251,7 @@ impl Kms {
             creation_date: Timestamp::from_millis(key.created_ms),
             enabled: key.state == State::Enabled,
             description: key.description.clone(),
-            key_usage: KeyUsage::EncryptDecrypt,
+            key_usage: key.usage,
             key_state: wire_state(key.state),
             deletion_date: key.deletion.map(|d| Timestamp::from_millis(d.due.wall_ms)),
             origin: match key.origin {
@@ -256,12 +259,18 @@ impl Kms {
                 Origin::External => kms_api::Origin::External,
             },
             key_manager: KeyManager::Customer,
-            customer_master_key_spec: KeySpec::SymmetricDefault,
-            key_spec: KeySpec::SymmetricDefault,
-            encryption_algorithms: vec![EncryptionAlgorithm::SymmetricDefault],
+            customer_master_key_spec: key.spec,
+            key_spec: key.spec,
+            encryption_algorithms: specs::encryption_algorithms(key.spec, key.usage).to_vec(),
+            signing_algorithms: specs::signing_algorithms(key.spec, key.usage).to_vec(),
+            key_agreement_algorithms: specs::agreement_algorithms(key.usage).to_vec(),
+            encapsulation_algorithms: specs::encapsulation_algorithms(key.usage).to_vec(),
+            mac_algorithms: specs::mac_algorithms(key.spec).to_vec(),
             multi_region: false,
             pending_deletion_window_in_days: None,
-            current_key_material_id: key.current.map(|id| id.to_string()),
+            current_key_material_id: (key.spec == KeySpec::SymmetricDefault)
+                .then(|| key.current.map(|id| id.to_string()))
+                .flatten(),
         }
     }
 
@@ -286,6 +295,8 @@ impl Kms {
             version,
             created_ms: world.now.wall_ms,
             rotated,
+            spec: KeySpec::SymmetricDefault,
+            public: None,
             secret,
         })
     }
@@ -337,7 +348,7 @@ fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
             ));
         }
     };
-    if !usages(spec).contains(&usage) {
+    if !specs::usages(spec).contains(&usage) {
         return Err(ApiError::validation(format!(
             "KeyUsage {usage} is not compatible with KeySpec {spec}"
         )));
@@ -358,21 +369,5 @@ fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
         None | Some(kms_api::Origin::AwsKms) if request.xks_key_id.is_none() => Ok(Origin::AwsKms),
         Some(kms_api::Origin::External) if request.xks_key_id.is_none() => Ok(Origin::External),
         _ => unsupported("External key stores are not supported by this kmsd.".to_owned()),
-    }
-}
-
-fn usages(spec: KeySpec) -> &'static [KeyUsage] {
-    use KeySpec as S;
-    use KeyUsage as U;
-    match spec {
-        S::SymmetricDefault => &[U::EncryptDecrypt],
-        S::Hmac224 | S::Hmac256 | S::Hmac384 | S::Hmac512 => &[U::GenerateVerifyMac],
-        S::Rsa2048 | S::Rsa3072 | S::Rsa4096 => &[U::EncryptDecrypt, U::SignVerify],
-        S::EccNistP256 | S::EccNistP384 | S::EccNistP521 => &[U::SignVerify, U::KeyAgreement],
-        S::EccSecgP256k1 | S::EccNistEdwards25519 | S::MlDsa44 | S::MlDsa65 | S::MlDsa87 => {
-            &[U::SignVerify]
-        }
-        S::MlKem512 | S::MlKem768 | S::MlKem1024 => &[U::EncapsulateDecapsulate],
-        S::Sm2 => &[U::EncryptDecrypt, U::SignVerify, U::KeyAgreement],
     }
 }

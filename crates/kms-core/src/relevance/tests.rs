@@ -16,6 +16,8 @@ fn key(text: &str, state: State) -> KeyRow {
         state,
         description: String::new(),
         origin: Origin::AwsKms,
+        spec: kms_api::KeySpec::SymmetricDefault,
+        usage: kms_api::KeyUsage::EncryptDecrypt,
         policy: "{}".into(),
         tags: vec![],
         current: None,

@@ -114,7 +114,10 @@ fn anything(key: &str, blob: &str) -> Value {
         "GranteePrincipal": ROOT_ARN, "RetiringPrincipal": ROOT_ARN, "Operations": ["Decrypt"],
         "GrantId": "a".repeat(64), "ExpiresInSeconds": 60, "EventId": "e", "Label": "l", "LeaseId": id,
         "Epoch": 1, "TimeoutMs": 1, "ApprovalId": id, "Files": 1, "Directories": 1, "Bytes": 1,
-        "Before": 2,
+        "Before": 2, "Message": "aGVsbG8=", "SigningAlgorithm": "ECDSA_SHA_256", "Signature": "aGVsbG8=",
+        "MacAlgorithm": "HMAC_SHA_256", "Mac": "aGVsbG8=", "KeyAgreementAlgorithm": "ECDH",
+        "PublicKey": "aGVsbG8=", "EncapsulationAlgorithm": "ML_KEM",
+        "SharedSecretCiphertextBlob": "aGVsbG8=", "KeyPairSpec": "RSA_2048",
     })
 }
 
