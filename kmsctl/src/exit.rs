@@ -176,6 +176,10 @@ fn from_api(error: &ApiError) -> Failure {
             Exit::Ciphertext,
             Some("The ciphertext is damaged, or the --context is not the one given at encryption."),
         ),
+        ErrorCode::InvalidSignature | ErrorCode::InvalidMac => (
+            Exit::Ciphertext,
+            Some("It was not made by this key, with this algorithm, of this message."),
+        ),
         ErrorCode::IncorrectKey => (
             Exit::Ciphertext,
             Some("Leave out --key: the ciphertext names its key."),

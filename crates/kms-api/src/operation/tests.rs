@@ -213,10 +213,19 @@ fn a_recipient_is_refused_and_not_answered_in_the_clear() {
             "GenerateRandom",
             json!({"NumberOfBytes": 8, "Recipient": {}}),
         ),
+        (
+            "GenerateDataKeyPair",
+            json!({"KeyId": "k", "KeyPairSpec": "RSA_2048", "Recipient": {}}),
+        ),
+        (
+            "DeriveSharedSecret",
+            json!({"KeyId": "k", "KeyAgreementAlgorithm": "ECDH", "PublicKey": "AAAA", "Recipient": {}}),
+        ),
     ];
     for (operation, body) in bodies {
         let error = refuse(&format!("TrentService.{operation}"), &body.to_string());
-        assert_eq!(error.code, ErrorCode::UnsupportedOperation, "{operation}");
+        assert_eq!(error.code, ErrorCode::Validation, "{operation}");
+        assert!(error.message.unwrap().contains("Recipient"), "{operation}");
     }
 }
 
