@@ -35,6 +35,15 @@ pub enum CryptoError {
     /// A public key that no honest party can have made (a point of small order).
     #[error("the public key is not valid")]
     PublicKey,
+    /// A private key in PKCS#8, or a public key in SPKI, that is not valid, or not of the kind that was asked for.
+    #[error("the key is not valid: {0}")]
+    Key(&'static str),
+    /// An algorithm, or a form of a message, that does not go with this kind of key.
+    #[error("{0} does not go with this kind of key")]
+    Scheme(&'static str),
+    /// An algorithm that this build has not.
+    #[error("{0}")]
+    Unavailable(&'static str),
     /// A key written as text could not be read.
     #[error("{0}")]
     Text(#[from] TextError),

@@ -4,11 +4,13 @@
 //! must never do I/O, read a clock, log, or print a secret. Its main types are [`Key`], a key of fixed length in
 //! locked memory, and what is made from one: [`XtsKey`] and [`GcmKey`] for file content, [`SivKey`] for names,
 //! [`seal_message`] for KMS ciphertexts, [`wrap_key`] for keys under keys, [`RecoveryPublicKey`] for the recovery
-//! recipient, [`split`] and [`combine`] for shares of its private key.
+//! recipient, [`split`] and [`combine`] for shares of its private key, [`asymmetric`] for key pairs and [`hmac`] for MACs
+//! that others check.
 //!
 //! The implementation behind them is chosen at compile time: AWS-LC (feature `aws-lc`, the default), or the crates of
 //! the RustCrypto project (`--no-default-features --features rustcrypto`, or `prefer-rustcrypto` where another crate
-//! switches the default on). With `rustcrypto` beside `aws-lc`, AWS-LC does the work and the tests compare the two.
+//! switches the default on). With `rustcrypto` beside `aws-lc`, AWS-LC does the work and the tests compare the two. Key pairs and
+//! [`wrap_kwp`] are AWS-LC's alone.
 //!
 //! What a [`Key`] holds is locked and kept out of core dumps. What the providers make of it, expanded keys, lives on the
 //! ordinary heap while the [`XtsKey`], [`GcmKey`] or [`SivKey`] lives, and is zeroised after; [`harden_process`] keeps it
@@ -34,11 +36,16 @@ compile_error!(
     "kms-crypto needs a provider: enable the feature `aws-lc` (default) or `rustcrypto`"
 );
 
+#[cfg(feature = "aws-lc")]
+pub mod asymmetric;
 mod envelope;
 mod error;
 mod gcm;
+pub mod hmac;
 mod hpke;
 mod kdf;
+#[cfg(feature = "aws-lc")]
+mod kwp;
 mod process;
 mod provider;
 mod random;
@@ -57,6 +64,8 @@ pub use error::{CryptoError, TextError};
 pub use gcm::{GCM_NONCE_LEN, GCM_TAG_LEN, GcmKey};
 pub use hpke::{RECOVERY_OVERHEAD, RecoveryPrivateKey, RecoveryPublicKey};
 pub use kdf::{constant_time_eq, hkdf_key, hkdf_sha256, hmac_sha256, sha256};
+#[cfg(feature = "aws-lc")]
+pub use kwp::{unwrap_kwp, wrap_kwp};
 pub use process::harden_process;
 pub use random::{fill_random, random_array};
 pub use secret::{Key, LockStatus, SecretBytes, lock_status};

@@ -19,6 +19,7 @@ pub(crate) mod aws_lc;
 pub(crate) mod rustcrypto;
 
 use crate::CryptoError;
+use crate::hmac::HmacHash;
 
 /// The provider that does the work. `rustcrypto` alone must not change behaviour, because another crate of the build may
 /// have asked for it; `prefer-rustcrypto` is the wish to.
@@ -41,6 +42,8 @@ pub(crate) trait Provider {
     fn sha256(parts: &[&[u8]]) -> [u8; 32];
 
     fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32];
+
+    fn hmac(hash: HmacHash, key: &[u8], message: &[u8]) -> Vec<u8>;
 
     /// RFC 5869 extract: the pseudo-random key for `hkdf_expand`.
     fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError>;

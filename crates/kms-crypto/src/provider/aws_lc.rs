@@ -2,6 +2,8 @@
 
 mod context;
 mod hkdf;
+pub(crate) mod kwp;
+pub(crate) mod pkey;
 mod siv;
 mod xts;
 
@@ -13,6 +15,7 @@ use aws_lc_rs::{agreement, digest, hmac, rand};
 
 use super::{Gcm, Provider};
 use crate::CryptoError;
+use crate::hmac::HmacHash;
 
 /// AWS-LC as a [`Provider`].
 pub(crate) struct AwsLc;
@@ -44,6 +47,18 @@ impl Provider for AwsLc {
             context.update(part);
         }
         array(context.sign().as_ref())
+    }
+
+    fn hmac(hash: HmacHash, key: &[u8], message: &[u8]) -> Vec<u8> {
+        let algorithm = match hash {
+            HmacHash::Sha224 => hmac::HMAC_SHA224,
+            HmacHash::Sha256 => hmac::HMAC_SHA256,
+            HmacHash::Sha384 => hmac::HMAC_SHA384,
+            HmacHash::Sha512 => hmac::HMAC_SHA512,
+        };
+        hmac::sign(&hmac::Key::new(algorithm, key), message)
+            .as_ref()
+            .to_vec()
     }
 
     fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError> {
@@ -104,6 +119,10 @@ impl Provider for AwsLc {
             .verify(message, signature)
             .map_err(|_| CryptoError::Authentication)
     }
+}
+
+pub(crate) fn sha512(message: &[u8]) -> [u8; 64] {
+    array(digest::digest(&digest::SHA512, message).as_ref())
 }
 
 fn ed25519(seed: &[u8; 32]) -> Result<Ed25519KeyPair, CryptoError> {

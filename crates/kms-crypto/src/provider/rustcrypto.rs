@@ -8,15 +8,16 @@ use aes_gcm::{Aes256Gcm, KeyInit};
 use aes_siv::siv::Aes256Siv;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use hkdf::{Hkdf, HkdfExtract};
-use hmac::{Hmac, Mac};
+use hmac::{EagerHash, Hmac, Mac};
 use p256::ecdsa::signature::Verifier;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use x25519_dalek::{PublicKey, StaticSecret};
 use xts_mode::{Xts128, get_tweak_default};
 use zeroize::Zeroizing;
 
 use super::{Direction, Gcm, Provider, Siv, Xts};
 use crate::CryptoError;
+use crate::hmac::HmacHash;
 
 /// RustCrypto as a [`Provider`].
 pub(crate) struct RustCrypto;
@@ -48,6 +49,15 @@ impl Provider for RustCrypto {
             mac.update(part);
         }
         mac.finalize().into_bytes().0
+    }
+
+    fn hmac(hash: HmacHash, key: &[u8], message: &[u8]) -> Vec<u8> {
+        match hash {
+            HmacHash::Sha224 => hmac_of::<Sha224>(key, message),
+            HmacHash::Sha256 => hmac_of::<Sha256>(key, message),
+            HmacHash::Sha384 => hmac_of::<Sha384>(key, message),
+            HmacHash::Sha512 => hmac_of::<Sha512>(key, message),
+        }
     }
 
     fn hkdf_extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) -> Result<(), CryptoError> {
@@ -111,6 +121,19 @@ impl Provider for RustCrypto {
         key.and_then(|key| key.verify(message, &signature?))
             .map_err(|_| CryptoError::Authentication)
     }
+}
+
+fn hmac_of<D: EagerHash>(key: &[u8], message: &[u8]) -> Vec<u8>
+where
+    Hmac<D>: KeyInit + Mac,
+{
+    #[expect(
+        clippy::expect_used,
+        reason = "HMAC is defined for keys of every length"
+    )]
+    let mut mac = <Hmac<D> as KeyInit>::new_from_slice(key).expect("HMAC takes any key");
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
 }
 
 /// AES-256-XTS of `xts-mode`.
