@@ -13,6 +13,7 @@ mod approval;
 mod audit;
 mod events;
 pub(crate) mod identity;
+mod limits;
 mod metrics;
 mod place;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 pub use approval::{Approval, BreakGlass};
 pub use events::Events;
 pub use identity::{Identity, Rule, ServiceUser};
+pub use limits::Limits;
 pub use metrics::Metrics;
 
 /// Where kmsd looks for its configuration unless told otherwise.
@@ -51,6 +53,8 @@ pub struct Config {
     pub events: Events,
     /// Where metrics are given out.
     pub metrics: Metrics,
+    /// How much there may be, and how fast it may be asked for.
+    pub limits: Limits,
     /// For tests only.
     pub testing: Testing,
     /// The audit log.
@@ -397,6 +401,7 @@ impl Config {
         self.approval.check()?;
         self.metrics.check()?;
         self.events.check()?;
+        self.limits.check()?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

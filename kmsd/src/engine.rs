@@ -74,6 +74,7 @@ use writer::Writer;
 use crate::audit::{Asker, AuditConfig, AuditLog, AuditStatus, Checkpoints, Limit, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::rates::{RateLimits, Rates};
 use crate::service::{Entered, ErrorReply, Refused, Reply};
 use audit::{Sink, Trace};
 
@@ -91,6 +92,8 @@ pub struct EngineConfig {
     pub anchor_interval: Duration,
     /// What requests depend on.
     pub settings: Settings,
+    /// How fast requests may be made.
+    pub rates: RateLimits,
     /// How the audit log is kept; `None`: there is none. For measuring only.
     pub audit: Option<AuditConfig>,
 }
@@ -113,6 +116,7 @@ impl EngineConfig {
             region: region.into(),
             anchor_interval: Self::ANCHOR_INTERVAL,
             settings: Settings::default(),
+            rates: RateLimits::NONE,
         }
     }
 }
@@ -137,6 +141,8 @@ struct Shared {
     audit: Sink,
     /// How many refused requests of a user are recorded.
     limit: Arc<Limit>,
+    /// How many requests a principal may make in a second.
+    rates: Rates,
     /// Makes checkpoints of the audit log; `None` where there is no log, or the sealer cannot vouch.
     checkpoints: Option<Checkpoints>,
     /// Generation of the catalogue, for the checkpoints.
@@ -209,6 +215,7 @@ impl Engine {
         entered: Entered,
     ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
+        shared.rates.admit(&request, &caller)?;
         let trace = if shared.must_wait() {
             let waiting = Arc::clone(shared);
             let (request, caller) = (request.clone(), caller.clone());

@@ -27,6 +27,7 @@ mod metrics;
 pub mod notify;
 mod place;
 pub mod policies;
+pub mod rates;
 mod run;
 pub mod service;
 pub mod storage;

@@ -23,10 +23,12 @@ const MAX_SECRET_FILE: u64 = 4096;
 pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         audit: config.audit(),
+        rates: config.limits.rates(),
         anchor_interval: Duration::from_secs(config.store.anchor_interval),
         settings: Settings {
             lease_ms: config.lease.duration.saturating_mul(1000),
             approval: config.approval.rules(),
+            quotas: config.limits.quotas(),
         },
         ..EngineConfig::new(
             &config.store.directory,

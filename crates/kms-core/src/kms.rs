@@ -17,6 +17,7 @@ mod leases;
 mod mapped;
 mod pages;
 mod policies;
+mod quotas;
 mod registry;
 mod rotation;
 mod simulate;
@@ -55,6 +56,7 @@ pub(crate) use keys::material_id_of;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use mapped::{MappedRole, NameOrNumber, unit_matches};
+pub use quotas::Quotas;
 pub use status::{HostStatus, Settings};
 
 /// What a request may look at besides the snapshot.
@@ -310,7 +312,7 @@ impl Kms {
             Request::PutKeyPolicy(r) => self.put_key_policy(auth, r, caller, world),
             Request::GetKeyPolicy(r) => self.get_key_policy(auth, r),
             Request::ListKeyPolicies(r) => self.list_key_policies(auth, r),
-            Request::TagResource(r) => self.tag_resource(auth, r),
+            Request::TagResource(r) => self.tag_resource(auth, r, world),
             Request::UntagResource(r) => self.untag_resource(auth, r),
             Request::ListResourceTags(r) => self.list_resource_tags(auth, r),
             Request::PutIdentityPolicy(r) => self.put_identity_policy(auth, r, world),

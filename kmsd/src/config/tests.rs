@@ -130,3 +130,23 @@ fn the_test_clock_is_allowed_without_a_real_tpm() {
     parse("[testing]\nclock_file = \"/x\"\n[seal]\ndevice = \"swtpm:host=127.0.0.1,port=1\"")
         .unwrap();
 }
+
+#[test]
+fn limits_are_those_of_aws_unless_they_are_given() {
+    let limits = parse("").unwrap().limits;
+    assert_eq!(limits.quotas(), kms_core::kms::Quotas::default());
+    assert_eq!(limits.rates(), crate::rates::RateLimits::default());
+    assert_eq!((limits.symmetric, limits.keys), (10_000, 100_000));
+    let text = "[limits]\nsymmetric = 5\nroot = true\nkeys = 7\ntags_per_key = 1";
+    let limits = parse(text).unwrap().limits;
+    assert_eq!((limits.rates().symmetric, limits.rates().root), (5, true));
+    assert_eq!((limits.quotas().keys, limits.quotas().tags_per_key), (7, 1));
+    for (text, said) in [
+        ("[limits]\nburst_seconds = 0", "line 2"),
+        ("[limits]\n\nkeys = 0", "line 3"),
+        ("[limits]\ngrants_per_key = 1000001", "1000000"),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

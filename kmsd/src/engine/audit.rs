@@ -327,6 +327,16 @@ impl Shared {
             );
             self.record_event(report);
         }
+        for report in self.rates.reports(last) {
+            let text = |name: &str| report.details.get(name).map(|value| value.to_string());
+            tracing::warn!(
+                principal = text("principal"),
+                class = text("class"),
+                requests = text("requests"),
+                "requests were refused: their rate was exceeded"
+            );
+            self.record_event(report);
+        }
     }
 
     /// Records something that happened by itself, outside the catalogue.

@@ -23,6 +23,7 @@ use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
 use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, Limit, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::rates::Rates;
 use crate::storage::{CATALOGUE, SqliteStorage, StoreLock};
 
 /// What an administrator does who wants checkpoints and has none.
@@ -226,6 +227,7 @@ pub(super) fn assemble(
         Some(audit) => Limit::new(audit.refused_burst, audit.refused_per_minute),
         None => Limit::new(0, 0),
     };
+    let rates = Rates::new(config.rates.clone());
     let events = Events::new(0);
     let metrics = Metrics::default();
     metrics.counter_is(counter);
@@ -257,6 +259,7 @@ pub(super) fn assemble(
         }),
         audit,
         limit: Arc::new(limit),
+        rates,
         checkpoints: None,
         stored_generation: Arc::new(AtomicU64::new(0)),
         unproved: AtomicBool::new(false),

@@ -10,6 +10,7 @@ mod group;
 mod leases;
 mod life;
 mod policies;
+mod rates;
 mod rollback;
 mod volume;
 

@@ -13,9 +13,6 @@ use crate::ids::KeyReference;
 use crate::rows::{AliasRow, Change, KeyRow, Row, Table};
 use crate::states::Action;
 
-/// Aliases per key.
-const MAX_ALIASES: usize = 50;
-
 impl Kms {
     pub(super) fn create_alias(
         &self,
@@ -31,7 +28,7 @@ impl Kms {
             return Err(ApiError::new(ErrorCode::AlreadyExists, text));
         }
         self.allow(auth, Action::Name, key)?;
-        self.check_room(key)?;
+        self.check_room(key, world)?;
         let row = AliasRow {
             name: name.to_owned(),
             key: key.id,
@@ -65,7 +62,7 @@ impl Kms {
         if alias.key == key.id {
             return Ok(reply(Response::UpdateAlias(EMPTY)));
         }
-        self.check_room(key)?;
+        self.check_room(key, world)?;
         let row = AliasRow {
             key: key.id,
             updated_ms: world.now.wall_ms,
@@ -169,17 +166,18 @@ impl Kms {
         }
     }
 
-    fn check_room(&self, key: &KeyRow) -> Result<(), ApiError> {
+    fn check_room(&self, key: &KeyRow, world: &World<'_>) -> Result<(), ApiError> {
+        let most = world.host.settings.quotas.aliases_per_key;
         let count = self
             .snapshot
             .names
             .get(&key.id)
             .map_or(0, |names| names.len());
-        if count < MAX_ALIASES {
+        if count < most {
             return Ok(());
         }
         let text = format!(
-            "The limit of {MAX_ALIASES} aliases is reached for key {}",
+            "The limit of {most} aliases is reached for key {}",
             self.arn(key.id)
         );
         Err(ApiError::new(ErrorCode::LimitExceeded, text))

@@ -22,8 +22,6 @@ use crate::ids::KeyId;
 use crate::rows::{Bytes, Change, GrantRow, KeyRow, Row, Table, grant_id};
 use crate::states::Action;
 
-/// Grants per key.
-const MAX_GRANTS: usize = 50_000;
 /// Grants that one transaction retires when their time has come.
 const BATCH: usize = 256;
 
@@ -86,9 +84,10 @@ impl Kms {
                 .named(key.id, name)
                 .find(|old| is_same(old, &row, life_ms) && !grants::ended(old, world.now))
         });
-        if same.is_none() && self.snapshot.grants.count(key.id) >= MAX_GRANTS {
+        let most = world.host.settings.quotas.grants_per_key;
+        if same.is_none() && self.snapshot.grants.count(key.id) >= most {
             let text = format!(
-                "The limit of {MAX_GRANTS} grants is reached for key {}",
+                "The limit of {most} grants is reached for key {}",
                 self.arn(key.id)
             );
             return Err(ApiError::new(ErrorCode::LimitExceeded, text));

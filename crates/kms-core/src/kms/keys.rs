@@ -12,7 +12,7 @@ use kms_api::{
 use kms_crypto::{Key, hmac_sha256};
 
 use super::policies::{compile, default_policy};
-use super::{EMPTY, Kms, Outcome, World, no_domain, no_entropy, no_memory, pages, reply};
+use super::{EMPTY, Kms, Outcome, Quotas, World, no_domain, no_entropy, no_memory, pages, reply};
 use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
 use crate::domain::Subject;
@@ -23,13 +23,10 @@ use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, R
 use crate::specs;
 use crate::states::Action;
 
-/// Keys per account and Region.
-const MAX_KEYS: usize = 100_000;
-
 impl Kms {
     /// How many keys more there may be.
-    pub fn keys_left(&self) -> usize {
-        MAX_KEYS.saturating_sub(self.snapshot.live_keys())
+    pub fn keys_left(&self, quotas: &Quotas) -> usize {
+        quotas.keys.saturating_sub(self.snapshot.live_keys())
     }
 
     pub(super) fn create_key(
@@ -40,14 +37,16 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let origin = check_kind(request)?;
-        super::tags::check(&request.tags)?;
+        let quotas = &world.host.settings.quotas;
+        super::tags::check(&request.tags, quotas)?;
         let scope = &self.snapshot.meta.scope;
         let policy = match &request.policy {
             Some(policy) => policy.clone(),
             None => default_policy(scope),
         };
-        if self.keys_left() == 0 {
-            let text = format!("The limit of {MAX_KEYS} keys per account and Region is reached.");
+        if self.keys_left(quotas) == 0 {
+            let most = quotas.keys;
+            let text = format!("The limit of {most} keys per account and Region is reached.");
             return Err(ApiError::new(ErrorCode::LimitExceeded, text));
         }
 

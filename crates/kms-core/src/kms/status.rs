@@ -6,7 +6,7 @@ use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
 use kms_crypto::RecoveryPublicKey;
 
 use super::keys::wire_state;
-use super::{ApprovalRules, Kms, World};
+use super::{ApprovalRules, Kms, Quotas, World};
 use crate::authz::Authorized;
 use crate::lease::DEFAULT_LEASE_MS;
 use crate::rows::{Recipient, State};
@@ -35,6 +35,8 @@ pub struct Settings {
     pub lease_ms: u64,
     /// Which operations need approvals.
     pub approval: ApprovalRules,
+    /// How much of everything there may be.
+    pub quotas: Quotas,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
         Self {
             lease_ms: DEFAULT_LEASE_MS,
             approval: ApprovalRules::default(),
+            quotas: Quotas::default(),
         }
     }
 }

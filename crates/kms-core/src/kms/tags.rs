@@ -5,23 +5,22 @@ use kms_api::{
     TagResourceRequest, UntagResourceRequest,
 };
 
-use super::{EMPTY, Kms, Outcome, pages, reply};
+use super::{EMPTY, Kms, Outcome, Quotas, World, pages, reply};
 use crate::authz::Authorized;
 use crate::rows::{Change, KeyRow, Row};
 use crate::states::Action;
-
-/// Tags per key.
-const MAX_TAGS: usize = 50;
 
 impl Kms {
     pub(super) fn tag_resource(
         &self,
         auth: &Authorized,
         request: &TagResourceRequest,
+        world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(&request.key_id)?;
         self.allow(auth, Action::Name, key)?;
-        check(&request.tags)?;
+        let quotas = &world.host.settings.quotas;
+        check(&request.tags, quotas)?;
         let mut tags = key.tags.clone();
         for tag in &request.tags {
             match tags.iter_mut().find(|(name, _)| *name == tag.tag_key) {
@@ -29,7 +28,7 @@ impl Kms {
                 None => tags.push((tag.tag_key.clone(), tag.tag_value.clone())),
             }
         }
-        if tags.len() > MAX_TAGS {
+        if tags.len() > quotas.tags_per_key {
             return Err(too_many());
         }
         Ok(self.put_tags(key, tags, Response::TagResource(EMPTY)))
@@ -92,8 +91,8 @@ impl Kms {
 }
 
 /// What AWS refuses in a list of tags.
-pub(super) fn check(tags: &[Tag]) -> Result<(), ApiError> {
-    if tags.len() > MAX_TAGS {
+pub(super) fn check(tags: &[Tag], quotas: &Quotas) -> Result<(), ApiError> {
+    if tags.len() > quotas.tags_per_key {
         return Err(too_many());
     }
     let refuse = |text: &str| Err(ApiError::new(ErrorCode::Tag, text));

@@ -12,6 +12,7 @@ mod grants;
 mod keys;
 mod possible;
 mod programs;
+mod quotas;
 mod registry;
 mod states;
 
