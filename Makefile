@@ -17,7 +17,7 @@ help:
 	@echo "make bench       speed of kmsfs beside gocryptfs, and of kmsd with and without its log"
 	@echo "make bench-kmsd  only the latter"
 	@echo "make bench-revoke how long ending access takes with 1,000 open files, part of make bench"
-	@echo "make bench-full  the same in both content modes, seven rounds each, and a million headers rewrapped"
+	@echo "make bench-full  the same in both content modes, seven rounds each, a million headers rewrapped, 100,000 keys"
 	@echo "make lint        rustfmt, clippy and cargo-deny"
 	@echo "make install     programs, units and documents below \$$(DESTDIR)\$$(PREFIX)"
 	@echo "make deps        Debian packages for all of the above"
@@ -58,6 +58,9 @@ bench-full:
 	done
 	@echo "== 1,000,000 headers rewrapped"
 	@bench/rewrap --out "$(TARGET_DIR)/bench-rewrap.json"
+	@echo "== 100,000 keys"
+	@$(CARGO) build --release --locked -q -p kmsd
+	@$(CARGO) bench --locked -q -p kms-tests --bench kmsd_load -- --keys 100000
 
 lint:
 	@scripts/deps.sh build

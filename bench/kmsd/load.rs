@@ -1,0 +1,195 @@
+//! The load generator: one thread that keeps every connection busy with one request at a time.
+//!
+//! One thread for all connections, since those of the load generator are paid for by the machine that is measured: a
+//! thread for each would mostly measure how fast the kernel wakes them in turn. A connection is waited for with `poll`, as
+//! clients with a time limit do it; a thread that sleeps in `read` on a Unix socket is also woken when the other side has
+//! read what it sent, to no avail.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+/// What is asked, again and again.
+pub(crate) struct Target<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) socket: &'a Path,
+    pub(crate) pid: i32,
+    pub(crate) request: Vec<u8>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(
+        name: &'a str,
+        socket: &'a Path,
+        pid: i32,
+        operation: &str,
+        body: &str,
+    ) -> Target<'a> {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: kmsd\r\ncontent-type: application/x-amz-json-1.1\r\n\
+             x-amz-target: TrentService.{operation}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        Target {
+            name,
+            socket,
+            pid,
+            request: (head + body).into_bytes(),
+        }
+    }
+}
+
+/// When to stop.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    Time(Duration),
+    /// After this number of requests.
+    Count(usize),
+}
+
+pub(crate) struct Done {
+    /// Requests a second.
+    pub(crate) rate: f64,
+    /// Median time of one, microseconds.
+    pub(crate) micros: f64,
+    /// Time within which 99 of 100 were answered, microseconds.
+    pub(crate) p99: f64,
+    /// Processor time of kmsd for one, user and system, microseconds.
+    pub(crate) spent: f64,
+    /// The same with that of the client.
+    pub(crate) whole: f64,
+}
+
+struct Connection {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    filled: usize,
+    asked: Instant,
+}
+
+/// Asks on so many connections at once.
+pub(crate) fn load(target: &Target<'_>, connections: usize, until: Until) -> Done {
+    let mut open: Vec<Connection> = (0..connections)
+        .map(|_| Connection {
+            stream: UnixStream::connect(target.socket).expect("connect to kmsd"),
+            buffer: vec![0; 16 * 1024],
+            filled: 0,
+            asked: Instant::now(),
+        })
+        .collect();
+    let mut times = Vec::with_capacity(1 << 16);
+    let (before, own, start) = (processor_time(target.pid), own_time(), Instant::now());
+    for connection in &mut open {
+        connection.ask(&target.request);
+    }
+    let mut asked = connections;
+    let more = |asked: usize| match until {
+        Until::Time(limit) => start.elapsed() < limit,
+        Until::Count(count) => asked < count,
+    };
+    let patience = Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    let mut busy = connections;
+    while busy > 0 {
+        let ready: Vec<bool> = {
+            let mut waiting: Vec<PollFd<'_>> = open
+                .iter()
+                .map(|connection| PollFd::new(&connection.stream, PollFlags::IN))
+                .collect();
+            let count = poll(&mut waiting, Some(&patience)).expect("wait for kmsd");
+            assert!(count > 0, "kmsd answered nothing for a minute");
+            waiting.iter().map(|fd| !fd.revents().is_empty()).collect()
+        };
+        for (connection, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            if connection.answered() {
+                times.push(connection.asked.elapsed().as_secs_f64() * 1e6);
+                if more(asked) {
+                    asked += 1;
+                    connection.ask(&target.request);
+                } else {
+                    busy -= 1;
+                }
+            }
+        }
+    }
+    let took = start.elapsed().as_secs_f64();
+    let spent = processor_time(target.pid).saturating_sub(before) as f64 / 1e3;
+    let whole = own_time().saturating_sub(own) as f64 / 1e3 + spent;
+    let count = times.len() as f64;
+    times.sort_by(f64::total_cmp);
+    Done {
+        rate: count / took,
+        micros: quantile(&times, 0.5),
+        p99: quantile(&times, 0.99),
+        spent: spent / count,
+        whole: whole / count,
+    }
+}
+
+impl Connection {
+    fn ask(&mut self, request: &[u8]) {
+        self.filled = 0;
+        self.asked = Instant::now();
+        self.stream.write_all(request).expect("send a request");
+    }
+
+    /// Reads what is there; whether it is a whole response, which must be a success.
+    fn answered(&mut self) -> bool {
+        match self.stream.read(&mut self.buffer[self.filled..]) {
+            Ok(0) => panic!("kmsd closed the connection"),
+            Ok(count) => self.filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return false,
+            Err(error) => panic!("read a response: {error}"),
+        }
+        let text = &self.buffer[..self.filled];
+        let Some(head) = text.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return false;
+        };
+        let said = std::str::from_utf8(&text[..head]).expect("the head of a response");
+        assert!(
+            said.starts_with("HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(text)
+        );
+        let length: usize = said
+            .lines()
+            .find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse().expect("a length"))
+            })
+            .expect("content-length");
+        self.filled >= head + 4 + length
+    }
+}
+
+/// Of a sorted list.
+fn quantile(sorted: &[f64], at: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let index = (last as f64 * at).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// Processor time of this process, in nanoseconds, with its threads that have ended.
+fn own_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Processor time that the threads of a process have taken, in nanoseconds.
+fn processor_time(pid: i32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of kmsd");
+    let times = threads.filter_map(|thread| {
+        // One that has just ended takes its time with it: kmsd's workers do not end.
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    times.sum()
+}
