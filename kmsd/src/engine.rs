@@ -49,6 +49,7 @@ use kms_api::{
 };
 use kms_core::audit::Record;
 use kms_core::kms::{HostStatus, Settings, World};
+use kms_core::last_use::LastUse;
 use kms_core::relevance::takes_away;
 use kms_core::{
     Basis, Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy, Verdict,
@@ -139,6 +140,7 @@ struct Shared {
     unproved: AtomicBool,
     hub: Arc<Hub>,
     audit: Sink,
+    last_use: Arc<LastUse>,
     /// How many refused requests of a user are recorded.
     limit: Arc<Limit>,
     /// How many requests a principal may make in a second.

@@ -20,6 +20,7 @@ mod identity;
 mod import;
 mod kmsd_crash;
 mod kmsfs_crash;
+mod last_use;
 mod lint;
 mod metrics;
 mod places;

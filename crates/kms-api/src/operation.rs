@@ -151,6 +151,8 @@ operations! {
         GenerateDataKeyWithoutPlaintext(GenerateDataKeyWithoutPlaintextRequest)
             -> GenerateDataKeyWithoutPlaintextResponse;
         GenerateRandom(GenerateRandomRequest) -> GenerateRandomResponse;
+        GetKeyLastUsage(GetKeyLastUsageRequest) -> GetKeyLastUsageResponse;
+        UpdateKeyDescription(UpdateKeyDescriptionRequest) -> EmptyResponse;
         EnableKey(EnableKeyRequest) -> EmptyResponse;
         DisableKey(DisableKeyRequest) -> EmptyResponse;
         ScheduleKeyDeletion(ScheduleKeyDeletionRequest) -> ScheduleKeyDeletionResponse;
@@ -307,6 +309,8 @@ impl Request {
             Self::Decapsulate(r) => Some(&r.key_id),
             Self::GenerateDataKeyPair(r) => Some(&r.key_id),
             Self::GenerateDataKeyPairWithoutPlaintext(r) => Some(&r.key_id),
+            Self::GetKeyLastUsage(r) => Some(&r.key_id),
+            Self::UpdateKeyDescription(r) => Some(&r.key_id),
             Self::EnableKey(r) => Some(&r.key_id),
             Self::DisableKey(r) => Some(&r.key_id),
             Self::ScheduleKeyDeletion(r) => Some(&r.key_id),

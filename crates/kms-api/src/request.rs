@@ -183,6 +183,20 @@ requests! {
         grant_tokens: Vec<String> = "GrantTokens" grant_tokens();
     }
 
+    /// Asks when a key was last used with success.
+    GetKeyLastUsageRequest {
+        /// Key id or key ARN.
+        key_id: String = "KeyId" text(KEY_ID);
+    }
+
+    /// Replaces a key's description.
+    UpdateKeyDescriptionRequest {
+        /// Key id or key ARN.
+        key_id: String = "KeyId" text(KEY_ID);
+        /// Free text, up to 8192 characters.
+        description: String = "Description" text(Text::len(0, 8192));
+    }
+
     /// Lists keys.
     #[derive(Default)]
     ListKeysRequest {

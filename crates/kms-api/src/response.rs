@@ -93,6 +93,35 @@ responses! {
         key_metadata: KeyMetadata,
     }
 
+    /// The last successful use of a key; empty where none is known.
+    #[derive(Default)]
+    KeyLastUsageData {
+        /// The operation of AWS KMS.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        operation: Option<String>,
+        /// When.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        timestamp: Option<Timestamp>,
+        /// Id of its record in the audit log.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cloud_trail_event_id: Option<String>,
+        /// Id of the request.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        kms_request_id: Option<String>,
+    }
+
+    /// When a key was last used.
+    GetKeyLastUsageResponse {
+        /// Key ARN.
+        key_id: String,
+        /// The use.
+        key_last_usage: KeyLastUsageData,
+        /// Since when uses of the key are known.
+        tracking_start_date: Timestamp,
+        /// When the key was made.
+        key_creation_date: Timestamp,
+    }
+
     /// One key of a list.
     KeyListEntry {
         /// UUID.

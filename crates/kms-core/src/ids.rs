@@ -93,6 +93,11 @@ impl KeyId {
     }
 }
 
+/// A UUID's text.
+pub fn uuid_text(bytes: [u8; 16]) -> String {
+    KeyId::from_parts(false, bytes).to_string()
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.multi_region {

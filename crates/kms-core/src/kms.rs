@@ -13,6 +13,7 @@ mod grants;
 mod guard_rails;
 mod identities;
 mod keys;
+mod last_usage;
 mod leases;
 mod mapped;
 mod pages;
@@ -40,6 +41,7 @@ use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
 use crate::ids::{KeyId, KeyReference};
+use crate::last_use::LastUse;
 use crate::policy::ConditionKey;
 use crate::rows::{Change, KeyRow, State};
 use crate::snapshot::Snapshot;
@@ -118,6 +120,7 @@ pub struct Kms {
     pub(crate) file_policies: Arc<FilePolicies>,
     pub(crate) boot_id: Option<Arc<str>>,
     pub(crate) roles: RoleNames,
+    pub(crate) last_use: Arc<LastUse>,
 }
 
 /// Who has the policies that come with kmsd; for questions about callers that are not there.
@@ -147,6 +150,7 @@ impl Kms {
             file_policies: Arc::default(),
             boot_id: None,
             roles: RoleNames::default(),
+            last_use: Arc::default(),
         }
     }
 
@@ -168,6 +172,11 @@ impl Kms {
     /// The policies of files that are in force.
     pub fn file_policies(&self) -> &Arc<FilePolicies> {
         &self.file_policies
+    }
+
+    /// When keys were last used; whoever carries out uses notes them there.
+    pub fn last_use(&self) -> &Arc<LastUse> {
+        &self.last_use
     }
 
     /// Tells which boot of the host this is (`kmsd:BootId`).
@@ -240,6 +249,8 @@ impl Kms {
             Request::CreateKey(r) => self.create_key(auth, r, caller, world),
             Request::DescribeKey(r) => self.describe_key(auth, r),
             Request::ListKeys(r) => self.list_keys(auth, r),
+            Request::GetKeyLastUsage(r) => self.get_key_last_usage(auth, r, world),
+            Request::UpdateKeyDescription(r) => self.update_key_description(auth, r),
             Request::EnableKey(r) => self.enable_key(auth, r),
             Request::DisableKey(r) => self.disable_key(auth, r),
             Request::ScheduleKeyDeletion(r) => self.schedule_key_deletion(auth, r, world),

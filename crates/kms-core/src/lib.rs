@@ -22,6 +22,7 @@ pub mod events;
 pub mod grants;
 pub mod ids;
 pub mod kms;
+pub mod last_use;
 pub mod lease;
 pub mod policy;
 pub mod provider;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::audit::{KMS_SOURCE, Kind, Record};
 use crate::events::civil;
+use crate::last_use::use_of;
 
 pub use price::{Estimate, Item, PRICES_DATE, PRICES_SOURCE};
 
@@ -176,11 +177,12 @@ impl Usage {
             return;
         }
         let key = record.keys.first();
-        if let Some(key) = key
-            && record.error.is_none()
-            && uses_key(&record.operation)
-        {
-            self.last_used.insert(key.clone(), record.time);
+        if record.error.is_none() {
+            for (place, key) in record.keys.iter().enumerate() {
+                if use_of(&record.operation, place).is_some() {
+                    self.last_used.insert(key.clone(), record.time);
+                }
+            }
         }
         if !(self.month.begin()..self.month.end()).contains(&record.time) {
             return;
@@ -266,25 +268,4 @@ impl Life {
             .take(versions)
             .for_each(|paid| *paid += time);
     }
-}
-
-/// Whether an operation uses key material.
-pub fn uses_key(operation: &str) -> bool {
-    matches!(
-        operation,
-        "Encrypt"
-            | "Decrypt"
-            | "ReEncrypt"
-            | "GenerateDataKey"
-            | "GenerateDataKeyWithoutPlaintext"
-            | "GenerateDataKeyPair"
-            | "GenerateDataKeyPairWithoutPlaintext"
-            | "Sign"
-            | "Verify"
-            | "GenerateMac"
-            | "VerifyMac"
-            | "DeriveSharedSecret"
-            | "Encapsulate"
-            | "Decapsulate"
-    )
 }

@@ -8,25 +8,13 @@ use kms_api::{
 };
 use kms_core::audit::{Filter, Record};
 use kms_core::events::is_use_while_pending_deletion;
+use kms_core::last_use::use_of;
 use serde::Serialize;
 
 use super::audit::source::Source;
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Table, time};
-
-/// Operations that use the material of a key.
-const USES: [&str; 9] = [
-    "Decrypt",
-    "Encrypt",
-    "GenerateDataKey",
-    "GenerateDataKeyWithoutPlaintext",
-    "ReEncrypt",
-    "GetPolicy",
-    "CreatePolicy",
-    "RotatePolicy",
-    "GenerateMac",
-];
 
 /// A directory tree that hangs on a key.
 #[derive(Debug, Serialize)]
@@ -234,7 +222,7 @@ fn last_use(arn: &str, context: &Context) -> Result<Option<LastUse>, Failure> {
     let mut found = None;
     Source::Daemon(&context.client).each(&filter, false, None, |event| {
         let record = &event.line.record;
-        if !USES.contains(&record.operation.as_str()) {
+        if use_of(&record.operation, 0).is_none() {
             return Ok(true);
         }
         found = Some(LastUse::of(record));

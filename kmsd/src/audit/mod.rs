@@ -8,6 +8,7 @@ mod checkpoint;
 mod error;
 mod files;
 mod journald;
+pub(crate) mod last_use;
 mod limit;
 mod log;
 mod open;

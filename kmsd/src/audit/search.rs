@@ -167,31 +167,8 @@ impl Page {
             }
             return Ok(false);
         }
-        // Backwards: the window before `end` begins with the first line in it.
-        let (_, mut end) = place_of(&file, length, self.from.saturating_add(1))?;
-        while end > 0 {
-            let start = end.saturating_sub(WINDOW);
-            let mut text = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
-            let count = read_at(&file, &mut text, start)?;
-            text.truncate(count);
-            let skipped = match start {
-                0 => 0,
-                _ => text
-                    .iter()
-                    .position(|byte| *byte == b'\n')
-                    .map_or(text.len(), |at| at.saturating_add(1)),
-            };
-            if self.take(lines(text.get(skipped..).unwrap_or_default()).rev()) {
-                return Ok(true);
-            }
-            // Nothing but the end of one line can be left of a window that is longer than any.
-            let next = start.saturating_add(skipped as u64);
-            if next >= end {
-                break;
-            }
-            end = next;
-        }
-        Ok(false)
+        let (_, end) = place_of(&file, length, self.from.saturating_add(1))?;
+        backwards(&file, end, |text| self.take(lines(text).rev()))
     }
 
     /// Looks at lines in order. Whether the page ended.
@@ -242,7 +219,40 @@ impl Page {
     }
 }
 
-fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+/// Hands out what is before `end` in windows of whole lines, the last one first, until told that it is enough. Whether it
+/// was told so.
+pub(super) fn backwards(
+    file: &File,
+    mut end: u64,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<bool> {
+    // The window before `end` begins with the first line in it.
+    while end > 0 {
+        let start = end.saturating_sub(WINDOW);
+        let mut text = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+        let count = read_at(file, &mut text, start)?;
+        text.truncate(count);
+        let skipped = match start {
+            0 => 0,
+            _ => text
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(text.len(), |at| at.saturating_add(1)),
+        };
+        if take(text.get(skipped..).unwrap_or_default()) {
+            return Ok(true);
+        }
+        // Nothing but the end of one line can be left of a window that is longer than any.
+        let next = start.saturating_add(skipped as u64);
+        if next >= end {
+            break;
+        }
+        end = next;
+    }
+    Ok(false)
+}
+
+pub(super) fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
 }

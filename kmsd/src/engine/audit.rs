@@ -14,6 +14,7 @@ use kms_api::{
     Request, Response, WitnessInfo,
 };
 use kms_core::audit::{Actor, KMS_SOURCE, Kind, Record};
+use kms_core::last_use::{LastUse, Used, use_of};
 use kms_core::rows::{Bytes, OutboxRow, RotationKind, Row, Table};
 use kms_core::{Basis, Change, Handled, KeyId, Kms, Verdict, Write};
 use parking_lot::Mutex;
@@ -62,6 +63,8 @@ struct State {
     record: Option<Record>,
     /// Somebody allowed it: a policy, a grant, an office.
     allowed: bool,
+    /// The keys that it was about, as in the record.
+    keys: [Option<KeyId>; 2],
     ticket: Ticket,
 }
 
@@ -76,6 +79,7 @@ impl Trace {
             .map(|key| meta.scope.key_arn(key))
             .collect();
         let mut state = self.state.lock();
+        state.keys = handled.keys;
         // What everybody may ask for himself is allowed by nobody.
         state.allowed = match &handled.verdict {
             Verdict::Allowed(Basis::Party) | Verdict::Unasked | Verdict::Denied(_) => false,
@@ -83,6 +87,31 @@ impl Trace {
         };
         if let Some(record) = &mut state.record {
             record.decided(&handled.verdict, keys, meta.authorization_epoch);
+        }
+    }
+
+    /// A use of keys has succeeded. Changes are noted where they are committed.
+    fn note(&self, uses: &LastUse) {
+        let state = self.state.lock();
+        let Some(record) = &state.record else {
+            return;
+        };
+        if use_of(&record.operation, 0).is_none() {
+            return;
+        }
+        let uuid = |text: &str| Uuid::try_parse(text).map_or([0; 16], Uuid::into_bytes);
+        let event_id = uuid(&record.event_id);
+        let request_id = uuid(record.request_id.as_deref().unwrap_or_default());
+        for (place, key) in state.keys.iter().enumerate() {
+            if let (Some(key), Some(operation)) = (*key, use_of(&record.operation, place)) {
+                let used = Used {
+                    operation,
+                    time_ms: record.time,
+                    event_id,
+                    request_id,
+                };
+                uses.note(key, used);
+            }
         }
     }
 
@@ -199,6 +228,7 @@ impl Shared {
             state: Mutex::new(State {
                 record: Some(record),
                 allowed: false,
+                keys: [None; 2],
                 ticket: Ticket::default(),
             }),
         })))
@@ -221,6 +251,9 @@ impl Shared {
         let Some(trace) = trace else {
             return Ok(());
         };
+        if result.is_ok() {
+            trace.note(&self.last_use);
+        }
         match trace.finish(result) {
             Some(ticket) => trace.log.wait(ticket).await,
             None => Ok(()),
@@ -239,6 +272,9 @@ impl Shared {
         let Some(trace) = trace else {
             return Ok(());
         };
+        if result.is_ok() {
+            trace.note(&self.last_use);
+        }
         match trace.finish(result) {
             Some(ticket) => trace.log.wait_blocking(ticket),
             None => Ok(()),
@@ -584,6 +620,9 @@ impl Shared {
         if let Some(log) = self.audit.log() {
             for (record, bytes, trace) in records {
                 let id = record.event_id.clone();
+                for (key, used) in audit::last_use::uses_in(&record) {
+                    self.last_use.note(key, used);
+                }
                 let ticket = log.push(record, Some(&bytes), true);
                 writer.outbox.push((id, ticket));
                 if let Some(trace) = trace {
@@ -650,6 +689,9 @@ impl Shared {
         }
         waiting.sort_by(|(a, _), (b, _)| (a.time, &a.event_id).cmp(&(b.time, &b.event_id)));
         for (record, bytes) in waiting {
+            for (key, used) in audit::last_use::uses_in(&record) {
+                self.last_use.note(key, used);
+            }
             let id = record.event_id.clone();
             let ticket = log.push(record, Some(&bytes), true);
             writer.outbox.push((id, ticket));

@@ -20,7 +20,7 @@ use super::audit::Sink;
 use super::hub::Hub;
 use super::writer::{Anchor, Writer, verified};
 use super::{Current, Engine, EngineConfig, EngineError, Shared, status};
-use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, Limit, service};
+use crate::audit::{AuditLog, CheckpointConfig, Checkpoints, Limit, last_use, service};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::rates::Rates;
@@ -100,6 +100,7 @@ impl Engine {
             shared.finish_epoch(&mut writer)?;
         }
         shared.start_checkpoints();
+        shared.fill_last_use();
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -107,6 +108,23 @@ impl Engine {
 }
 
 impl Shared {
+    /// Looks up in the log when each key was last used, while requests are answered already.
+    fn fill_last_use(&self) {
+        let Some(log) = self.audit.log() else {
+            return;
+        };
+        let kms = self.kms.read();
+        let live = kms
+            .snapshot()
+            .keys()
+            .filter(|key| key.destroyed_ms.is_none());
+        let wanted = live.map(|key| (key.id, key.created_ms)).collect();
+        // What is recorded from here on is noted by whoever does it.
+        let uses = kms.last_use();
+        uses.reaches_back_to(self.clock.read().wall_ms);
+        last_use::fill(log.directory(), log.head().1.size, wanted, uses);
+    }
+
     /// Lets checkpoints of the audit log be made. A sealer that cannot vouch for them is no reason not to serve.
     fn start_checkpoints(&mut self) {
         let Some(log) = self.audit.log().cloned() else {
@@ -231,10 +249,12 @@ pub(super) fn assemble(
     let events = Events::new(0);
     let metrics = Metrics::default();
     metrics.counter_is(counter);
+    let kms = Kms::new(snapshot);
     Ok(Shared {
         config,
+        last_use: Arc::clone(kms.last_use()),
         kms: RwLock::new(Current {
-            kms: Kms::new(snapshot),
+            kms,
             generation: hub.begin(),
         }),
         hub,

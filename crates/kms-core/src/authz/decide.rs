@@ -189,6 +189,7 @@ impl Kms {
             },
             details: &question.permission.details,
             snapshot: self.snapshot(),
+            last_use: &self.last_use,
             boot_id: self.boot_id.as_deref(),
             now: question.now,
             in_key_policy,

@@ -7,6 +7,7 @@ use kms_api::{Caller, CallerRole, CreateGrantRequest, GrantConstraints};
 
 use super::table::{Details, VOLUME};
 use crate::clock::Now;
+use crate::last_use::LastUse;
 use crate::policy::{CallerNames, ConditionKey as K, Context, Value, Values};
 use crate::rows::{KeyRow, Origin};
 use crate::snapshot::Snapshot;
@@ -21,6 +22,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) key: Option<&'a KeyRow>,
     pub(crate) details: &'a Details<'a>,
     pub(crate) snapshot: &'a Snapshot,
+    pub(crate) last_use: &'a LastUse,
     pub(crate) boot_id: Option<&'a str>,
     pub(crate) now: Now,
     /// For a key policy: it cannot ask which aliases the key has.
@@ -104,9 +106,15 @@ impl Context for Facts<'_> {
             K::ScheduleKeyDeletionPendingWindowInDays => {
                 Values::optional(details.pending_window_days)
             }
-            // Uses are in the audit log, which is not looked at while a request waits.
-            K::TrailingDaysWithoutKeyUsage => match self.action {
-                "kms:ScheduleKeyDeletion" | "kms:DisableKey" => Values::Unknown,
+            K::TrailingDaysWithoutKeyUsage => match (self.action, self.key) {
+                ("kms:ScheduleKeyDeletion" | "kms:DisableKey", Some(key)) => {
+                    let now = self.now.wall_ms;
+                    // Not known while the audit log is being read after a start.
+                    match self.last_use.days_without(key.id, key.created_ms, now) {
+                        Some(days) => days.into(),
+                        None => Values::Unknown,
+                    }
+                }
                 _ => Values::Absent,
             },
             K::PolicyName => Values::optional(details.policy_name),

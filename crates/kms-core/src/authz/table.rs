@@ -189,6 +189,10 @@ impl Kms {
                 Needs::with("kms:DescribeKey", Resource::Key(key), self.named(&r.key_id))
             }
             R::ListKeys(_) => Needs::any("kms:ListKeys"),
+            R::GetKeyLastUsage(r) => Needs::key("kms:GetKeyLastUsage", self.key(&r.key_id)?),
+            R::UpdateKeyDescription(r) => {
+                Needs::key("kms:UpdateKeyDescription", self.key(&r.key_id)?)
+            }
             R::ListAliases(r) => {
                 if let Some(key) = &r.key_id {
                     self.key(key)?;

@@ -8,6 +8,7 @@ use kms_api::{
     EnableKeyRequest, ErrorCode, KeyListEntry, KeyManager, KeyMetadata, KeySpec, KeyState,
     KeyUsage, ListKeysRequest, ListKeysResponse, ResourceOwner, Response,
     ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Timestamp,
+    UpdateKeyDescriptionRequest,
 };
 use kms_crypto::{Key, hmac_sha256};
 
@@ -176,6 +177,26 @@ impl Kms {
         let changes = vec![Change::Put(Row::Key(Box::new(row)))];
         let write = self.write(Response::DisableKey(EMPTY), changes);
         Ok(write.tightening().forgetting(key.id).into())
+    }
+
+    pub(super) fn update_key_description(
+        &self,
+        auth: &Authorized,
+        request: &UpdateKeyDescriptionRequest,
+    ) -> Result<Outcome, ApiError> {
+        let key = self.key(&request.key_id)?;
+        self.allow(auth, Action::Name, key)?;
+        if key.description == request.description {
+            return Ok(reply(Response::UpdateKeyDescription(EMPTY)));
+        }
+        let row = KeyRow {
+            description: request.description.clone(),
+            ..KeyRow::clone(key)
+        };
+        let changes = vec![Change::Put(Row::Key(Box::new(row)))];
+        Ok(self
+            .write(Response::UpdateKeyDescription(EMPTY), changes)
+            .into())
     }
 
     pub(super) fn schedule_key_deletion(

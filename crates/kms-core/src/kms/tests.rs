@@ -10,6 +10,7 @@ mod epochs;
 mod granted;
 mod grants;
 mod keys;
+mod last_use;
 mod possible;
 mod programs;
 mod quotas;

@@ -1,35 +1,15 @@
-//! Keys that nobody used for a while, by the audit log.
+//! Keys that nobody used for a while.
 
-use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kms_api::*;
-use serde::Deserialize;
 
 use super::{Findings, UNUSED_KEY};
 use crate::Context;
 use crate::exit::Failure;
-
-/// Operations that use the material of a key, the commonest first.
-const USES: [&str; 8] = [
-    "Decrypt",
-    "GenerateDataKey",
-    "Encrypt",
-    "GetPolicy",
-    "CreatePolicy",
-    "RotatePolicy",
-    "GenerateDataKeyWithoutPlaintext",
-    "ReEncrypt",
-];
+use crate::output::time;
 
 const DAY: i64 = 86_400;
-
-/// What is read of a record.
-#[derive(Deserialize)]
-struct Used {
-    #[serde(default)]
-    keys: Vec<String>,
-}
 
 pub(super) fn check(
     keys: &[KeyMetadata],
@@ -43,59 +23,46 @@ pub(super) fn check(
         .and_then(|time| i64::try_from(time.as_secs()).ok())
         .unwrap_or_default();
     let since = now - i64::from(days) * DAY;
-    let mut unused = candidates(keys, since);
-    for operation in USES {
-        let mut marker = None;
-        while !unused.is_empty() {
-            let request = LookupEventsRequest {
-                operation: Some(operation.to_owned()),
-                outcome: Some("ok".to_owned()),
-                start_time: Some(u32::try_from(since).unwrap_or_default()),
-                limit: Some(1000),
-                marker,
-                ..LookupEventsRequest::default()
-            };
-            let page = context.client.send(request);
-            let Some(page) = findings.asked("audit log", "The use of keys", page)? else {
-                return Ok(());
-            };
-            for event in &page.events {
-                strike(&mut unused, &event.line);
-            }
-            marker = page.next_marker;
-            if marker.is_none() {
-                break;
-            }
-        }
-    }
-    for arn in unused {
+    for key in candidates(keys, since) {
+        let asked = context.client.send(GetKeyLastUsageRequest {
+            key_id: key.to_owned(),
+        });
+        let Some(last) = findings.asked(key, "The last use of the key", asked)? else {
+            continue;
+        };
+        let Some(text) = unused(&last, since, days) else {
+            continue;
+        };
         findings.add(
             &UNUSED_KEY,
-            arn,
-            format!("Nobody used the key in {days} days, as far as the audit log goes back."),
-            "See what would be lost with it (`kmsctl fs list`, `kmsctl audit search`); disable it before you delete it.",
+            key,
+            text,
+            "See what would be lost with it (`kmsctl key preview-deletion`); disable it before you delete it.",
         );
     }
     Ok(())
 }
 
+/// What there is to say of a key that nobody used since then.
+fn unused(last: &GetKeyLastUsageResponse, since: i64, days: u32) -> Option<String> {
+    match last.key_last_usage.timestamp {
+        Some(used) if used.secs() >= since => None,
+        None if last.tracking_start_date.secs() > since => Some(format!(
+            "Nobody used the key since {}: the audit log goes no further back.",
+            time(last.tracking_start_date)
+        )),
+        _ => Some(format!("Nobody used the key in {days} days.")),
+    }
+}
+
 /// The keys that may have been unused since then: what is younger could not have been, and what is to be
 /// deleted is found by KMS.3.
-fn candidates(keys: &[KeyMetadata], since: i64) -> BTreeSet<&str> {
+fn candidates(keys: &[KeyMetadata], since: i64) -> Vec<&str> {
     keys.iter()
         .filter(|key| key.creation_date.secs() < since)
         .filter(|key| matches!(key.key_state, KeyState::Enabled | KeyState::Disabled))
         .map(|key| key.arn.as_str())
         .collect()
-}
-
-/// Leaves out the keys that a record of the log names.
-fn strike(unused: &mut BTreeSet<&str>, line: &str) {
-    if let Ok(record) = serde_json::from_str::<Used>(line) {
-        for key in record.keys {
-            unused.remove(key.as_str());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -129,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_is_what_is_old_enough_and_not_in_the_log() {
+    fn unused_is_what_is_old_enough_and_was_not_used_since() {
         let keys = [
             key("arn:used", 100, KeyState::Enabled),
             key("arn:unused", 100, KeyState::Enabled),
@@ -137,17 +104,32 @@ mod tests {
             key("arn:leaving", 100, KeyState::PendingDeletion),
             key("arn:young", 200, KeyState::Enabled),
         ];
-        let mut unused = candidates(&keys, 150);
         assert_eq!(
-            unused,
-            BTreeSet::from(["arn:used", "arn:unused", "arn:disabled"])
+            candidates(&keys, 150),
+            ["arn:used", "arn:unused", "arn:disabled"]
         );
-        strike(
-            &mut unused,
-            r#"{"keys":["arn:used","arn:other"],"operation":"Decrypt"}"#,
-        );
-        strike(&mut unused, r#"{"operation":"GenerateRandom"}"#);
-        strike(&mut unused, "not a record");
-        assert_eq!(unused, BTreeSet::from(["arn:unused", "arn:disabled"]));
+        let last = |used: Option<i64>, tracked| GetKeyLastUsageResponse {
+            key_id: "arn:used".to_owned(),
+            key_last_usage: KeyLastUsageData {
+                timestamp: used.map(Timestamp::from_secs),
+                ..KeyLastUsageData::default()
+            },
+            tracking_start_date: Timestamp::from_secs(tracked),
+            key_creation_date: Timestamp::from_secs(100),
+        };
+        let never = "Nobody used the key in 7 days.";
+        for (answer, text) in [
+            (last(Some(150), 100), None),
+            (last(Some(149), 100), Some(never)),
+            (last(None, 100), Some(never)),
+            (
+                last(None, 151),
+                Some(
+                    "Nobody used the key since 1970-01-01T00:02:31Z: the audit log goes no further back.",
+                ),
+            ),
+        ] {
+            assert_eq!(unused(&answer, 150, 7).as_deref(), text);
+        }
     }
 }

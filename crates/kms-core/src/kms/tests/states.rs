@@ -12,6 +12,8 @@ const TABLE: &[(&str, &str)] = &[
     ("GenerateDataKeyWithoutPlaintext", ".DPI?"),
     ("DescribeKey", "....?"),
     ("ListAliases", "....?"),
+    ("GetKeyLastUsage", "....?"),
+    ("UpdateKeyDescription", "..P.?"),
     ("CreateAlias", "..P.?"),
     ("UpdateAlias", "..P.?"),
     ("EnableKey", "..PI?"),
@@ -90,6 +92,7 @@ fn every_operation_in_every_state() {
                 }
                 "CreateAlias" => json!({"AliasName": "alias/new", "TargetKeyId": key}),
                 "UpdateAlias" => json!({"AliasName": "alias/other", "TargetKeyId": key}),
+                "UpdateKeyDescription" => json!({"KeyId": key, "Description": "new"}),
                 "CreatePolicy" => json!({"VolumeId": volume, "KeyId": key, "ContentMode": "XTS"}),
                 _ => json!({"KeyId": key}),
             };
