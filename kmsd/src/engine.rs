@@ -48,6 +48,7 @@ use kms_api::{
     ApiError, Caller, ErrorCode, GetStatusResponse, LeaseReport, Reliance, Request, Response,
 };
 use kms_core::audit::Record;
+use kms_core::ids::Scope;
 use kms_core::kms::{HostStatus, Settings, World};
 use kms_core::last_use::LastUse;
 use kms_core::relevance::takes_away;
@@ -141,6 +142,8 @@ struct Shared {
     hub: Arc<Hub>,
     audit: Sink,
     last_use: Arc<LastUse>,
+    /// The account and Region that the store was made for.
+    home: Arc<Scope>,
     /// How many refused requests of a user are recorded.
     limit: Arc<Limit>,
     /// How many requests a principal may make in a second.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::Scope;
+
 /// What a caller is to the daemon, before any policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerRole {
@@ -57,6 +59,8 @@ pub struct Caller {
     pub via: Option<Arc<Via>>,
     /// The lease that a service named (`X-Kmsd-Lease`): it wants to rely on the answer for a while.
     pub lease: Option<Arc<str>>,
+    /// The account and Region that the request is for; none: those that the store was made for. The account is the caller's own.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// Facts about a calling process, read while its pidfd (where the kernel has them) said that it is alive.
@@ -114,6 +118,7 @@ impl Caller {
             process: None,
             via: None,
             lease: None,
+            scope: None,
         }
     }
 

@@ -39,6 +39,7 @@ pub mod policies;
 mod recorded;
 pub mod request;
 pub mod response;
+mod scope;
 pub mod timestamp;
 
 pub use access::*;
@@ -62,6 +63,7 @@ pub use policies::*;
 pub use recorded::Members as RecordedMembers;
 pub use request::*;
 pub use response::*;
+pub use scope::Scope;
 pub use timestamp::Timestamp;
 
 /// Target prefix of the AWS KMS operations in `X-Amz-Target`.

@@ -15,6 +15,7 @@ use kms_api::{ApiError, Caller, ErrorCode, Request};
 use crate::clock::Now;
 use crate::ids::KeyId;
 use crate::kms::{Kms, Outcome, unknown_key};
+use crate::place::At;
 
 pub use basis::{Basis, DenyBasis, Document as DocumentName};
 pub(crate) use decide::Question;
@@ -30,8 +31,16 @@ const MAX_KEYS: usize = 2;
 /// The proof that every permission a request needs was given. Handlers take it, and use no key that it does not cover.
 #[derive(Debug)]
 pub struct Authorized {
+    /// What the request is for.
+    pub(crate) at: At,
     basis: Basis,
     keys: [Option<KeyId>; MAX_KEYS],
+}
+
+impl AsRef<At> for Authorized {
+    fn as_ref(&self) -> &At {
+        &self.at
+    }
 }
 
 impl Authorized {
@@ -99,7 +108,11 @@ impl Kms {
                 outcome: Err(error),
             })
         };
-        let needs = self.needs(request, now).map_err(unasked)?;
+        let at = At {
+            crosses: table::crosses(request),
+            ..At::of(self.snapshot(), caller)
+        };
+        let needs = self.needs(request, &at, now).map_err(unasked)?;
         let keys = needs.keys();
         let mut basis = None;
         for permission in &needs.permissions {
@@ -130,7 +143,7 @@ impl Kms {
                 })
             })?;
         match basis {
-            Some(basis) => Ok(Authorized { basis, keys }),
+            Some(basis) => Ok(Authorized { at, basis, keys }),
             // An operation that needs no permission does not exist.
             None => Err(Box::new(Handled {
                 verdict: Verdict::Unasked,
@@ -177,6 +190,10 @@ impl Kms {
             ),
             DenyBasis::UnknownKey => return unknown_key(),
             DenyBasis::NotAParty => "because it is not a party of it".to_owned(),
+            DenyBasis::OtherAccount => format!(
+                "because only callers of account {} may ask that of this host",
+                self.snapshot().home().account
+            ),
         };
         ApiError::new(
             ErrorCode::AccessDenied,

@@ -236,15 +236,19 @@ impl DomainKeys {
         let store = self.store_id.as_bytes();
         let (account, region) = (self.scope.account.as_bytes(), self.scope.region.as_bytes());
         match subject {
-            Subject::Material(key, material) => fields(&[
-                b"kmsd key material 1",
-                store,
-                &domain,
-                account,
-                region,
-                key.to_string().as_bytes(),
-                &material.0,
-            ]),
+            Subject::Material(key, material) => {
+                let elsewhere = key.place().scope();
+                let scope = elsewhere.as_deref().unwrap_or(&self.scope);
+                fields(&[
+                    b"kmsd key material 1",
+                    store,
+                    &domain,
+                    scope.account.as_bytes(),
+                    scope.region.as_bytes(),
+                    key.to_string().as_bytes(),
+                    &material.0,
+                ])
+            }
             Subject::PolicySecret(volume, policy, generation) => fields(&[
                 b"kmsd policy secret 1",
                 store,

@@ -25,7 +25,7 @@ use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::KeyId;
 use crate::rows::{
     Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
-    Wrapped, domain_id, grant_id, material_id,
+    Wrapped, alias_id, domain_id, grant_id, material_id,
 };
 use crate::snapshot::Snapshot;
 
@@ -61,7 +61,8 @@ pub(crate) fn bury(snapshot: &Snapshot, doomed: &[KeyId], wall_ms: i64) -> Vec<C
             ));
         }
         for name in snapshot.names.get(&key.id).into_iter().flatten() {
-            changes.push(Change::Remove(Table::Alias, name.clone()));
+            let id = alias_id(key.id.place(), name);
+            changes.push(Change::Remove(Table::Alias, id));
         }
         for row in snapshot.grants.of_key(key.id, None) {
             changes.push(Change::Remove(Table::Grant, grant_id(row.key, &row.id)));

@@ -1,61 +1,21 @@
-//! Names of things: the account and Region a store belongs to, key ids, material ids, ARNs.
+//! Names of things: key ids, material ids, ARNs.
 
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
+pub use kms_api::Scope;
 use serde::{Deserialize, Serialize};
 
-/// The account and Region that every name in one store belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scope {
-    /// Twelve decimal digits.
-    pub account: String,
-    /// For example `local-host-1`.
-    pub region: String,
-}
+use crate::place::{At, Place};
 
-impl Scope {
-    /// The longest Region name a ciphertext blob can carry.
-    pub const MAX_REGION: usize = 32;
-
-    /// A scope, if `account` has twelve digits and `region` is 1 to 32 of `[a-z0-9-]`.
-    pub fn new(account: &str, region: &str) -> Option<Self> {
-        let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-        let region_ok = (1..=Self::MAX_REGION).contains(&region.len())
-            && region
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        (account_ok && region_ok).then(|| Self {
-            account: account.to_owned(),
-            region: region.to_owned(),
-        })
-    }
-
-    /// `arn:aws:kms:REGION:ACCOUNT:key/ID`.
-    pub fn key_arn(&self, id: &KeyId) -> String {
-        format!("arn:aws:kms:{}:{}:key/{id}", self.region, self.account)
-    }
-
-    /// `arn:aws:iam::ACCOUNT:root`.
-    pub fn root_arn(&self) -> String {
-        format!("arn:aws:iam::{}:root", self.account)
-    }
-
-    /// `arn:aws:kmsd:REGION:ACCOUNT:LAST`, the name of a thing of kmsd's own.
-    pub fn local_arn(&self, last: &str) -> String {
-        format!("arn:aws:kmsd:{}:{}:{last}", self.region, self.account)
-    }
-
-    /// `arn:aws:kms:REGION:ACCOUNT:alias/NAME`; `name` starts with `alias/`.
-    pub fn alias_arn(&self, name: &str) -> String {
-        format!("arn:aws:kms:{}:{}:{name}", self.region, self.account)
-    }
-}
-
-/// A key id: a UUID, or `mrk-` and 32 hex digits for a multi-Region key.
+/// A key of a store: its id (a UUID, or `mrk-` and 32 hex digits for a multi-Region key), and the place where it is. Keys that
+/// are each other's replicas have the same id in different places.
+///
+/// [`fmt::Display`] writes the id alone, as AWS's members have it; [`Self::row_id`] names the place, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId {
+    place: Place,
     multi_region: bool,
     bytes: [u8; 16],
 }
@@ -69,6 +29,7 @@ impl KeyId {
             *variant = (*variant & 0x3f) | 0x80;
         }
         Self {
+            place: Place::HOME,
             multi_region,
             bytes,
         }
@@ -79,12 +40,53 @@ impl KeyId {
         (self.multi_region, self.bytes)
     }
 
-    /// The inverse of [`Self::to_parts`].
+    /// The inverse of [`Self::to_parts`], in the home place.
     pub fn from_parts(multi_region: bool, bytes: [u8; 16]) -> Self {
         Self {
+            place: Place::HOME,
             multi_region,
             bytes,
         }
+    }
+
+    /// The key that an ARN names, in a store whose home is `home`.
+    pub fn from_arn(arn: &str, home: &Scope) -> Option<Self> {
+        let scope = Scope::of_arn(arn)?;
+        let (_, id) = arn.rsplit_once(":key/")?;
+        let place = match scope == *home {
+            true => Place::HOME,
+            false => Place::elsewhere(&scope),
+        };
+        Some(id.parse::<Self>().ok()?.at(place))
+    }
+
+    /// The key of the same id in another place.
+    pub fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
+    /// Where the key is.
+    pub fn place(self) -> Place {
+        self.place
+    }
+
+    /// All ids that there can be in a place.
+    pub fn all_of(place: Place) -> std::ops::RangeInclusive<Self> {
+        Self::from_parts(false, [0; 16]).at(place)..=Self::from_parts(true, [0xff; 16]).at(place)
+    }
+
+    /// The id and the place, as rows name the key.
+    pub fn row_id(self) -> String {
+        self.place.row_name(&self)
+    }
+
+    /// The inverse of [`Self::row_id`].
+    ///
+    /// # Errors
+    /// It is no such name.
+    pub fn from_row_id(text: &str) -> Result<Self, BadId> {
+        let (place, id) = Place::of_row_name(text)?;
+        Ok(id.parse::<Self>()?.at(place))
     }
 
     /// Whether the key is a multi-Region key (`mrk-`).
@@ -133,10 +135,7 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, BadId> {
         if let Some(hex) = text.strip_prefix("mrk-") {
-            return Ok(Self {
-                multi_region: true,
-                bytes: parse_hex(hex)?,
-            });
+            return Ok(Self::from_parts(true, parse_hex(hex)?));
         }
         let dashes = [8, 13, 18, 23];
         let shape = text.len() == 36
@@ -148,10 +147,7 @@ impl FromStr for KeyId {
             return Err(BadId);
         }
         let hex: String = text.chars().filter(|c| *c != '-').collect();
-        Ok(Self {
-            multi_region: false,
-            bytes: parse_hex(&hex)?,
-        })
+        Ok(Self::from_parts(false, parse_hex(&hex)?))
     }
 }
 
@@ -193,15 +189,32 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(KeyId, MaterialId);
+serde_as_text!(MaterialId);
+
+/// In rows, a key is named with its place.
+impl Serialize for KeyId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.place {
+            Place::HOME => to.collect_str(self),
+            _ => to.serialize_str(&self.row_id()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        Self::from_row_id(&text).map_err(serde::de::Error::custom)
+    }
+}
 
 /// What a caller wrote where a key is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyReference {
-    /// A key of this store's account and Region.
+    /// A key.
     Key(KeyId),
-    /// An alias of this store, with its `alias/` prefix.
-    Alias(String),
+    /// An alias, with its `alias/` prefix, and where it is.
+    Alias(Place, String),
 }
 
 /// Why a key reference names nothing in this store; both texts are AWS's.
@@ -219,14 +232,26 @@ pub enum BadReference {
 }
 
 impl KeyReference {
-    /// Reads a key id, key ARN, alias name or alias ARN.
-    pub fn parse(text: &str, scope: &Scope) -> Result<Self, BadReference> {
+    /// Reads a key id, key ARN, alias name or alias ARN in a request that is for the place `at`; `known` finds the place of
+    /// another account.
+    ///
+    /// # Errors
+    /// See [`BadReference`].
+    pub fn parse(
+        text: &str,
+        at: &At,
+        known: impl Fn(&Scope) -> Option<Place>,
+    ) -> Result<Self, BadReference> {
         let malformed = || BadReference::Malformed(text.to_owned());
+        let key = |text: &str, place| {
+            let id = text.parse::<KeyId>().map_err(|_| malformed())?;
+            Ok(Self::Key(id.at(place)))
+        };
         let Some(arn) = text.strip_prefix("arn:") else {
             if text.starts_with("alias/") {
-                return Ok(Self::Alias(text.to_owned()));
+                return Ok(Self::Alias(at.place, text.to_owned()));
             }
-            return text.parse().map(Self::Key).map_err(|_| malformed());
+            return key(text, at.place);
         };
         let mut parts = arn.splitn(5, ':');
         let mut next = || parts.next().ok_or_else(malformed);
@@ -235,15 +260,19 @@ impl KeyReference {
         if service != "kms" {
             return Err(malformed());
         }
-        if region != scope.region {
+        if region != at.scope.region {
             return Err(BadReference::OtherRegion(region.to_owned()));
         }
-        if account != scope.account {
-            return Err(BadReference::OtherAccount(text.to_owned()));
-        }
+        let place = match account == at.scope.account {
+            true => Some(at.place),
+            false => Scope::new(account, region)
+                .filter(|_| at.crosses)
+                .and_then(|scope| known(&scope)),
+        };
+        let place = place.ok_or_else(|| BadReference::OtherAccount(text.to_owned()))?;
         match resource.strip_prefix("key/") {
-            Some(id) => id.parse().map(Self::Key).map_err(|_| malformed()),
-            None if resource.starts_with("alias/") => Ok(Self::Alias(resource.to_owned())),
+            Some(id) => key(id, place),
+            None if resource.starts_with("alias/") => Ok(Self::Alias(place, resource.to_owned())),
             None => Err(malformed()),
         }
     }
@@ -274,6 +303,34 @@ mod tests {
     }
 
     #[test]
+    fn rows_name_the_place_of_a_key() {
+        let id: KeyId = UUID.parse().unwrap();
+        assert_eq!(id.row_id(), UUID);
+        assert_eq!(KeyId::from_row_id(UUID), Ok(id));
+        let scope = Scope::new("222222222222", "eu-west-1").unwrap();
+        let there = id.at(Place::elsewhere(&scope));
+        assert_eq!(there.to_string(), UUID);
+        assert_eq!(there.row_id(), format!("{UUID}@222222222222:eu-west-1"));
+        assert_eq!(KeyId::from_row_id(&there.row_id()), Ok(there));
+        assert_ne!(there, id);
+        for bad in [
+            "@",
+            "@222222222222:eu-west-1@",
+            "@2:eu-west-1",
+            "@222222222222:",
+            "@222222222222",
+        ] {
+            assert_eq!(
+                KeyId::from_row_id(&format!("{UUID}{bad}")),
+                Err(BadId),
+                "{bad}"
+            );
+        }
+        let json = serde_json::to_string(&there).unwrap();
+        assert_eq!(serde_json::from_str::<KeyId>(&json).unwrap(), there);
+    }
+
+    #[test]
     fn what_is_no_key_id_is_refused() {
         for text in [
             "",
@@ -293,15 +350,22 @@ mod tests {
     #[test]
     fn references_have_the_recorded_refusals() {
         let s = scope();
-        let key = KeyReference::Key(UUID.parse().unwrap());
-        assert_eq!(KeyReference::parse(UUID, &s), Ok(key.clone()));
-        let arn = s.key_arn(&UUID.parse().unwrap());
-        assert_eq!(KeyReference::parse(&arn, &s), Ok(key));
+        let at = |crosses| At {
+            scope: s.clone().into(),
+            place: Place::HOME,
+            crosses,
+        };
+        let parse = |text: &str| KeyReference::parse(text, &at(false), Place::known);
+        let id: KeyId = UUID.parse().unwrap();
+        let key = KeyReference::Key(id);
+        assert_eq!(parse(UUID), Ok(key.clone()));
+        let arn = s.key_arn(&id);
+        assert_eq!(parse(&arn), Ok(key));
         assert_eq!(
-            KeyReference::parse(&s.alias_arn("alias/x"), &s),
-            Ok(KeyReference::Alias("alias/x".into()))
+            parse(&s.alias_arn("alias/x")),
+            Ok(KeyReference::Alias(Place::HOME, "alias/x".into()))
         );
-        let text = |t: &str| KeyReference::parse(t, &s).unwrap_err().to_string();
+        let text = |t: &str| parse(t).unwrap_err().to_string();
         assert_eq!(text("nonsense"), "Invalid keyId 'nonsense'");
         assert_eq!(
             text(&arn.replace("local-host-1", "eu-west-1")),
@@ -309,6 +373,14 @@ mod tests {
         );
         let foreign = arn.replace("000000000000", "111111111111");
         assert_eq!(text(&foreign), format!("Key '{foreign}' does not exist"));
+        // Some requests may be about keys of other accounts, in the same Region.
+        let there = Place::elsewhere(&Scope::new("111111111111", "local-host-1").unwrap());
+        let across = |text: &str| KeyReference::parse(text, &at(true), Place::known);
+        assert_eq!(across(&foreign), Ok(KeyReference::Key(id.at(there))));
+        assert_eq!(
+            across(&foreign.replace("local-host-1", "eu-west-1")),
+            Err(BadReference::OtherRegion("eu-west-1".into()))
+        );
         assert_eq!(text("arn:aws:kms"), "Invalid keyId 'arn:aws:kms'");
         assert_eq!(
             text("arn:aws:s3:local-host-1:000000000000:key/x").find("Invalid keyId"),

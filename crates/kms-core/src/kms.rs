@@ -42,6 +42,7 @@ use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
 use crate::ids::{KeyId, KeyReference};
 use crate::last_use::LastUse;
+use crate::place::{At, Place, Served};
 use crate::policy::ConditionKey;
 use crate::rows::{Change, KeyRow, State};
 use crate::snapshot::Snapshot;
@@ -54,7 +55,7 @@ pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::unknown_key;
-pub(crate) use keys::material_id_of;
+pub(crate) use keys::{material_id_of, material_name};
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use mapped::{MappedRole, NameOrNumber, unit_matches};
@@ -121,6 +122,7 @@ pub struct Kms {
     pub(crate) boot_id: Option<Arc<str>>,
     pub(crate) roles: RoleNames,
     pub(crate) last_use: Arc<LastUse>,
+    pub(crate) served: Served,
 }
 
 /// Who has the policies that come with kmsd; for questions about callers that are not there.
@@ -151,12 +153,23 @@ impl Kms {
             boot_id: None,
             roles: RoleNames::default(),
             last_use: Arc::default(),
+            served: Served::default(),
         }
     }
 
     /// Tells who has the policies that come with kmsd.
     pub fn set_role_names(&mut self, roles: RoleNames) {
         self.roles = roles;
+    }
+
+    /// Tells which accounts and Regions are served besides the home's.
+    pub fn set_served(&mut self, served: Served) {
+        self.served = served;
+    }
+
+    /// The accounts and Regions that are served.
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Goes on with other rows of the same store; what did not come from them stays.
@@ -266,29 +279,38 @@ impl Kms {
             Request::GenerateDataKeyWithoutPlaintext(r) => {
                 self.generate_data_key_without_plaintext(auth, r, world)
             }
-            Request::Sign(r) => self.other_use(&r.key_id, KeyUsage::SignVerify, "Sign"),
-            Request::Verify(r) => self.other_use(&r.key_id, KeyUsage::SignVerify, "Verify"),
-            Request::GetPublicKey(r) => self.get_public_key(&r.key_id),
+            Request::Sign(r) => self.other_use(auth, &r.key_id, KeyUsage::SignVerify, "Sign"),
+            Request::Verify(r) => self.other_use(auth, &r.key_id, KeyUsage::SignVerify, "Verify"),
+            Request::GetPublicKey(r) => self.get_public_key(auth, &r.key_id),
             Request::GenerateMac(r) => {
-                self.other_use(&r.key_id, KeyUsage::GenerateVerifyMac, "GenerateMac")
+                self.other_use(auth, &r.key_id, KeyUsage::GenerateVerifyMac, "GenerateMac")
             }
             Request::VerifyMac(r) => {
-                self.other_use(&r.key_id, KeyUsage::GenerateVerifyMac, "VerifyMac")
+                self.other_use(auth, &r.key_id, KeyUsage::GenerateVerifyMac, "VerifyMac")
             }
-            Request::DeriveSharedSecret(r) => {
-                self.other_use(&r.key_id, KeyUsage::KeyAgreement, "DeriveSharedSecret")
-            }
-            Request::Encapsulate(r) => {
-                self.other_use(&r.key_id, KeyUsage::EncapsulateDecapsulate, "Encapsulate")
-            }
-            Request::Decapsulate(r) => {
-                self.other_use(&r.key_id, KeyUsage::EncapsulateDecapsulate, "Decapsulate")
-            }
+            Request::DeriveSharedSecret(r) => self.other_use(
+                auth,
+                &r.key_id,
+                KeyUsage::KeyAgreement,
+                "DeriveSharedSecret",
+            ),
+            Request::Encapsulate(r) => self.other_use(
+                auth,
+                &r.key_id,
+                KeyUsage::EncapsulateDecapsulate,
+                "Encapsulate",
+            ),
+            Request::Decapsulate(r) => self.other_use(
+                auth,
+                &r.key_id,
+                KeyUsage::EncapsulateDecapsulate,
+                "Decapsulate",
+            ),
             Request::GenerateDataKeyPair(r) => {
-                self.generate_data_key_pair(&r.key_id, r.key_pair_spec)
+                self.generate_data_key_pair(auth, &r.key_id, r.key_pair_spec)
             }
             Request::GenerateDataKeyPairWithoutPlaintext(r) => {
-                self.generate_data_key_pair(&r.key_id, r.key_pair_spec)
+                self.generate_data_key_pair(auth, &r.key_id, r.key_pair_spec)
             }
             Request::GenerateRandom(r) => generate_random(auth, r, world),
             Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(auth, r, world),
@@ -346,8 +368,7 @@ impl Kms {
                 })))
             }
             Request::GetCallerIdentity(_) => {
-                let account = &self.snapshot.meta.scope.account;
-                let identity = GetCallerIdentityResponse::of(caller, account);
+                let identity = GetCallerIdentityResponse::of(caller, &auth.at.scope.account);
                 Ok(reply(Response::GetCallerIdentity(identity)))
             }
             Request::AcquireLease(r) => self.acquire_lease(r, caller, world),
@@ -370,21 +391,25 @@ impl Kms {
     }
 
     /// A key by id, ARN, alias or alias ARN, as cryptographic operations and DescribeKey take it.
-    pub(crate) fn key_or_alias(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
-        match self.reference(text)? {
+    pub(crate) fn key_or_alias(
+        &self,
+        at: &impl AsRef<At>,
+        text: &str,
+    ) -> Result<&Arc<KeyRow>, ApiError> {
+        match self.reference(at, text)? {
             KeyReference::Key(id) => self.key_by_id(id),
-            KeyReference::Alias(name) => match self.snapshot.aliases.get(&name) {
+            KeyReference::Alias(place, name) => match self.snapshot.aliases.get(place, &name) {
                 Some(alias) => self.key_by_id(alias.key),
-                None => Err(self.no_alias(&name)),
+                None => Err(self.no_alias(place, &name)),
             },
         }
     }
 
     /// A key by id or ARN, as management operations take it.
-    pub(crate) fn key(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
-        match self.reference(text)? {
+    pub(crate) fn key(&self, at: &impl AsRef<At>, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
+        match self.reference(at, text)? {
             KeyReference::Key(id) => self.key_by_id(id),
-            KeyReference::Alias(_) => Err(ApiError::not_found(format!("Invalid keyId '{text}'"))),
+            KeyReference::Alias(..) => Err(ApiError::not_found(format!("Invalid keyId '{text}'"))),
         }
     }
 
@@ -401,18 +426,18 @@ impl Kms {
             .filter(|key| key.state != State::Destroyed)
     }
 
-    fn reference(&self, text: &str) -> Result<KeyReference, ApiError> {
-        KeyReference::parse(text, &self.snapshot.meta.scope)
+    fn reference(&self, at: &impl AsRef<At>, text: &str) -> Result<KeyReference, ApiError> {
+        KeyReference::parse(text, at.as_ref(), |scope| self.snapshot.known_place(scope))
             .map_err(|error| ApiError::not_found(error.to_string()))
     }
 
-    fn no_alias(&self, name: &str) -> ApiError {
-        let arn = self.snapshot.meta.scope.alias_arn(name);
+    fn no_alias(&self, place: Place, name: &str) -> ApiError {
+        let arn = self.snapshot.scope_of(place).alias_arn(name);
         ApiError::not_found(format!("Alias {arn} is not found."))
     }
 
     fn arn(&self, id: KeyId) -> String {
-        self.snapshot.meta.scope.key_arn(&id)
+        self.snapshot.arn(id)
     }
 
     /// Refuses what the key's state does not allow, and a key that nobody asked the permissions for.

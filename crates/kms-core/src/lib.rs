@@ -8,6 +8,7 @@
 //! The daemon's engine owns the loop: evaluate under a snapshot, commit with the expected revision,
 //! apply, run the effects, reply. A conflict means evaluate again.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, recursion_limit = "256")]
 #![deny(clippy::indexing_slicing)]
 
 pub mod audit;
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod kms;
 pub mod last_use;
 pub mod lease;
+pub mod place;
 pub mod policy;
 pub mod provider;
 pub mod relevance;
@@ -44,6 +46,7 @@ pub use domain::DomainKeys;
 pub use entropy::{Entropy, SystemEntropy};
 pub use ids::{KeyId, MaterialId, Scope};
 pub use kms::{Caller, Effect, Kms, Outcome, Write};
+pub use place::{Place, Served};
 pub use provider::{KeyProvider, LocalProvider};
 pub use rows::{Change, Row};
 pub use snapshot::Snapshot;

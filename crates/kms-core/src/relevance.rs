@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use kms_api::Request;
 
 use crate::ids::KeyId;
+use crate::place::Place;
 use crate::rows::{Change, KeyRow, PolicyRow, Row, State, Table};
 use crate::snapshot::Snapshot;
 
@@ -123,7 +124,7 @@ fn put(before: &Snapshot, row: &Row) -> Relevance {
         // A condition on `kms:ResourceAliases` may deny by a name as well as allow by it.
         Row::Alias(row) => {
             let scope = Reach::key(row.key);
-            Relevance::Tightening(match before.aliases.get(&row.name) {
+            Relevance::Tightening(match before.aliases.get(row.key.place(), &row.name) {
                 Some(old) => scope.and(Reach::key(old.key)),
                 None => scope,
             })
@@ -197,13 +198,18 @@ fn policy(old: &PolicyRow, new: &PolicyRow) -> Relevance {
 
 fn remove(before: &Snapshot, table: Table, id: &str) -> Relevance {
     let owner = || {
-        let key = id.split_once('/').and_then(|(key, _)| key.parse().ok());
+        let key = id
+            .split_once('/')
+            .and_then(|(key, _)| KeyId::from_row_id(key).ok());
         key.map_or(Reach::All, Reach::key)
     };
     Relevance::Tightening(match table {
-        Table::Key => id.parse().map_or(Reach::All, Reach::key),
+        Table::Key => KeyId::from_row_id(id).map_or(Reach::All, Reach::key),
         Table::Material | Table::Grant => owner(),
-        Table::Alias => match before.aliases.get(id) {
+        Table::Alias => match Place::of_row_name(id)
+            .ok()
+            .and_then(|(place, name)| before.aliases.get(place, name))
+        {
             Some(old) => Reach::key(old.key),
             None => return Relevance::None,
         },

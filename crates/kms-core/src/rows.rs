@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Due, Elapsed};
 use crate::ids::{KeyId, MaterialId, Scope};
+use crate::place::Place;
 
 mod policy;
 
@@ -676,9 +677,9 @@ impl Row {
         match self {
             Self::Meta(_) | Self::Mac(_) | Self::Enrollment(_) => "store".to_owned(),
             Self::Domain(row) => domain_id(row.id),
-            Self::Key(row) => row.id.to_string(),
+            Self::Key(row) => row.id.row_id(),
             Self::Material(row) => material_id(row.key, row.id),
-            Self::Alias(row) => row.name.clone(),
+            Self::Alias(row) => alias_id(row.key.place(), &row.name),
             Self::Volume(row) => row.id.clone(),
             Self::Policy(row) => policy_id(&row.volume, &row.id),
             Self::Grant(row) => grant_id(row.key, &row.id),
@@ -770,7 +771,12 @@ pub fn domain_id(id: u64) -> String {
 
 /// Id of a material row.
 pub fn material_id(key: KeyId, id: MaterialId) -> String {
-    format!("{key}/{id}")
+    format!("{}/{id}", key.row_id())
+}
+
+/// Id of an alias's row.
+pub fn alias_id(place: Place, name: &str) -> String {
+    place.row_name(&name)
 }
 
 /// Id of a policy row.
@@ -780,7 +786,7 @@ pub fn policy_id(volume: &str, policy: &str) -> String {
 
 /// Id of a grant's row.
 pub fn grant_id(key: KeyId, grant: &str) -> String {
-    format!("{key}/{grant}")
+    format!("{}/{grant}", key.row_id())
 }
 
 /// Id of an identity policy's row.

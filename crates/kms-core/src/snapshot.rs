@@ -1,30 +1,37 @@
 //! Every row of the catalogue in memory, indexed the way requests look things up.
 
+mod aliases;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kms_api::Scope;
+
+pub(crate) use self::aliases::Aliases;
 use crate::authz::{Attached, Document, Interned};
 use crate::grants::Grants;
 use crate::ids::{KeyId, MaterialId};
+use crate::place::Place;
 use crate::policy::PolicyKind;
 use crate::rows::{
-    AliasRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
-    LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError,
-    State, Table, VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
+    ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow, LeaseRow,
+    MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError, State, Table,
+    VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
 };
 
 /// The rows of one store.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) meta: MetaRow,
+    home: Arc<Scope>,
     pub(crate) enrollment: Vec<u8>,
     pub(crate) mac: Vec<u8>,
     pub(crate) domains: BTreeMap<u64, DomainRow>,
     pub(crate) keys: BTreeMap<KeyId, Arc<KeyRow>>,
-    /// Number of keys that are no tombstones.
-    live_keys: usize,
+    /// Number of keys in each place that are no tombstones.
+    live_keys: BTreeMap<Place, usize>,
     pub(crate) materials: BTreeMap<KeyId, BTreeMap<MaterialId, Arc<MaterialRow>>>,
-    pub(crate) aliases: BTreeMap<String, Arc<AliasRow>>,
+    pub(crate) aliases: Aliases,
     pub(crate) names: BTreeMap<KeyId, BTreeSet<String>>,
     pub(crate) volumes: BTreeMap<String, Arc<VolumeRow>>,
     pub(crate) policies: BTreeMap<(String, String), Arc<PolicyRow>>,
@@ -61,14 +68,15 @@ impl Snapshot {
     /// A store that holds nothing yet.
     pub fn new(meta: MetaRow, enrollment: Vec<u8>) -> Self {
         Self {
+            home: Arc::new(meta.scope.clone()),
             meta,
             enrollment,
             mac: Vec::new(),
             domains: BTreeMap::new(),
             keys: BTreeMap::new(),
-            live_keys: 0,
+            live_keys: BTreeMap::new(),
             materials: BTreeMap::new(),
-            aliases: BTreeMap::new(),
+            aliases: Aliases::default(),
             names: BTreeMap::new(),
             volumes: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -138,9 +146,14 @@ impl Snapshot {
         self.keys.values()
     }
 
-    /// Number of keys, without tombstones.
-    pub fn live_keys(&self) -> usize {
-        self.live_keys
+    /// Number of keys in a place, without tombstones.
+    pub fn live_keys(&self, place: Place) -> usize {
+        self.live_keys.get(&place).copied().unwrap_or(0)
+    }
+
+    /// The same for the place that has most.
+    pub fn most_live_keys(&self) -> usize {
+        self.live_keys.values().copied().max().unwrap_or(0)
     }
 
     /// A key, or its tombstone.
@@ -205,9 +218,67 @@ impl Snapshot {
         self.outbox.values()
     }
 
+    /// The account and Region that the store was made for.
+    pub fn home(&self) -> &Arc<Scope> {
+        &self.home
+    }
+
+    /// The place with this account and Region.
+    pub fn place(&self, scope: &Scope) -> Place {
+        match *scope == *self.home {
+            true => Place::HOME,
+            false => Place::elsewhere(scope),
+        }
+    }
+
+    /// The same, if it was ever named.
+    pub(crate) fn known_place(&self, scope: &Scope) -> Option<Place> {
+        match *scope == *self.home {
+            true => Some(Place::HOME),
+            false => Place::known(scope),
+        }
+    }
+
+    /// Account and Region of a place.
+    pub fn scope_of(&self, place: Place) -> Arc<Scope> {
+        place.scope().unwrap_or_else(|| Arc::clone(&self.home))
+    }
+
+    /// Whether a place belongs to an account.
+    pub(crate) fn is_of(&self, place: Place, account: &str) -> bool {
+        match place.scope() {
+            None => self.home.account == account,
+            Some(scope) => scope.account == account,
+        }
+    }
+
+    /// The ARN of a key.
+    pub fn arn(&self, key: KeyId) -> String {
+        match key.place().scope() {
+            None => self.home.key_arn(&key),
+            Some(scope) => scope.key_arn(&key),
+        }
+    }
+
+    fn remove_alias(&mut self, place: Place, name: &str) {
+        if let Some(old) = self.aliases.remove(place, name)
+            && let Some(names) = self.names.get_mut(&old.key)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&old.key);
+            }
+        }
+    }
+
     fn put(&mut self, row: Row) {
         match row {
-            Row::Meta(row) => self.meta = *row,
+            Row::Meta(row) => {
+                if *self.home != row.scope {
+                    self.home = Arc::new(row.scope.clone());
+                }
+                self.meta = *row;
+            }
             Row::Mac(bytes) => self.mac = bytes,
             Row::Enrollment(bytes) => self.enrollment = bytes,
             Row::Domain(row) => {
@@ -223,9 +294,10 @@ impl Snapshot {
                     self.key_policies.insert(row.id, document);
                 }
                 let is_live = |row: &KeyRow| usize::from(row.state != State::Destroyed);
-                self.live_keys += is_live(&row);
+                let live = self.live_keys.entry(row.id.place()).or_default();
+                *live += is_live(&row);
                 if let Some(old) = self.keys.insert(row.id, Arc::from(row)) {
-                    self.live_keys -= is_live(&old);
+                    *live -= is_live(&old);
                 }
             }
             Row::Material(row) => {
@@ -235,12 +307,12 @@ impl Snapshot {
                     .insert(row.id, Arc::new(row));
             }
             Row::Alias(row) => {
-                self.remove(Table::Alias, &row.name);
+                self.remove_alias(row.key.place(), &row.name);
                 self.names
                     .entry(row.key)
                     .or_default()
                     .insert(row.name.clone());
-                self.aliases.insert(row.name.clone(), Arc::new(row));
+                self.aliases.put(row);
             }
             Row::Volume(row) => {
                 self.volumes.insert(row.id.clone(), Arc::new(row));
@@ -284,10 +356,12 @@ impl Snapshot {
             Table::Meta | Table::Mac | Table::Enrollment => {}
             Table::Domain => self.domains.retain(|key, _| domain_id(*key) != id),
             Table::Key => {
-                if let Ok(key) = id.parse() {
+                if let Ok(key) = KeyId::from_row_id(id) {
                     if let Some(row) = self.keys.remove(&key) {
                         self.interned.release(&row.policy);
-                        self.live_keys -= usize::from(row.state != State::Destroyed);
+                        if let Some(live) = self.live_keys.get_mut(&key.place()) {
+                            *live -= usize::from(row.state != State::Destroyed);
+                        }
                     }
                     self.key_policies.remove(&key);
                 }
@@ -296,7 +370,7 @@ impl Snapshot {
                 let Some((key, version)) = id.split_once('/') else {
                     return;
                 };
-                let (Ok(key), Ok(version)) = (key.parse::<KeyId>(), version.parse()) else {
+                let (Ok(key), Ok(version)) = (KeyId::from_row_id(key), version.parse()) else {
                     return;
                 };
                 if let Some(versions) = self.materials.get_mut(&key) {
@@ -307,13 +381,8 @@ impl Snapshot {
                 }
             }
             Table::Alias => {
-                if let Some(old) = self.aliases.remove(id)
-                    && let Some(names) = self.names.get_mut(&old.key)
-                {
-                    names.remove(id);
-                    if names.is_empty() {
-                        self.names.remove(&old.key);
-                    }
+                if let Ok((place, name)) = Place::of_row_name(id) {
+                    self.remove_alias(place, name);
                 }
             }
             Table::Volume => {
@@ -327,7 +396,7 @@ impl Snapshot {
                 let Some((key, grant)) = id.split_once('/') else {
                     return;
                 };
-                if let Ok(key) = key.parse::<KeyId>() {
+                if let Ok(key) = KeyId::from_row_id(key) {
                     self.grants.remove(key, grant);
                 }
             }

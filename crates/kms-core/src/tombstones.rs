@@ -34,11 +34,11 @@ pub(crate) fn each(snapshot: &Snapshot) -> impl Iterator<Item = (String, Tombsto
     let keys = snapshot.keys.values().filter_map(|key| {
         let date = (key.state == State::Destroyed).then_some(key.destroyed_ms)?;
         let tombstone = Tombstone {
-            key_id: Some(key.id.to_string()),
+            key_id: Some(key.id.row_id()),
             date: date.map(Timestamp::from_millis),
             ..Tombstone::default()
         };
-        Some((format!("key/{}", key.id), tombstone))
+        Some((format!("key/{}", key.id.row_id()), tombstone))
     });
     let policies = snapshot.policies.values().filter_map(|row| {
         let generations = match row.secret {
@@ -79,7 +79,7 @@ pub fn bury(snapshot: &Snapshot, list: &Tombstones, wall_ms: i64) -> (u64, Vec<C
     let doomed: Vec<KeyId> = list
         .tombstones
         .iter()
-        .filter_map(|one| one.key_id.as_ref()?.parse().ok())
+        .filter_map(|one| KeyId::from_row_id(one.key_id.as_ref()?).ok())
         .filter(|id| {
             let key = snapshot.keys.get(id);
             key.is_some_and(|key| key.state != State::Destroyed)

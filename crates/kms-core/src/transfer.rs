@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::clock::{DAY_MS, Due, Now};
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::{KeyId, MaterialId};
-use crate::kms::material_id_of;
+use crate::kms::{material_id_of, material_name};
 use crate::rows::{
     AliasRow, Bytes, Change, KeyRow, MaterialRow, OldGeneration, PolicyRow, PolicyUseRow, Rotation,
     RotationKind, Row, State, VolumeRow, policy_id,
@@ -292,7 +292,7 @@ fn leaving_key(
         })
     });
     let names = snapshot.names.get(&id).into_iter().flatten();
-    let aliases = names.filter_map(|name| snapshot.aliases.get(name));
+    let aliases = names.filter_map(|name| snapshot.aliases.get(id.place(), name));
     Ok(MovedKey {
         materials: materials.collect::<Result<_, DomainError>>()?,
         aliases: aliases.map(|row| AliasRow::clone(row)).collect(),
@@ -368,8 +368,8 @@ fn arriving_key(
     changes: &mut Vec<Change>,
 ) -> Result<(), TransferError> {
     let id = key.row.id;
-    let arn = snapshot.meta().scope.key_arn(&id);
-    let genuine = |one: &Material| material_id_of(&arn, &one.secret.0) == one.id;
+    let name = material_name(snapshot, id);
+    let genuine = |one: &Material| material_id_of(&name, &one.secret.0) == one.id;
     if !key.materials.iter().all(genuine) {
         return Err(SealedError::Damaged("key material and its id do not fit").into());
     }
@@ -398,7 +398,7 @@ fn arriving_key(
         })));
     }
     for alias in key.aliases {
-        if snapshot.aliases.contains_key(&alias.name) {
+        if snapshot.aliases.get(id.place(), &alias.name).is_some() {
             imported.aliases_taken.push(alias.name);
         } else {
             changes.push(Change::Put(Row::Alias(alias)));

@@ -9,8 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use kms_core::KeyId;
 use kms_core::audit::{Record, split};
+use kms_core::ids::{KeyId, Scope};
 use kms_core::last_use::{LastUse, Used, use_of};
 use uuid::Uuid;
 
@@ -21,11 +21,17 @@ use super::search::{backwards, lines};
 pub(crate) type Wanted = HashMap<KeyId, i64>;
 
 /// Starts to look, in the records before number `end`. Ends with the memory that it fills.
-pub(crate) fn fill(directory: &Path, end: u64, wanted: Wanted, uses: &Arc<LastUse>) {
+pub(crate) fn fill(
+    directory: &Path,
+    end: u64,
+    wanted: Wanted,
+    home: Arc<Scope>,
+    uses: &Arc<LastUse>,
+) {
     let directory = directory.to_owned();
     let weak = Arc::downgrade(uses);
     let thread = std::thread::Builder::new().name("last-use".into());
-    let started = thread.spawn(move || match read(&directory, end, wanted, &weak) {
+    let started = thread.spawn(move || match read(&directory, end, wanted, home, &weak) {
         Ok(()) => {
             if let Some(uses) = weak.upgrade() {
                 uses.complete();
@@ -42,8 +48,15 @@ pub(crate) fn fill(directory: &Path, end: u64, wanted: Wanted, uses: &Arc<LastUs
     }
 }
 
-fn read(directory: &Path, end: u64, wanted: Wanted, uses: &Weak<LastUse>) -> io::Result<()> {
+fn read(
+    directory: &Path,
+    end: u64,
+    wanted: Wanted,
+    home: Arc<Scope>,
+    uses: &Weak<LastUse>,
+) -> io::Result<()> {
     let mut search = Search {
+        home,
         oldest: oldest(&wanted),
         wanted,
         next: end,
@@ -73,6 +86,7 @@ fn read(directory: &Path, end: u64, wanted: Wanted, uses: &Weak<LastUse>) -> io:
 }
 
 struct Search {
+    home: Arc<Scope>,
     wanted: Wanted,
     /// When the oldest of them was made.
     oldest: i64,
@@ -110,7 +124,7 @@ impl Search {
             return false;
         };
         let mut found = false;
-        for (key, used) in uses_in(&record) {
+        for (key, used) in uses_in(&record, &self.home) {
             if self.wanted.remove(&key).is_some() {
                 found = true;
                 uses.found(key, used);
@@ -129,7 +143,10 @@ fn oldest(wanted: &Wanted) -> i64 {
 }
 
 /// The successful uses of keys that a record tells of.
-pub(crate) fn uses_in(record: &Record) -> impl Iterator<Item = (KeyId, Used)> + '_ {
+pub(crate) fn uses_in<'r>(
+    record: &'r Record,
+    home: &'r Scope,
+) -> impl Iterator<Item = (KeyId, Used)> + 'r {
     let uuid = |text: &str| Uuid::try_parse(text).map_or([0; 16], Uuid::into_bytes);
     let succeeded = record.error.is_none();
     record
@@ -144,7 +161,7 @@ pub(crate) fn uses_in(record: &Record) -> impl Iterator<Item = (KeyId, Used)> + 
                 event_id: uuid(&record.event_id),
                 request_id: uuid(record.request_id.as_deref().unwrap_or_default()),
             };
-            Some((arn.rsplit('/').next()?.parse().ok()?, used))
+            Some((KeyId::from_arn(arn, home)?, used))
         })
 }
 
@@ -173,6 +190,10 @@ fn may_be_use(record: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    fn home() -> Scope {
+        Scope::new("000000000000", "r").unwrap()
+    }
+
     #[test]
     fn what_is_read_of_bytes_is_what_the_record_says() {
         let record = Record {
@@ -188,7 +209,7 @@ mod tests {
         let bytes = record.to_bytes();
         assert_eq!(time_of(&bytes), Some(record.time));
         assert!(may_be_use(&bytes));
-        let found: Vec<_> = uses_in(&record).collect();
+        let found: Vec<_> = uses_in(&record, &home()).collect();
         let [(key, used)] = found[..] else {
             panic!("{found:?}");
         };
@@ -200,6 +221,6 @@ mod tests {
             ..record
         };
         assert!(!may_be_use(&other.to_bytes()));
-        assert_eq!(uses_in(&other).count(), 0);
+        assert_eq!(uses_in(&other, &home()).count(), 0);
     }
 }

@@ -71,13 +71,10 @@ struct State {
 impl Trace {
     /// What authorisation said.
     pub(super) fn judged(&self, kms: &Kms, handled: &Handled) {
-        let meta = kms.snapshot().meta();
-        let keys = handled
-            .keys
-            .iter()
-            .flatten()
-            .map(|key| meta.scope.key_arn(key))
-            .collect();
+        let snapshot = kms.snapshot();
+        let meta = snapshot.meta();
+        let keys = handled.keys.iter().flatten();
+        let keys = keys.map(|key| snapshot.arn(*key)).collect();
         let mut state = self.state.lock();
         state.keys = handled.keys;
         // What everybody may ask for himself is allowed by nobody.
@@ -508,7 +505,7 @@ impl Shared {
                     .and_then(|key| key.current)
                     .map(|id| id.to_string());
                 let mut event = audit::kms_service("RotateKey")
-                    .key(snapshot.meta().scope.key_arn(&row.key))
+                    .key(snapshot.arn(row.key))
                     .detail("keyId", row.key.to_string())
                     .detail("keyOrigin", "AWS_KMS")
                     .detail(
@@ -531,7 +528,6 @@ impl Shared {
     /// Grants that are removed without a request have come to their end.
     fn ended_grants(&self, changes: &[Change]) -> Vec<Record> {
         let kms = self.kms.read();
-        let scope = &kms.snapshot().meta().scope;
         let time = self.clock.read().wall_ms;
         changes
             .iter()
@@ -541,8 +537,8 @@ impl Shared {
             })
             .map(|(key, grant)| {
                 let mut event = audit::service("GrantEnded").detail("grantId", grant);
-                if let Ok(key) = key.parse() {
-                    event = event.key(scope.key_arn(&key));
+                if let Ok(key) = KeyId::from_row_id(key) {
+                    event = event.key(kms.snapshot().arn(key));
                 }
                 event.time = time;
                 event
@@ -553,12 +549,11 @@ impl Shared {
     /// AWS KMS's record of a key that is destroyed.
     pub(super) fn deletions(&self, keys: &[KeyId]) -> Vec<Record> {
         let kms = self.kms.read();
-        let scope = &kms.snapshot().meta().scope;
         let time = self.clock.read().wall_ms;
         keys.iter()
             .map(|key| {
                 let mut event = audit::kms_service("DeleteKey")
-                    .key(scope.key_arn(key))
+                    .key(kms.snapshot().arn(*key))
                     .detail("keyId", key.to_string());
                 event.time = time;
                 event
@@ -620,7 +615,7 @@ impl Shared {
         if let Some(log) = self.audit.log() {
             for (record, bytes, trace) in records {
                 let id = record.event_id.clone();
-                for (key, used) in audit::last_use::uses_in(&record) {
+                for (key, used) in audit::last_use::uses_in(&record, &self.home) {
                     self.last_use.note(key, used);
                 }
                 let ticket = log.push(record, Some(&bytes), true);
@@ -689,7 +684,7 @@ impl Shared {
         }
         waiting.sort_by(|(a, _), (b, _)| (a.time, &a.event_id).cmp(&(b.time, &b.event_id)));
         for (record, bytes) in waiting {
-            for (key, used) in audit::last_use::uses_in(&record) {
+            for (key, used) in audit::last_use::uses_in(&record, &self.home) {
                 self.last_use.note(key, used);
             }
             let id = record.event_id.clone();

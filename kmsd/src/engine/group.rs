@@ -181,7 +181,7 @@ impl Shared {
         };
         let snapshot = kms.snapshot();
         let revision = snapshot.meta().revision;
-        let left = kms.keys_left(&self.host.settings.quotas);
+        let left = kms.fewest_keys_left(&self.host.settings.quotas);
         let mut new = HashSet::new();
         let (mut together, mut alone) = (Vec::new(), Vec::new());
         for mut asked in waiting {

@@ -98,8 +98,7 @@ impl Shared {
             Some(Reach::All) => (Changed::All, Vec::new()),
             Some(Reach::Keys(keys)) => {
                 let kms = self.kms.read();
-                let scope = &kms.snapshot().meta().scope;
-                let arns = keys.iter().map(|key| scope.key_arn(key)).collect();
+                let arns = keys.iter().map(|key| kms.snapshot().arn(*key)).collect();
                 (Changed::Keys, arns)
             }
         };

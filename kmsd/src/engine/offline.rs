@@ -140,7 +140,8 @@ impl Offline {
             request,
             Arc::new(actor),
         );
-        let keys = keys.iter().flatten().map(|key| meta.scope.key_arn(key));
+        let keys = keys.iter().flatten();
+        let keys = keys.map(|key| self.kms.snapshot().arn(*key));
         let verdict = Verdict::Allowed(Basis::Internal);
         record.decided(&verdict, keys.collect(), meta.authorization_epoch);
         record.answered(result);

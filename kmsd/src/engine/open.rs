@@ -122,7 +122,8 @@ impl Shared {
         // What is recorded from here on is noted by whoever does it.
         let uses = kms.last_use();
         uses.reaches_back_to(self.clock.read().wall_ms);
-        last_use::fill(log.directory(), log.head().1.size, wanted, uses);
+        let home = Arc::clone(&self.home);
+        last_use::fill(log.directory(), log.head().1.size, wanted, home, uses);
     }
 
     /// Lets checkpoints of the audit log be made. A sealer that cannot vouch for them is no reason not to serve.
@@ -253,6 +254,7 @@ pub(super) fn assemble(
     Ok(Shared {
         config,
         last_use: Arc::clone(kms.last_use()),
+        home: Arc::clone(kms.snapshot().home()),
         kms: RwLock::new(Current {
             kms,
             generation: hub.begin(),

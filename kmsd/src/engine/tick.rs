@@ -231,7 +231,7 @@ impl Shared {
                     "a {what} waits: the wall clock and the time known to have passed disagree about \
                      whether it is due; check the system's clock"
                 );
-                let arn = self.kms.read().snapshot().meta().scope.key_arn(key);
+                let arn = self.kms.read().snapshot().arn(*key);
                 self.record_event(service("ClocksDisagree").key(arn).detail("waits", what));
             }
         }

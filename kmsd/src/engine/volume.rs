@@ -85,8 +85,7 @@ pub fn import_volume(
 
 fn keys(event: Record, shared: &Shared, head: &Head) -> Record {
     let kms = shared.kms.read();
-    let scope = &kms.snapshot().meta().scope;
-    let arns = head.keys.iter().map(|key| scope.key_arn(key));
+    let arns = head.keys.iter().map(|key| kms.snapshot().arn(*key));
     arns.fold(event, |event, arn| event.key(arn))
 }
 

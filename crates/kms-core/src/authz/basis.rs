@@ -88,6 +88,8 @@ pub enum DenyBasis {
     UnknownKey,
     /// The caller is not a party of the thing: neither retiring principal nor grantee of the grant.
     NotAParty,
+    /// The caller's account is not the one that the host's own things belong to.
+    OtherAccount,
 }
 
 impl fmt::Display for Basis {
@@ -136,6 +138,7 @@ impl fmt::Display for DenyBasis {
             Self::Unreadable { document } => write!(f, "unreadable:{document}"),
             Self::UnknownKey => f.write_str("unknown-key"),
             Self::NotAParty => f.write_str("not-a-party"),
+            Self::OtherAccount => f.write_str("other-account"),
         }
     }
 }

@@ -69,13 +69,23 @@ impl Kms {
             return Ok(Basis::Internal);
         }
         let action = permission.action;
-        let repairs = caller.role == CallerRole::Root && REPAIRS.contains(&action);
+        let own = account(&caller.arn);
+        if self.is_hosts_own(permission) && own != self.snapshot().home().account {
+            return Err(DenyBasis::OtherAccount);
+        }
+        // Of a grant it hears what the policy of its key denies: who may retire one is said elsewhere.
+        let policed = match &permission.resource {
+            Resource::Key(key) | Resource::Grant(key, _) => Some(*key),
+            _ => None,
+        };
+        let foreign = policed.is_some_and(|key| !self.snapshot().is_of(key.id.place(), own));
+        let repairs = caller.role == CallerRole::Root && REPAIRS.contains(&action) && !foreign;
         let resource = self.resource_arn(&permission.resource);
         let facts = self.facts(question, false);
         let query = Query {
             principals: &caller.principals,
             possible: &caller.possible_principals,
-            account: account(&caller.arn),
+            account: own,
             action,
             resource: &resource,
             context: &facts,
@@ -95,11 +105,6 @@ impl Kms {
         let key_query = Query {
             context: &in_key_policy,
             ..query
-        };
-        // Of a grant it hears what the policy of its key denies: who may retire one is said elsewhere.
-        let policed = match &permission.resource {
-            Resource::Key(key) | Resource::Grant(key, _) => Some(*key),
-            _ => None,
         };
         let by_key_policy = policed.map(|key| {
             let document = question
@@ -130,7 +135,19 @@ impl Kms {
         if let Some(denied) = denied.or(outside) {
             return Err(denied);
         }
+        // The key's account gives a permission to others, and theirs gives it to them.
+        let by_own_account = by_identity.is_some() || caller.role == CallerRole::Root;
         match by_key_policy {
+            Some(word) if foreign => match (word, by_identity, grant) {
+                (KeyWord::Nothing, _, None) => Err(DenyBasis::NoKeyPolicy),
+                _ if !by_own_account => Err(DenyBasis::NoIdentityPolicy),
+                (KeyWord::Allows(basis), ..) => Ok(basis),
+                (KeyWord::Delegates, Some(basis), _) => Ok(basis),
+                (KeyWord::Delegates, None, _) => Ok(Basis::Root),
+                (KeyWord::Nothing, _, Some(grant)) => Ok(Basis::Grant {
+                    id: grant.id.clone(),
+                }),
+            },
             Some(KeyWord::Allows(basis)) => Ok(basis),
             Some(word) => match (word, by_identity, grant) {
                 (KeyWord::Delegates, Some(basis), _) => Ok(basis),
@@ -197,15 +214,33 @@ impl Kms {
         }
     }
 
+    /// Whether a permission is on what belongs to the host and not to an account.
+    fn is_hosts_own(&self, permission: &Permission<'_>) -> bool {
+        match permission.resource {
+            Resource::Key(_)
+            | Resource::Alias(..)
+            | Resource::Grant(..)
+            | Resource::Identity(..)
+            | Resource::Identities
+            | Resource::Own => false,
+            Resource::Local(_) | Resource::Given(_) | Resource::Implied(_) | Resource::Any => {
+                permission.action.starts_with("kmsd:")
+            }
+        }
+    }
+
     /// The ARN that documents see.
     pub(crate) fn resource_arn(&self, resource: &Resource<'_>) -> Cow<'static, str> {
-        let scope = &self.snapshot().meta().scope;
+        let scope = self.snapshot().home();
         match resource {
-            Resource::Key(key) | Resource::Grant(key, _) => scope.key_arn(&key.id).into(),
-            Resource::Alias(name) => scope.alias_arn(name).into(),
+            Resource::Key(key) | Resource::Grant(key, _) => self.snapshot().arn(key.id).into(),
+            Resource::Alias(place, name) => self.snapshot().scope_of(*place).alias_arn(name).into(),
             Resource::Local(last) | Resource::Implied(last) => scope.local_arn(last).into(),
             Resource::Given(arn) => Cow::Owned((*arn).to_owned()),
-            Resource::Any | Resource::Own => Cow::Borrowed("*"),
+            Resource::Identity(place, last) => {
+                self.snapshot().scope_of(*place).local_arn(last).into()
+            }
+            Resource::Any | Resource::Identities | Resource::Own => Cow::Borrowed("*"),
         }
     }
 
@@ -273,21 +308,33 @@ impl Kms {
         let roles = caller.roles.iter();
         let roles = roles.map(|name| (IdentityKind::Role, &**name));
         let unit_identity = unit.flatten().map(|name| (IdentityKind::Unit, name));
+        let own = account(&caller.arn);
         for (kind, identity) in users.chain(groups).chain(unit_identity).chain(roles) {
-            for (name, document) in self.policies_of_identity(kind, identity) {
-                let place = || identity_place(kind, identity, name);
+            let identity = self.identity_in(own, identity);
+            for (name, document) in self.policies_of_identity(kind, &identity) {
+                let place = || identity_place(kind, &identity, name);
                 hear(ask(document, caller, query, place, repairs, trace));
             }
         }
         // What would be denied to one that it may be is denied; what would be allowed is not allowed.
         let roles = caller.possible_roles.iter().flat_map(|role| {
-            let policies = self.policies_of_identity(IdentityKind::Role, role);
-            policies.map(move |(name, document)| (IdentityKind::Role, &**role, name, document))
+            let role = self.identity_in(own, role);
+            let policies = self.policies_of_identity(IdentityKind::Role, &role);
+            let named = policies.map(|(name, document)| {
+                let identity = role.clone().into_owned();
+                (IdentityKind::Role, identity, name, document)
+            });
+            named.collect::<Vec<_>>()
         });
         let all = self.identity_policies();
-        let units = all.filter(|(kind, ..)| unit.is_none() && *kind == IdentityKind::Unit);
+        let units = all.filter(|(kind, identity, ..)| {
+            let of_account = || self.account_of_identity(identity).0 == own;
+            unit.is_none() && *kind == IdentityKind::Unit && of_account()
+        });
+        let units = units
+            .map(|(kind, identity, name, document)| (kind, identity.to_owned(), name, document));
         for (kind, identity, name, document) in roles.chain(units) {
-            let place = || identity_place(kind, identity, name);
+            let place = || identity_place(kind, &identity, name);
             let mut noted = trace.as_ref().map(|_| Vec::new());
             let said = ask(document, caller, query, place, repairs, &mut noted.as_mut());
             let denied = said.denied.map(|denied| not_established(denied, caller));
@@ -298,6 +345,22 @@ impl Kms {
             }
         }
         allowed
+    }
+
+    /// What an identity of an account is called among those of all accounts: at home by its name, elsewhere `ACCOUNT/NAME`. No
+    /// name has a slash.
+    pub(crate) fn identity_in<'n>(&self, account: &str, name: &'n str) -> Cow<'n, str> {
+        match account == self.snapshot().home().account {
+            true => Cow::Borrowed(name),
+            false => Cow::Owned(format!("{account}/{name}")),
+        }
+    }
+
+    /// The inverse of [`Self::identity_in`].
+    pub(crate) fn account_of_identity<'n>(&'n self, identity: &'n str) -> (&'n str, &'n str) {
+        identity
+            .split_once('/')
+            .unwrap_or((&self.snapshot().home().account, identity))
     }
 
     /// The policies of one identity, those of files first.

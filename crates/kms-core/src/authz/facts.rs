@@ -149,8 +149,18 @@ impl Context for Facts<'_> {
                 Some(key) => without_case(key.tags.iter().map(|(k, v)| (k, v)), name),
                 None => Values::Absent,
             },
-            K::ResourceAccount => (&*self.snapshot.meta().scope.account).into(),
-            K::RequestedRegion => (&*self.snapshot.meta().scope.region).into(),
+            // What is on no key belongs to the caller's account.
+            K::ResourceAccount => match self.key {
+                Some(key) => {
+                    let scope = self.snapshot.scope_of(key.id.place());
+                    scope.account.clone().into_one()
+                }
+                None => account(&caller.arn).into(),
+            },
+            K::RequestedRegion => {
+                let asked = caller.scope.as_ref().unwrap_or(self.snapshot.home());
+                asked.region.as_str().into()
+            }
             K::ViaAwsService => caller.via.is_some().into(),
             K::CalledVia => match &caller.via {
                 Some(via) => Values::Many(vec![Value::from(&*via.service)]),

@@ -14,6 +14,7 @@ use crate::blob::Header;
 use crate::clock::Now;
 use crate::ids::{KeyId, KeyReference};
 use crate::kms::Kms;
+use crate::place::{At, Place};
 use crate::rows::{GrantRow, IdentityKind, KeyRow};
 
 /// What a request needs.
@@ -39,10 +40,14 @@ pub(crate) struct Permission<'a> {
 pub(crate) enum Resource<'a> {
     /// A key: its policy, grants and, if it says so, identity policies decide.
     Key(&'a KeyRow),
-    /// An alias; identity policies decide.
-    Alias(Cow<'a, str>),
+    /// An alias of that place; identity policies decide.
+    Alias(Place, Cow<'a, str>),
     /// A thing of kmsd's own, by the last part of its ARN; identity policies decide.
     Local(String),
+    /// The identity policies of an account, by the last part of their ARNs; identity policies decide.
+    Identity(Place, String),
+    /// All of them (`*`).
+    Identities,
     /// The same, by its whole ARN.
     Given(&'a str),
     /// A thing of kmsd's own that comes with the request's other permissions, by the last part of its ARN: allowed to
@@ -153,6 +158,37 @@ impl<'a> Needs<'a> {
     }
 }
 
+/// Whether a request may be about a key of another account than the caller's. The others do not tell whether there is one.
+pub(super) fn crosses(request: &Request) -> bool {
+    use Request as R;
+    matches!(
+        request,
+        R::DescribeKey(_)
+            | R::Encrypt(_)
+            | R::Decrypt(_)
+            | R::ReEncrypt(_)
+            | R::GenerateDataKey(_)
+            | R::GenerateDataKeyWithoutPlaintext(_)
+            | R::GenerateDataKeyPair(_)
+            | R::GenerateDataKeyPairWithoutPlaintext(_)
+            | R::Sign(_)
+            | R::Verify(_)
+            | R::GetPublicKey(_)
+            | R::GenerateMac(_)
+            | R::VerifyMac(_)
+            | R::DeriveSharedSecret(_)
+            | R::Encapsulate(_)
+            | R::Decapsulate(_)
+            | R::CreateGrant(_)
+            | R::CreateTemporaryGrant(_)
+            | R::ListGrants(_)
+            | R::DescribeGrants(_)
+            | R::RetireGrant(_)
+            | R::RevokeGrant(_)
+            | R::GetKeyRotationStatus(_)
+    )
+}
+
 impl Kms {
     /// The permissions that `request` needs, on what it names.
     ///
@@ -161,6 +197,7 @@ impl Kms {
     pub(crate) fn needs<'a>(
         &'a self,
         request: &'a Request,
+        at: &At,
         now: Now,
     ) -> Result<Needs<'a>, ApiError> {
         use Request as R;
@@ -185,50 +222,55 @@ impl Kms {
                 }
             }
             R::DescribeKey(r) => {
-                let key = self.key_or_alias(&r.key_id)?;
-                Needs::with("kms:DescribeKey", Resource::Key(key), self.named(&r.key_id))
+                let key = self.key_or_alias(at, &r.key_id)?;
+                Needs::with(
+                    "kms:DescribeKey",
+                    Resource::Key(key),
+                    self.named(at, &r.key_id),
+                )
             }
             R::ListKeys(_) => Needs::any("kms:ListKeys"),
-            R::GetKeyLastUsage(r) => Needs::key("kms:GetKeyLastUsage", self.key(&r.key_id)?),
+            R::GetKeyLastUsage(r) => Needs::key("kms:GetKeyLastUsage", self.key(at, &r.key_id)?),
             R::UpdateKeyDescription(r) => {
-                Needs::key("kms:UpdateKeyDescription", self.key(&r.key_id)?)
+                Needs::key("kms:UpdateKeyDescription", self.key(at, &r.key_id)?)
             }
             R::ListAliases(r) => {
                 if let Some(key) = &r.key_id {
-                    self.key(key)?;
+                    self.key(at, key)?;
                 }
                 Needs::any("kms:ListAliases")
             }
             R::CreateAlias(r) => {
                 crate::kms::check_alias_name(&r.alias_name)?;
-                let key = self.target(&r.target_key_id)?;
-                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                let key = self.target(at, &r.target_key_id)?;
+                let alias = Resource::Alias(at.place, Cow::Borrowed(&r.alias_name));
                 Needs::key("kms:CreateAlias", key).and("kms:CreateAlias", alias, Details::default())
             }
             R::UpdateAlias(r) => {
-                let current = self.alias_target(&r.alias_name)?;
-                let new = self.target(&r.target_key_id)?;
-                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                let current = self.alias_target(at, &r.alias_name)?;
+                let new = self.target(at, &r.target_key_id)?;
+                let alias = Resource::Alias(at.place, Cow::Borrowed(&r.alias_name));
                 let action = "kms:UpdateAlias";
                 Needs::key(action, new)
                     .and(action, Resource::Key(current), Details::default())
                     .and(action, alias, Details::default())
             }
             R::DeleteAlias(r) => {
-                let key = self.alias_target(&r.alias_name)?;
-                let alias = Resource::Alias(Cow::Borrowed(&r.alias_name));
+                let key = self.alias_target(at, &r.alias_name)?;
+                let alias = Resource::Alias(at.place, Cow::Borrowed(&r.alias_name));
                 Needs::key("kms:DeleteAlias", key).and("kms:DeleteAlias", alias, Details::default())
             }
             R::Encrypt(r) => {
                 let details = Details {
                     encryption_context: Some(Cow::Borrowed(&r.encryption_context)),
                     encryption_algorithm: Some(algorithm(r.encryption_algorithm)),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                Needs::with("kms:Encrypt", self.key_resource(&r.key_id)?, details)
+                Needs::with("kms:Encrypt", self.key_resource(at, &r.key_id)?, details)
             }
             R::Decrypt(r) => {
                 let (resource, details) = self.opened(
+                    at,
                     r.key_id.as_deref(),
                     r.ciphertext_blob.as_ref(),
                     &r.encryption_context,
@@ -237,8 +279,9 @@ impl Kms {
                 Needs::with("kms:Decrypt", resource, details)
             }
             R::ReEncrypt(r) => {
-                let to = self.key_or_alias(&r.destination_key_id)?;
+                let to = self.key_or_alias(at, &r.destination_key_id)?;
                 let (from, mut from_details) = self.opened(
+                    at,
                     r.source_key_id.as_deref(),
                     r.ciphertext_blob.as_ref(),
                     &r.source_encryption_context,
@@ -250,7 +293,7 @@ impl Kms {
                     encryption_context: Some(Cow::Borrowed(&r.destination_encryption_context)),
                     encryption_algorithm: Some(algorithm(r.destination_encryption_algorithm)),
                     same_key: Some(same),
-                    ..self.named(&r.destination_key_id)
+                    ..self.named(at, &r.destination_key_id)
                 };
                 Needs::with("kms:ReEncryptTo", Resource::Key(to), to_details).and(
                     "kms:ReEncryptFrom",
@@ -259,131 +302,141 @@ impl Kms {
                 )
             }
             R::GenerateDataKey(r) => {
-                let details = self.data_key(&r.key_id, &r.encryption_context);
+                let details = self.data_key(at, &r.key_id, &r.encryption_context);
                 Needs::with(
                     "kms:GenerateDataKey",
-                    self.key_resource(&r.key_id)?,
+                    self.key_resource(at, &r.key_id)?,
                     details,
                 )
             }
             R::GenerateDataKeyWithoutPlaintext(r) => {
-                let details = self.data_key(&r.key_id, &r.encryption_context);
+                let details = self.data_key(at, &r.key_id, &r.encryption_context);
                 let action = "kms:GenerateDataKeyWithoutPlaintext";
-                Needs::with(action, self.key_resource(&r.key_id)?, details)
+                Needs::with(action, self.key_resource(at, &r.key_id)?, details)
             }
             R::GenerateDataKeyPair(r) => {
                 let details = Details {
                     data_key_pair_spec: Some(r.key_pair_spec.as_str()),
-                    ..self.data_key(&r.key_id, &r.encryption_context)
+                    ..self.data_key(at, &r.key_id, &r.encryption_context)
                 };
-                let key = self.key_resource(&r.key_id)?;
+                let key = self.key_resource(at, &r.key_id)?;
                 Needs::with("kms:GenerateDataKeyPair", key, details)
             }
             R::GenerateDataKeyPairWithoutPlaintext(r) => {
                 let details = Details {
                     data_key_pair_spec: Some(r.key_pair_spec.as_str()),
-                    ..self.data_key(&r.key_id, &r.encryption_context)
+                    ..self.data_key(at, &r.key_id, &r.encryption_context)
                 };
                 let action = "kms:GenerateDataKeyPairWithoutPlaintext";
-                Needs::with(action, self.key_resource(&r.key_id)?, details)
+                Needs::with(action, self.key_resource(at, &r.key_id)?, details)
             }
             R::Sign(r) => {
                 let details = Details {
                     signing_algorithm: Some(r.signing_algorithm.as_str()),
                     message_type: Some(message_type(r.message_type)),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                Needs::with("kms:Sign", self.key_resource(&r.key_id)?, details)
+                Needs::with("kms:Sign", self.key_resource(at, &r.key_id)?, details)
             }
             R::Verify(r) => {
                 let details = Details {
                     signing_algorithm: Some(r.signing_algorithm.as_str()),
                     message_type: Some(message_type(r.message_type)),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                Needs::with("kms:Verify", self.key_resource(&r.key_id)?, details)
+                Needs::with("kms:Verify", self.key_resource(at, &r.key_id)?, details)
             }
             R::GetPublicKey(r) => {
-                let key = self.key_resource(&r.key_id)?;
-                Needs::with("kms:GetPublicKey", key, self.named(&r.key_id))
+                let key = self.key_resource(at, &r.key_id)?;
+                Needs::with("kms:GetPublicKey", key, self.named(at, &r.key_id))
             }
             R::GenerateMac(r) => {
                 let details = Details {
                     mac_algorithm: Some(r.mac_algorithm.as_str()),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                Needs::with("kms:GenerateMac", self.key_resource(&r.key_id)?, details)
+                Needs::with(
+                    "kms:GenerateMac",
+                    self.key_resource(at, &r.key_id)?,
+                    details,
+                )
             }
             R::VerifyMac(r) => {
                 let details = Details {
                     mac_algorithm: Some(r.mac_algorithm.as_str()),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                Needs::with("kms:VerifyMac", self.key_resource(&r.key_id)?, details)
+                Needs::with("kms:VerifyMac", self.key_resource(at, &r.key_id)?, details)
             }
             R::DeriveSharedSecret(r) => {
                 let details = Details {
                     key_agreement_algorithm: Some(r.key_agreement_algorithm.as_str()),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
-                let key = self.key_resource(&r.key_id)?;
+                let key = self.key_resource(at, &r.key_id)?;
                 Needs::with("kms:DeriveSharedSecret", key, details)
             }
             R::Encapsulate(r) => {
-                let key = self.key_resource(&r.key_id)?;
-                Needs::with("kms:Encapsulate", key, self.named(&r.key_id))
+                let key = self.key_resource(at, &r.key_id)?;
+                Needs::with("kms:Encapsulate", key, self.named(at, &r.key_id))
             }
             R::Decapsulate(r) => {
-                let key = self.key_resource(&r.key_id)?;
-                Needs::with("kms:Decapsulate", key, self.named(&r.key_id))
+                let key = self.key_resource(at, &r.key_id)?;
+                Needs::with("kms:Decapsulate", key, self.named(at, &r.key_id))
             }
             R::GenerateRandom(_) => Needs::any("kms:GenerateRandom"),
-            R::EnableKey(r) => Needs::key("kms:EnableKey", self.key(&r.key_id)?),
-            R::DisableKey(r) => Needs::key("kms:DisableKey", self.key(&r.key_id)?),
+            R::EnableKey(r) => Needs::key("kms:EnableKey", self.key(at, &r.key_id)?),
+            R::DisableKey(r) => Needs::key("kms:DisableKey", self.key(at, &r.key_id)?),
             R::ScheduleKeyDeletion(r) => {
                 let details = Details {
                     pending_window_days: Some(r.pending_window_in_days.unwrap_or(30)),
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:ScheduleKeyDeletion", key, details)
             }
-            R::CancelKeyDeletion(r) => Needs::key("kms:CancelKeyDeletion", self.key(&r.key_id)?),
-            R::RotateKeyOnDemand(r) => Needs::key("kms:RotateKeyOnDemand", self.key(&r.key_id)?),
-            R::ListKeyRotations(r) => Needs::key("kms:ListKeyRotations", self.key(&r.key_id)?),
+            R::CancelKeyDeletion(r) => {
+                Needs::key("kms:CancelKeyDeletion", self.key(at, &r.key_id)?)
+            }
+            R::RotateKeyOnDemand(r) => {
+                Needs::key("kms:RotateKeyOnDemand", self.key(at, &r.key_id)?)
+            }
+            R::ListKeyRotations(r) => Needs::key("kms:ListKeyRotations", self.key(at, &r.key_id)?),
             R::GetKeyRotationStatus(r) => {
-                Needs::key("kms:GetKeyRotationStatus", self.key(&r.key_id)?)
+                Needs::key("kms:GetKeyRotationStatus", self.key(at, &r.key_id)?)
             }
             R::EnableKeyRotation(r) => {
                 let details = Details {
                     rotation_period_days: Some(r.rotation_period_in_days.unwrap_or(365)),
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:EnableKeyRotation", key, details)
             }
-            R::DisableKeyRotation(r) => Needs::key("kms:DisableKeyRotation", self.key(&r.key_id)?),
-            R::CreateGrant(r) => self.granting(r)?,
-            R::CreateTemporaryGrant(r) => self.granting(&r.grant)?,
-            R::ListGrants(r) => Needs::key("kms:ListGrants", self.key(&r.key_id)?),
-            R::DescribeGrants(r) => Needs::key("kms:ListGrants", self.key(&r.key_id)?),
+            R::DisableKeyRotation(r) => {
+                Needs::key("kms:DisableKeyRotation", self.key(at, &r.key_id)?)
+            }
+            R::CreateGrant(r) => self.granting(at, r)?,
+            R::CreateTemporaryGrant(r) => self.granting(at, &r.grant)?,
+            R::ListGrants(r) => Needs::key("kms:ListGrants", self.key(at, &r.key_id)?),
+            R::DescribeGrants(r) => Needs::key("kms:ListGrants", self.key(at, &r.key_id)?),
             R::ListRetirableGrants(_) => Needs::any("kms:ListRetirableGrants"),
             R::RetireGrant(r) => {
-                let (key, grant) = self.retired(r, now)?;
+                let (key, grant) = self.retired(at, r, now)?;
                 let resource = Resource::Grant(key, grant);
                 Needs::with("kms:RetireGrant", resource, Details::default())
             }
-            R::RevokeGrant(r) => Needs::key("kms:RevokeGrant", self.key(&r.key_id)?),
+            R::RevokeGrant(r) => Needs::key("kms:RevokeGrant", self.key(at, &r.key_id)?),
             R::CreateVolume(_) => Needs::any("kmsd:CreateVolume"),
             R::CreatePolicy(r) => {
                 self.volume(r.volume_id)?;
-                let key = self.key_or_alias(&r.key_id)?;
+                let key = self.key_or_alias(at, &r.key_id)?;
                 // The policy has no id yet, so conditions cannot ask for it.
                 let context = registry_context(r.volume_id, None, 1);
                 let details = Details {
                     encryption_context: Some(Cow::Owned(context)),
                     encryption_algorithm: Some(algorithm(None)),
-                    ..self.named(&r.key_id)
+                    ..self.named(at, &r.key_id)
                 };
                 Needs::with("kms:GenerateDataKey", Resource::Key(key), details).and(
                     "kmsd:CreatePolicy",
@@ -416,7 +469,7 @@ impl Kms {
                 let row = self.policy(r.volume_id, r.policy_id)?;
                 let from = self.key_by_id(row.key)?;
                 let (to, named) = match &r.key_id {
-                    Some(name) => (self.key_or_alias(name)?, self.named(name)),
+                    Some(name) => (self.key_or_alias(at, name)?, self.named(at, name)),
                     None => (from, Details::default()),
                 };
                 let next = row.generation.saturating_add(1);
@@ -439,7 +492,7 @@ impl Kms {
                     bypass_lockout_check: Some(r.bypass_policy_lockout_safety_check),
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:PutKeyPolicy", key, details)
             }
             R::GetKeyPolicy(r) => {
@@ -447,16 +500,16 @@ impl Kms {
                     policy_name: Some(r.policy_name.as_deref().unwrap_or(DEFAULT_POLICY_NAME)),
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:GetKeyPolicy", key, details)
             }
-            R::ListKeyPolicies(r) => Needs::key("kms:ListKeyPolicies", self.key(&r.key_id)?),
+            R::ListKeyPolicies(r) => Needs::key("kms:ListKeyPolicies", self.key(at, &r.key_id)?),
             R::TagResource(r) => {
                 let details = Details {
                     request_tags: &r.tags,
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:TagResource", key, details)
             }
             R::UntagResource(r) => {
@@ -464,22 +517,38 @@ impl Kms {
                     tag_keys: &r.tag_keys,
                     ..Details::default()
                 };
-                let key = Resource::Key(self.key(&r.key_id)?);
+                let key = Resource::Key(self.key(at, &r.key_id)?);
                 Needs::with("kms:UntagResource", key, details)
             }
-            R::ListResourceTags(r) => Needs::key("kms:ListResourceTags", self.key(&r.key_id)?),
-            R::PutIdentityPolicy(r) => Needs::local(
+            R::ListResourceTags(r) => Needs::key("kms:ListResourceTags", self.key(at, &r.key_id)?),
+            R::PutIdentityPolicy(r) => Needs::with(
                 "kmsd:PutIdentityPolicy",
-                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                Resource::Identity(
+                    at.place,
+                    identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                ),
+                Details::default(),
             ),
-            R::GetIdentityPolicy(r) => Needs::local(
+            R::GetIdentityPolicy(r) => Needs::with(
                 "kmsd:GetIdentityPolicy",
-                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                Resource::Identity(
+                    at.place,
+                    identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                ),
+                Details::default(),
             ),
-            R::ListIdentityPolicies(_) => Needs::any("kmsd:ListIdentityPolicies"),
-            R::DeleteIdentityPolicy(r) => Needs::local(
+            R::ListIdentityPolicies(_) => Needs::with(
+                "kmsd:ListIdentityPolicies",
+                Resource::Identities,
+                Details::default(),
+            ),
+            R::DeleteIdentityPolicy(r) => Needs::with(
                 "kmsd:DeleteIdentityPolicy",
-                identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                Resource::Identity(
+                    at.place,
+                    identity_resource(r.identity_type, &r.identity, &r.policy_name),
+                ),
+                Details::default(),
             ),
             R::PutGuardRail(r) => {
                 Needs::local("kmsd:PutGuardRail", guard_rail_resource(&r.guard_rail_name))
@@ -494,12 +563,12 @@ impl Kms {
             ),
             R::SimulatePrincipalPolicy(r) => {
                 if let Some(key) = &r.key_id {
-                    self.key_or_alias(key)?;
+                    self.key_or_alias(at, key)?;
                 }
                 Needs::any("kmsd:SimulatePrincipalPolicy")
             }
             R::WhoCan(r) => {
-                self.key_or_alias(&r.key_id)?;
+                self.key_or_alias(at, &r.key_id)?;
                 Needs::any("kmsd:WhoCan")
             }
             R::DescribeVolume(r) => {
@@ -556,7 +625,11 @@ impl Kms {
         })
     }
 
-    fn granting<'a>(&'a self, request: &'a CreateGrantRequest) -> Result<Needs<'a>, ApiError> {
+    fn granting<'a>(
+        &'a self,
+        at: &At,
+        request: &'a CreateGrantRequest,
+    ) -> Result<Needs<'a>, ApiError> {
         let pairs = request.constraints.as_ref().and_then(|constraints| {
             constraints
                 .encryption_context_equals
@@ -568,7 +641,7 @@ impl Kms {
             grant: Some(request),
             ..Details::default()
         };
-        let key = Resource::Key(self.key(&request.key_id)?);
+        let key = Resource::Key(self.key(at, &request.key_id)?);
         Ok(Needs::with("kms:CreateGrant", key, details))
     }
 
@@ -587,50 +660,58 @@ impl Kms {
         ))
     }
 
-    fn key_resource(&self, text: &str) -> Result<Resource<'_>, ApiError> {
-        self.key_or_alias(text).map(|key| Resource::Key(key))
+    fn key_resource(&self, at: &At, text: &str) -> Result<Resource<'_>, ApiError> {
+        self.key_or_alias(at, text).map(|key| Resource::Key(key))
     }
 
     /// Details of a request that names its key as `text`.
-    fn named<'a>(&self, text: &str) -> Details<'a> {
+    fn named<'a>(&self, at: &At, text: &str) -> Details<'a> {
         Details {
-            request_alias: names_alias(text).then(|| self.alias_named(text)).flatten(),
+            request_alias: names_alias(text)
+                .then(|| self.alias_named(at, text))
+                .flatten(),
             ..Details::default()
         }
     }
 
     /// The alias that `text` names.
-    pub(crate) fn alias_named<'a>(&self, text: &str) -> Option<Cow<'a, str>> {
-        match KeyReference::parse(text, &self.snapshot().meta().scope) {
-            Ok(KeyReference::Alias(name)) => Some(Cow::Owned(name)),
+    pub(crate) fn alias_named<'a>(&self, at: &At, text: &str) -> Option<Cow<'a, str>> {
+        match KeyReference::parse(text, at, |scope| self.snapshot().known_place(scope)) {
+            Ok(KeyReference::Alias(_, name)) => Some(Cow::Owned(name)),
             Ok(KeyReference::Key(_)) | Err(_) => None,
         }
     }
 
-    fn data_key<'a>(&self, key: &str, context: &'a BTreeMap<String, String>) -> Details<'a> {
+    fn data_key<'a>(
+        &self,
+        at: &At,
+        key: &str,
+        context: &'a BTreeMap<String, String>,
+    ) -> Details<'a> {
         Details {
             encryption_context: Some(Cow::Borrowed(context)),
             encryption_algorithm: Some(algorithm(None)),
-            ..self.named(key)
+            ..self.named(at, key)
         }
     }
 
     /// The key that a ciphertext is to be opened under: the one that is named, else the one that the ciphertext names.
     fn opened<'a>(
         &'a self,
+        at: &At,
         named: Option<&str>,
         blob: Option<&kms_api::Blob>,
         context: &'a BTreeMap<String, String>,
         chosen: Option<EncryptionAlgorithm>,
     ) -> Result<(Resource<'a>, Details<'a>), ApiError> {
         let (key, mut details) = match named {
-            Some(text) => (self.key_or_alias(text)?, self.named(text)),
+            Some(text) => (self.key_or_alias(at, text)?, self.named(at, text)),
             None => {
                 let details = Details {
                     from_ciphertext: true,
                     ..Details::default()
                 };
-                (self.key_of_blob(blob)?, details)
+                (self.key_of_blob(at, blob)?, details)
             }
         };
         details.encryption_context = Some(Cow::Borrowed(context));
@@ -638,7 +719,7 @@ impl Kms {
         Ok((Resource::Key(key), details))
     }
 
-    fn key_of_blob(&self, blob: Option<&kms_api::Blob>) -> Result<&Arc<KeyRow>, ApiError> {
+    fn key_of_blob(&self, at: &At, blob: Option<&kms_api::Blob>) -> Result<&Arc<KeyRow>, ApiError> {
         // Only a dry run that ignores the ciphertext has none, and that must name its key.
         let Some(blob) = blob else {
             return Err(ApiError::validation(
@@ -648,7 +729,7 @@ impl Kms {
         };
         let (header, ..) = Header::decode(blob.as_slice())
             .ok_or_else(|| ApiError::bare(kms_api::ErrorCode::InvalidCiphertext))?;
-        self.key_of_header(&header)
+        self.key_of_header(at, &header)
     }
 }
 

@@ -3,12 +3,13 @@
 use kms_api::{ApiError, ErrorCode};
 
 use crate::ids::Scope;
+use crate::place::Served;
 
 /// Refuses what cannot be a principal here. Users and roles need not exist yet: they are the host's, and come and go.
 ///
 /// # Errors
 /// `InvalidArnException` that says what is wrong with it.
-pub fn check(text: &str, scope: &Scope) -> Result<(), ApiError> {
+pub fn check(text: &str, home: &Scope, served: &Served) -> Result<(), ApiError> {
     let refuse = |reason: &str| {
         let text = format!("Principal {text} is not valid: {reason}.");
         Err(ApiError::new(ErrorCode::InvalidArn, text))
@@ -18,8 +19,12 @@ pub fn check(text: &str, scope: &Scope) -> Result<(), ApiError> {
     let ["arn", "aws", service @ ("iam" | "sts"), "", account, name] = parts.as_slice() else {
         return refuse(none);
     };
-    if *account != scope.account {
-        return refuse(&format!("this is account {}", scope.account));
+    if !served.has_account(home, account) {
+        let accounts = served.all_accounts(home);
+        return match accounts.as_slice() {
+            [only] => refuse(&format!("this is account {only}")),
+            all => refuse(&format!("the accounts here are {}", all.join(", "))),
+        };
     }
     if name.split('/').any(str::is_empty) {
         return refuse("a part of its name is empty");
@@ -48,7 +53,7 @@ mod tests {
             "arn:aws:sts::000000000000:assumed-role/unit/nginx.service",
             "arn:aws:sts::000000000000:federated-user/alice",
         ] {
-            assert_eq!(check(good, &scope), Ok(()), "{good}");
+            assert_eq!(check(good, &scope, &Served::default()), Ok(()), "{good}");
         }
         for (bad, reason) in [
             ("alice", "it is no ARN"),
@@ -78,7 +83,7 @@ mod tests {
             ("arn:aws:s3:::bucket", "it is no ARN"),
             ("arn:aws:iam::000000000000", "it is no ARN"),
         ] {
-            let error = check(bad, &scope).unwrap_err();
+            let error = check(bad, &scope, &Served::default()).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArn);
             assert!(error.message.unwrap().contains(reason), "{bad}");
         }

@@ -10,7 +10,8 @@ use kms_api::{
 use super::{EMPTY, Kms, Outcome, World, pages, reply};
 use crate::authz::Authorized;
 use crate::ids::KeyReference;
-use crate::rows::{AliasRow, Change, KeyRow, Row, Table};
+use crate::place::At;
+use crate::rows::{AliasRow, Change, KeyRow, Row, Table, alias_id};
 use crate::states::Action;
 
 impl Kms {
@@ -21,9 +22,9 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let name = check_name(&request.alias_name)?;
-        let key = self.target(&request.target_key_id)?;
-        if self.snapshot.aliases.contains_key(name) {
-            let arn = self.snapshot.meta.scope.alias_arn(name);
+        let key = self.target(auth, &request.target_key_id)?;
+        if self.snapshot.aliases.get(key.id.place(), name).is_some() {
+            let arn = self.snapshot.scope_of(key.id.place()).alias_arn(name);
             let text = format!("An alias with the name {arn} already exists");
             return Err(ApiError::new(ErrorCode::AlreadyExists, text));
         }
@@ -50,14 +51,12 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let name = check_name(&request.alias_name)?;
-        let alias = self
-            .snapshot
-            .aliases
-            .get(name)
-            .ok_or_else(|| self.no_alias(name))?;
+        let place = auth.at.place;
+        let alias = self.snapshot.aliases.get(place, name);
+        let alias = alias.ok_or_else(|| self.no_alias(place, name))?;
         // Every key here is symmetric with one usage, so AWS's rule that both keys have the same
         // type and usage is met by any target.
-        let key = self.target(&request.target_key_id)?;
+        let key = self.target(auth, &request.target_key_id)?;
         self.allow(auth, Action::Name, key)?;
         if alias.key == key.id {
             return Ok(reply(Response::UpdateAlias(EMPTY)));
@@ -77,14 +76,15 @@ impl Kms {
 
     pub(super) fn delete_alias(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &DeleteAliasRequest,
     ) -> Result<Outcome, ApiError> {
         let name = check_name(&request.alias_name)?;
-        if !self.snapshot.aliases.contains_key(name) {
-            return Err(self.no_alias(name));
+        let place = auth.at.place;
+        if self.snapshot.aliases.get(place, name).is_none() {
+            return Err(self.no_alias(place, name));
         }
-        let changes = vec![Change::Remove(Table::Alias, name.to_owned())];
+        let changes = vec![Change::Remove(Table::Alias, alias_id(place, name))];
         Ok(self
             .write(Response::DeleteAlias(EMPTY), changes)
             .tightening()
@@ -93,39 +93,34 @@ impl Kms {
 
     pub(super) fn list_aliases(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &ListAliasesRequest,
     ) -> Result<Outcome, ApiError> {
         let key = request
             .key_id
             .as_deref()
-            .map(|text| self.key(text))
+            .map(|text| self.key(auth, text))
             .transpose()?;
         let list = match key {
             Some(key) => format!("ListAliases {}", key.id),
             None => "ListAliases".to_owned(),
         };
-        let after = match pages::start(&list, request.marker.as_deref())? {
-            None => Bound::Unbounded,
-            Some(name) => Bound::Excluded(name),
-        };
-        let range = (after, Bound::Unbounded);
+        let after = pages::start(&list, request.marker.as_deref())?;
         let limit = request.limit.unwrap_or(50);
         let page = match key {
             None => {
-                let rest = self
-                    .snapshot
-                    .aliases
-                    .range(range)
-                    .map(|(_, row)| self.entry(row));
+                let rest = self.snapshot.aliases.of(auth.at.place, after);
+                let rest = rest.map(|row| self.entry(row));
                 pages::page(&list, limit, rest)
             }
             Some(key) => {
                 let names = self.snapshot.names.get(&key.id);
+                let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let range = (start, Bound::Unbounded);
                 let rest = names
                     .into_iter()
                     .flat_map(|names| names.range(range.clone()))
-                    .filter_map(|name| self.snapshot.aliases.get(name))
+                    .filter_map(|name| self.snapshot.aliases.get(key.id.place(), name))
                     .map(|row| self.entry(row));
                 pages::page(&list, limit, rest)
             }
@@ -138,17 +133,17 @@ impl Kms {
     }
 
     /// The key that an alias of that name points to.
-    pub(crate) fn alias_target(&self, name: &str) -> Result<&KeyRow, ApiError> {
+    pub(crate) fn alias_target(&self, at: &At, name: &str) -> Result<&KeyRow, ApiError> {
         let name = check_name(name)?;
-        let alias = self.snapshot.aliases.get(name);
-        let alias = alias.ok_or_else(|| self.no_alias(name))?;
+        let alias = self.snapshot.aliases.get(at.place, name);
+        let alias = alias.ok_or_else(|| self.no_alias(at.place, name))?;
         self.key_by_id(alias.key).map(AsRef::as_ref)
     }
 
     fn entry(&self, row: &AliasRow) -> (String, AliasListEntry) {
         let entry = AliasListEntry {
             alias_name: row.name.clone(),
-            alias_arn: self.snapshot.meta.scope.alias_arn(&row.name),
+            alias_arn: self.snapshot.scope_of(row.key.place()).alias_arn(&row.name),
             target_key_id: Some(row.key.to_string()),
             creation_date: Some(Timestamp::from_millis(row.created_ms)),
             last_updated_date: Some(Timestamp::from_millis(row.updated_ms)),
@@ -157,10 +152,10 @@ impl Kms {
     }
 
     /// The key that an alias is to point to.
-    pub(crate) fn target(&self, text: &str) -> Result<&KeyRow, ApiError> {
-        match self.reference(text)? {
+    pub(crate) fn target(&self, at: &impl AsRef<At>, text: &str) -> Result<&KeyRow, ApiError> {
+        match self.reference(at, text)? {
             KeyReference::Key(id) => self.key_by_id(id).map(AsRef::as_ref),
-            KeyReference::Alias(_) => Err(ApiError::validation(
+            KeyReference::Alias(..) => Err(ApiError::validation(
                 "Aliases must refer to keys. Not aliases",
             )),
         }

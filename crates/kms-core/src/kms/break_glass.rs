@@ -8,7 +8,8 @@ use kms_api::{ApiError, ErrorCode};
 
 use super::Kms;
 use super::policies::default_policy;
-use crate::ids::KeyReference;
+use crate::ids::Scope;
+use crate::place::At;
 use crate::policy::{
     ConditionKey, Context, Decision, Effect, Policy, PolicyKind, Query, StatementRef, Values,
 };
@@ -103,7 +104,7 @@ impl Kms {
                         })?;
                         text.clone()
                     }
-                    None => default_policy(&self.snapshot.meta.scope),
+                    None => default_policy(&self.snapshot.scope_of(key.id.place())),
                 };
                 Ok(self.change_key(key, key.policy.clone(), |row| row.policy = policy))
             }
@@ -156,9 +157,8 @@ impl Kms {
     /// what a condition asks for counts as not given.
     pub fn obstacles(&self) -> Vec<Obstacle> {
         let mut obstacles = Vec::new();
-        let scope = &self.snapshot.meta.scope;
-        let root: Arc<str> = format!("arn:aws:iam::{}:root", scope.account).into();
-        let root = (scope.account.as_str(), [root]);
+        let root_of = |scope: &Scope| (scope.account.clone(), [Arc::from(scope.root_arn())]);
+        let root = root_of(self.snapshot.home());
         for row in self.snapshot.guard_rails.values() {
             let found = obstacle_of_rail(&row.document, &root);
             obstacles.extend(found.map(|reason| Obstacle {
@@ -172,6 +172,7 @@ impl Kms {
                 continue;
             }
             let arn = self.arn(key.id);
+            let root = root_of(&self.snapshot.scope_of(key.id.place()));
             let reason = match Policy::parse(&key.policy, PolicyKind::Key) {
                 Err(error) => Some(format!("its policy cannot be read: {error}")),
                 Ok(policy) => match decide(&policy, &root, &arn) {
@@ -180,10 +181,14 @@ impl Kms {
                     Decision::AllowPrincipal(_) | Decision::AllowAccount(_) => None,
                 },
             };
+            let name = match key.id.place().is_home() {
+                true => key.id.to_string(),
+                false => arn.clone(),
+            };
             obstacles.extend(reason.map(|reason| Obstacle {
                 target: arn,
                 reason,
-                remedy: format!("break-glass put-key-policy {} --default", key.id),
+                remedy: format!("break-glass put-key-policy {name} --default"),
             }));
         }
         obstacles
@@ -191,13 +196,14 @@ impl Kms {
 
     /// A key by id, ARN, alias or alias ARN; tombstones are none.
     fn any_key(&self, text: &str) -> Result<&Arc<KeyRow>, ApiError> {
-        match self.reference(text)? {
-            KeyReference::Key(id) => self.key_by_id(id),
-            KeyReference::Alias(name) => match self.snapshot.aliases.get(&name) {
-                Some(alias) => self.key_by_id(alias.key),
-                None => Err(self.no_alias(&name)),
-            },
+        // Whoever breaks the glass is of no account.
+        let mut at = At::home(&self.snapshot);
+        at.crosses = true;
+        if let Some(named) = Scope::of_arn(text) {
+            at.place = self.snapshot.place(&named);
+            at.scope = named.into();
         }
+        self.key_or_alias(&at, text)
     }
 
     fn require(&self, key: &KeyRow, state: State, word: &str) -> Result<(), ApiError> {
@@ -234,20 +240,20 @@ fn removal(table: Table, id: String, before: String) -> Plan {
 }
 
 /// Account and principals of root.
-type Root<'a> = (&'a str, [Arc<str>; 1]);
+type Root = (String, [Arc<str>; 1]);
 
-fn decide<'p>(policy: &'p Policy, root: &Root<'_>, resource: &str) -> Decision<'p> {
+fn decide<'p>(policy: &'p Policy, root: &Root, resource: &str) -> Decision<'p> {
     policy.evaluate(&Query {
         principals: &root.1,
         possible: &[],
-        account: root.0,
+        account: &root.0,
         action: "kms:PutKeyPolicy",
         resource,
         context: &Nothing,
     })
 }
 
-fn obstacle_of_rail(document: &str, root: &Root<'_>) -> Option<String> {
+fn obstacle_of_rail(document: &str, root: &Root) -> Option<String> {
     let policy = match Policy::parse(document, PolicyKind::GuardRail) {
         Ok(policy) => policy,
         Err(error) => return Some(format!("it cannot be read: {error}")),

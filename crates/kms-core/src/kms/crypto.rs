@@ -14,6 +14,8 @@ use kms_api::{
 use super::{Kms, Outcome, World, internal, no_entropy};
 use crate::authz::Authorized;
 use crate::blob::{Header, associated_data};
+use crate::ids::Scope;
+use crate::place::At;
 use crate::provider::{KeyProvider, ProviderError};
 use crate::rows::{KeyRow, MaterialRow};
 use crate::states::Action;
@@ -179,7 +181,7 @@ impl Kms {
         auth: &Authorized,
         request: &EncryptRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         check_algorithm(request.encryption_algorithm)?;
         let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
@@ -224,7 +226,7 @@ impl Kms {
         auth: &Authorized,
         request: &ReEncryptRequest,
     ) -> Result<Outcome, ApiError> {
-        let destination = self.key_or_alias(&request.destination_key_id)?;
+        let destination = self.key_or_alias(auth, &request.destination_key_id)?;
         check_algorithm(request.destination_encryption_algorithm)?;
         let from = self.opening(
             auth,
@@ -254,7 +256,7 @@ impl Kms {
         request: &GenerateDataKeyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
@@ -276,7 +278,7 @@ impl Kms {
         request: &GenerateDataKeyWithoutPlaintextRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         let under = self.sealing(auth, key, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
@@ -304,9 +306,9 @@ impl Kms {
             .current
             .and_then(|id| self.snapshot.materials.get(&key.id)?.get(&id));
         let material = current.ok_or_else(|| internal("A key has lost its material."))?;
-        let scope = self.snapshot.meta.scope.clone();
+        let scope = self.snapshot.scope_of(key.id.place());
         let header = Header {
-            scope,
+            scope: Scope::clone(&scope),
             key: key.id,
             material: material.id,
         }
@@ -331,7 +333,9 @@ impl Kms {
         context: &BTreeMap<String, String>,
         ignore_blob: bool,
     ) -> Result<Option<Opening>, ApiError> {
-        let named = key_text.map(|text| self.key_or_alias(text)).transpose()?;
+        let named = key_text
+            .map(|text| self.key_or_alias(auth, text))
+            .transpose()?;
         check_algorithm(algorithm)?;
         if let Some(key) = named {
             self.allow(auth, Action::Cryptographic, key)?;
@@ -347,7 +351,7 @@ impl Kms {
         let damaged = || ApiError::bare(ErrorCode::InvalidCiphertext);
         let bytes = blob.map_or(&[][..], Blob::as_slice);
         let (header, header_bytes, sealed) = Header::decode(bytes).ok_or_else(damaged)?;
-        let found = self.key_of_header(&header)?;
+        let found = self.key_of_header(auth, &header)?;
         if named.is_some_and(|key| key.id != found.id) {
             let text = "The key ID in the request does not identify a CMK that can perform this operation.";
             return Err(ApiError::new(ErrorCode::IncorrectKey, text));
@@ -369,12 +373,27 @@ impl Kms {
 }
 
 impl Kms {
-    /// The key that a ciphertext names. One answer for keys of other stores, keys that never were and keys that are
-    /// destroyed.
-    pub(crate) fn key_of_header(&self, header: &Header) -> Result<&Arc<KeyRow>, ApiError> {
-        (header.scope == self.snapshot.meta.scope)
-            .then(|| self.live_key(header.key))
-            .flatten()
+    /// The key that a ciphertext names, of the caller's Region. A ciphertext of a multi-Region key is opened in any Region
+    /// where that key is. One answer for keys of other stores and Regions, keys that never were and keys that are destroyed.
+    pub(crate) fn key_of_header(
+        &self,
+        at: &impl AsRef<At>,
+        header: &Header,
+    ) -> Result<&Arc<KeyRow>, ApiError> {
+        let At { scope, place, .. } = at.as_ref();
+        let place = if header.scope == **scope {
+            Some(*place)
+        } else if header.scope.region == scope.region || header.key.is_multi_region() {
+            let there = Scope {
+                account: header.scope.account.clone(),
+                region: scope.region.clone(),
+            };
+            self.snapshot.known_place(&there)
+        } else {
+            None
+        };
+        place
+            .and_then(|place| self.live_key(header.key.at(place)))
             .ok_or_else(unknown_key)
     }
 }

@@ -88,7 +88,7 @@ impl Kms {
         let row = self.policy(request.volume_id, request.policy_id)?;
         let from = self.key_by_id(row.key)?;
         let to = match &request.key_id {
-            Some(name) => self.key_or_alias(name)?,
+            Some(name) => self.key_or_alias(auth, name)?,
             None => from,
         };
         self.generation(row, None)?;

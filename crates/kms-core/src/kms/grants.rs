@@ -19,6 +19,7 @@ use crate::clock::{Due, Now};
 use crate::entropy;
 use crate::grants::{self, principal, token};
 use crate::ids::KeyId;
+use crate::place::At;
 use crate::rows::{Bytes, Change, GrantRow, KeyRow, Row, Table, grant_id};
 use crate::states::Action;
 
@@ -65,18 +66,18 @@ impl Kms {
         world: &World<'_>,
         response: impl Fn(&GrantRow, String) -> Response,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         check_kind(request, key)?;
         self.allow(auth, Action::Grant, key)?;
-        let scope = &self.snapshot.meta.scope;
         for arn in [&request.grantee_principal, &request.retiring_principal]
             .into_iter()
             .flatten()
         {
-            principal::check(arn, scope)?;
+            principal::check(arn, self.snapshot.home(), &self.served)?;
         }
         let parent = self.parent(auth, key.id)?;
-        let row = new_row(request, key.id, (parent, scope.root_arn()), life_ms, world)?;
+        let issuer = auth.at.scope.root_arn();
+        let row = new_row(request, key.id, (parent, issuer), life_ms, world)?;
         let token = |row: &GrantRow| token::make(row, world.entropy).map_err(no_entropy);
         let same = row.name.as_deref().and_then(|name| {
             self.snapshot
@@ -118,7 +119,7 @@ impl Kms {
         request: &ListGrantsRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let grantee = request
             .grantee_principal
@@ -148,7 +149,7 @@ impl Kms {
         request: &DescribeGrantsRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let page = self.grants_page(
             "DescribeGrants",
@@ -203,12 +204,12 @@ impl Kms {
 
     pub(super) fn list_retirable_grants(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &ListRetirableGrantsRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         if let Some(arn) = &request.retiring_principal {
-            principal::check(arn, &self.snapshot.meta.scope)?;
+            principal::check(arn, self.snapshot.home(), &self.served)?;
         }
         let retiring = request
             .retiring_principal
@@ -221,7 +222,7 @@ impl Kms {
             Some(place) => Some(
                 place
                     .split_once('/')
-                    .and_then(|(key, id)| Some((key.parse().ok()?, id.to_owned())))
+                    .and_then(|(key, id)| Some((KeyId::from_row_id(key).ok()?, id.to_owned())))
                     .ok_or_else(pages::bad_marker)?,
             ),
         };
@@ -229,6 +230,7 @@ impl Kms {
             .snapshot
             .grants
             .retirable(retiring, after)
+            .filter(|row| row.key.place() == auth.at.place)
             .filter(|row| !grants::ended(row, world.now))
             .map(|row| (grant_id(row.key, &row.id), self.entry_of(row)));
         let page = pages::page(&list, request.limit.unwrap_or(50), rest);
@@ -245,7 +247,7 @@ impl Kms {
         request: &RetireGrantRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let (key, row) = self.retired(request, world.now)?;
+        let (key, row) = self.retired(auth, request, world.now)?;
         self.allow(auth, Action::Describe, key)?;
         self.end_grant(row, request.dry_run, Response::RetireGrant(EMPTY))
     }
@@ -256,7 +258,7 @@ impl Kms {
         request: &RevokeGrantRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let row = match self.grant(key, &request.grant_id, world.now) {
             // The answer to the first call may have been lost, or is still to come.
@@ -272,6 +274,7 @@ impl Kms {
     /// The grant that a RetireGrant names, and its key.
     pub(crate) fn retired(
         &self,
+        at: &impl AsRef<At>,
         request: &RetireGrantRequest,
         now: Now,
     ) -> Result<(&Arc<KeyRow>, &GrantRow), ApiError> {
@@ -281,7 +284,7 @@ impl Kms {
                 Ok((self.key_by_id(row.key)?, row))
             }
             (None, Some(key), Some(id)) => {
-                let key = self.key(key)?;
+                let key = self.key(at, key)?;
                 Ok((key, self.grant(key, id, now)?))
             }
             _ => Err(internal("The request names no grant.")),

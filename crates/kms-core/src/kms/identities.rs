@@ -21,13 +21,14 @@ const MAX_POLICIES: usize = 10_000;
 impl Kms {
     pub(super) fn put_identity_policy(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &PutIdentityPolicyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let document = compile(&request.document, PolicyKind::Identity)?;
         let kind = identity_kind(request.identity_type);
-        let (identity, name) = (&request.identity, &request.policy_name);
+        let identity = &*self.identity_in(&auth.at.scope.account, &request.identity);
+        let name = &request.policy_name;
         let id = identity_policy_id(kind, identity, name);
         let known = self.snapshot.identity_policies.get(&id);
         if known.is_none() && self.snapshot.identity_policies.len() >= MAX_POLICIES {
@@ -52,7 +53,7 @@ impl Kms {
         }
         let row = IdentityPolicyRow {
             kind,
-            identity: identity.clone(),
+            identity: identity.to_owned(),
             name: name.clone(),
             document: document.text,
             updated_ms: world.now.wall_ms,
@@ -63,11 +64,12 @@ impl Kms {
 
     pub(super) fn get_identity_policy(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &GetIdentityPolicyRequest,
     ) -> Result<Outcome, ApiError> {
         let kind = identity_kind(request.identity_type);
-        let (identity, name) = (&request.identity, &request.policy_name);
+        let identity = &*self.identity_in(&auth.at.scope.account, &request.identity);
+        let name = &request.policy_name;
         let id = identity_policy_id(kind, identity, name);
         let found = match self.snapshot.identity_policies.get(&id) {
             Some(row) => Some((
@@ -83,7 +85,7 @@ impl Kms {
         Ok(reply(Response::GetIdentityPolicy(
             GetIdentityPolicyResponse {
                 identity_type: request.identity_type,
-                identity: identity.clone(),
+                identity: request.identity.clone(),
                 policy_name: name.clone(),
                 document,
                 source,
@@ -94,7 +96,7 @@ impl Kms {
 
     pub(super) fn list_identity_policies(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &ListIdentityPoliciesRequest,
     ) -> Result<Outcome, ApiError> {
         let list = format!(
@@ -116,6 +118,14 @@ impl Kms {
         let files = self.file_policies.attached.identities();
         let files = files
             .map(|(kind, identity, name, _)| entry(kind, identity, name, PolicySource::File, None));
+        let own = auth.at.scope.account.as_str();
+        let here = |(place, mut entry): (String, IdentityPolicyListEntry)| {
+            let (account, name) = self.account_of_identity(&entry.identity);
+            (account == own).then(|| name.to_owned()).map(|name| {
+                entry.identity = name;
+                (place, entry)
+            })
+        };
         let wanted = |entry: &IdentityPolicyListEntry| {
             request
                 .identity_type
@@ -127,6 +137,7 @@ impl Kms {
         };
         let all: BTreeMap<String, IdentityPolicyListEntry> = catalogue
             .chain(files)
+            .filter_map(here)
             .filter(|(place, entry)| {
                 wanted(entry) && after.as_ref().is_none_or(|after| place > after)
             })
@@ -143,11 +154,12 @@ impl Kms {
 
     pub(super) fn delete_identity_policy(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &DeleteIdentityPolicyRequest,
     ) -> Result<Outcome, ApiError> {
         let kind = identity_kind(request.identity_type);
-        let (identity, name) = (&request.identity, &request.policy_name);
+        let identity = &*self.identity_in(&auth.at.scope.account, &request.identity);
+        let name = &request.policy_name;
         let id = identity_policy_id(kind, identity, name);
         if !self.snapshot.identity_policies.contains_key(&id) {
             return Err(match self.file_policy(kind, identity, name) {

@@ -19,20 +19,27 @@ use crate::clock::{DAY_MS, Due};
 use crate::domain::Subject;
 use crate::entropy;
 use crate::ids::{KeyId, MaterialId};
+use crate::place::{At, Place};
 use crate::policy::PolicyKind;
 use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, Row, State};
+use crate::snapshot::Snapshot;
 use crate::specs;
 use crate::states::Action;
 
 impl Kms {
-    /// How many keys more there may be.
-    pub fn keys_left(&self, quotas: &Quotas) -> usize {
-        quotas.keys.saturating_sub(self.snapshot.live_keys())
+    /// How many keys more there may be in a place.
+    pub fn keys_left(&self, quotas: &Quotas, place: Place) -> usize {
+        quotas.keys.saturating_sub(self.snapshot.live_keys(place))
+    }
+
+    /// How many keys more there may be in every place.
+    pub fn fewest_keys_left(&self, quotas: &Quotas) -> usize {
+        quotas.keys.saturating_sub(self.snapshot.most_live_keys())
     }
 
     pub(super) fn create_key(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &CreateKeyRequest,
         caller: &Caller,
         world: &World<'_>,
@@ -40,19 +47,19 @@ impl Kms {
         let origin = check_kind(request)?;
         let quotas = &world.host.settings.quotas;
         super::tags::check(&request.tags, quotas)?;
-        let scope = &self.snapshot.meta.scope;
+        let At { scope, place, .. } = &auth.at;
         let policy = match &request.policy {
             Some(policy) => policy.clone(),
             None => default_policy(scope),
         };
-        if self.keys_left(quotas) == 0 {
+        if self.keys_left(quotas, *place) == 0 {
             let most = quotas.keys;
             let text = format!("The limit of {most} keys per account and Region is reached.");
             return Err(ApiError::new(ErrorCode::LimitExceeded, text));
         }
 
         let mut key = KeyRow {
-            id: self.new_key_id(world)?,
+            id: self.new_key_id(*place, world)?,
             created_ms: world.now.wall_ms,
             state: State::PendingImport,
             description: request.description.clone().unwrap_or_default(),
@@ -93,10 +100,10 @@ impl Kms {
 
     pub(super) fn describe_key(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &DescribeKeyRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         let response = DescribeKeyResponse {
             key_metadata: self.metadata(key),
         };
@@ -105,25 +112,30 @@ impl Kms {
 
     pub(super) fn list_keys(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &ListKeysRequest,
     ) -> Result<Outcome, ApiError> {
         let owners = &request.resource_owners;
         let own = owners.is_empty() || owners.contains(&ResourceOwner::OwnedBySelf);
+        let place = auth.at.place;
         let list = if own {
             "ListKeys SELF"
         } else {
             "ListKeys OTHER"
         };
         let after = match pages::start(list, request.marker.as_deref())? {
-            None => Bound::Unbounded,
-            Some(text) => Bound::Excluded(text.parse::<KeyId>().map_err(|_| pages::bad_marker())?),
+            None => Bound::Included(*KeyId::all_of(place).start()),
+            Some(text) => {
+                let last = text.parse::<KeyId>().map_err(|_| pages::bad_marker())?;
+                Bound::Excluded(last.at(place))
+            }
         };
+        let end = Bound::Included(*KeyId::all_of(place).end());
         // No key is shared between accounts here, so the other list is empty.
         let rest = self
             .snapshot
             .keys
-            .range::<KeyId, _>((after, Bound::Unbounded))
+            .range::<KeyId, _>((after, end))
             .filter(|(_, key)| own && key.state != State::Destroyed)
             .map(|(id, _)| {
                 (
@@ -147,7 +159,7 @@ impl Kms {
         auth: &Authorized,
         request: &EnableKeyRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Switch, key)?;
         if key.state == State::Enabled {
             return Ok(reply(Response::EnableKey(EMPTY)));
@@ -165,7 +177,7 @@ impl Kms {
         auth: &Authorized,
         request: &DisableKeyRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Switch, key)?;
         if key.state == State::Disabled {
             return Ok(reply(Response::DisableKey(EMPTY)));
@@ -184,7 +196,7 @@ impl Kms {
         auth: &Authorized,
         request: &UpdateKeyDescriptionRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Name, key)?;
         if key.description == request.description {
             return Ok(reply(Response::UpdateKeyDescription(EMPTY)));
@@ -205,7 +217,7 @@ impl Kms {
         request: &ScheduleKeyDeletionRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         let window_days = request.pending_window_in_days.unwrap_or(30);
         let limit = match window_days {
             0..7 => Some("greater than or equal to 7"),
@@ -241,7 +253,7 @@ impl Kms {
         auth: &Authorized,
         request: &CancelKeyDeletionRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::CancelDeletion, key)?;
         // A key that never got its material goes back to waiting for it.
         let state = match key.current {
@@ -265,7 +277,7 @@ impl Kms {
     /// What DescribeKey says.
     pub(super) fn metadata(&self, key: &KeyRow) -> KeyMetadata {
         KeyMetadata {
-            aws_account_id: self.snapshot.meta.scope.account.clone(),
+            aws_account_id: self.snapshot.scope_of(key.id.place()).account.clone(),
             key_id: key.id.to_string(),
             arn: self.arn(key.id),
             creation_date: Timestamp::from_millis(key.created_ms),
@@ -304,7 +316,7 @@ impl Kms {
     ) -> Result<MaterialRow, ApiError> {
         let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
         let material = Key::take(&mut bytes).map_err(no_memory)?;
-        let id = material_id_of(&self.arn(key), &material);
+        let id = material_id_of(&self.material_name(key), &material);
         let secret = world
             .domain
             .wrap(Subject::Material(key, id), &material)
@@ -321,11 +333,16 @@ impl Kms {
         })
     }
 
-    fn new_key_id(&self, world: &World<'_>) -> Result<KeyId, ApiError> {
+    /// The name of a key in the ids of its material: replicas have the same material, and so the same ids.
+    pub(super) fn material_name(&self, key: KeyId) -> String {
+        material_name(&self.snapshot, key)
+    }
+
+    fn new_key_id(&self, place: Place, world: &World<'_>) -> Result<KeyId, ApiError> {
         // Tombstones keep their ids, so an id is never used twice; a collision is drawn again.
         loop {
             let bytes = entropy::array(world.entropy).map_err(no_entropy)?;
-            let id = KeyId::from_random(bytes, false);
+            let id = KeyId::from_random(bytes, false).at(place);
             if !self.snapshot.keys.contains_key(&id) {
                 return Ok(id);
             }
@@ -333,11 +350,22 @@ impl Kms {
     }
 }
 
+/// The name of a key in the ids of its material.
+pub(crate) fn material_name(snapshot: &Snapshot, key: KeyId) -> String {
+    match key.is_multi_region() {
+        false => snapshot.arn(key),
+        true => {
+            let scope = snapshot.scope_of(key.place());
+            format!("arn:aws:kms::{}:key/{key}", scope.account)
+        }
+    }
+}
+
 /// The id of material: a function of key and material, so that material imported again is recognised.
-pub(crate) fn material_id_of(arn: &str, material: &Key<32>) -> MaterialId {
+pub(crate) fn material_id_of(name: &str, material: &Key<32>) -> MaterialId {
     MaterialId(hmac_sha256(
         material.expose(),
-        &[b"kmsd key material id 1\0", arn.as_bytes()],
+        &[b"kmsd key material id 1\0", name.as_bytes()],
     ))
 }
 

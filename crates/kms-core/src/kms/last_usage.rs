@@ -12,11 +12,11 @@ use crate::ids::uuid_text;
 impl Kms {
     pub(super) fn get_key_last_usage(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &GetKeyLastUsageRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         let since = self
             .last_use
             .tracked_since(key.created_ms, world.now.wall_ms);

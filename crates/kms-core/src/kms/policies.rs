@@ -21,7 +21,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         check_policy_name(request.policy_name.as_deref())?;
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let document = compile(&request.policy, PolicyKind::Key)?;
         if !request.bypass_policy_lockout_safety_check {
@@ -45,7 +45,7 @@ impl Kms {
         request: &GetKeyPolicyRequest,
     ) -> Result<Outcome, ApiError> {
         check_policy_name(request.policy_name.as_deref())?;
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         Ok(reply(Response::GetKeyPolicy(GetKeyPolicyResponse {
             policy: key.policy.clone(),
@@ -58,7 +58,7 @@ impl Kms {
         auth: &Authorized,
         request: &ListKeyPoliciesRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let list = format!("ListKeyPolicies {}", key.id);
         let after = pages::start(&list, request.marker.as_deref())?;

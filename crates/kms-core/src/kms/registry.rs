@@ -49,7 +49,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let volume = self.volume(request.volume_id)?;
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         self.allow(auth, Action::Cryptographic, key)?;
 
         let policy_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);

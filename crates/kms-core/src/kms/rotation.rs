@@ -26,7 +26,7 @@ impl Kms {
         request: &RotateKeyOnDemandRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Rotate, key)?;
         let arn = self.arn(key.id);
         if key.on_demand_rotations >= MAX_ON_DEMAND {
@@ -79,7 +79,7 @@ impl Kms {
         auth: &Authorized,
         request: &ListKeyRotationsRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::ListRotations, key)?;
         let all = request.include_key_material == Some(IncludeKeyMaterial::AllKeyMaterial);
         let list = format!("ListKeyRotations {} {all}", key.id);
@@ -111,7 +111,7 @@ impl Kms {
         auth: &Authorized,
         request: &GetKeyRotationStatusRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::RotationStatus, key)?;
         // A key that waits for its end is not rotated; cancelling brings the setting back.
         let rotation = key.rotation.filter(|_| key.state != State::PendingDeletion);
@@ -132,7 +132,7 @@ impl Kms {
         request: &EnableKeyRotationRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         let asked = request.rotation_period_in_days;
         let period_days = asked
@@ -157,7 +157,7 @@ impl Kms {
         auth: &Authorized,
         request: &DisableKeyRotationRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         if key.rotation.is_none() {
             return Ok(reply(Response::DisableKeyRotation(EMPTY)));

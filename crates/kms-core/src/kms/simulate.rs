@@ -19,7 +19,7 @@ const NO_UID: u32 = u32::MAX;
 impl Kms {
     pub(super) fn simulate(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &SimulatePrincipalPolicyRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
@@ -30,7 +30,7 @@ impl Kms {
                     "KeyId and ResourceArn cannot be given together.",
                 ));
             }
-            (Some(key), None) => Resource::Key(self.key_or_alias(key)?),
+            (Some(key), None) => Resource::Key(self.key_or_alias(auth, key)?),
             // It comes with kms:Decrypt.
             (None, Some(arn)) if action == "kmsd:GetPolicy" => {
                 let last = arn.splitn(6, ':').last().unwrap_or_default();
@@ -46,7 +46,7 @@ impl Kms {
             details: Details {
                 encryption_context: Some(Cow::Borrowed(&request.encryption_context)),
                 encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
-                request_alias: alias.and_then(|text| self.alias_named(text)),
+                request_alias: alias.and_then(|text| self.alias_named(&auth.at, text)),
                 ..Details::default()
             },
         };

@@ -17,7 +17,7 @@ impl Kms {
         request: &TagResourceRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Name, key)?;
         let quotas = &world.host.settings.quotas;
         check(&request.tags, quotas)?;
@@ -39,7 +39,7 @@ impl Kms {
         auth: &Authorized,
         request: &UntagResourceRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Name, key)?;
         let mut tags = key.tags.clone();
         tags.retain(|(name, _)| !request.tag_keys.contains(name));
@@ -63,7 +63,7 @@ impl Kms {
         auth: &Authorized,
         request: &ListResourceTagsRequest,
     ) -> Result<Outcome, ApiError> {
-        let key = self.key(&request.key_id)?;
+        let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::Describe, key)?;
         let list = format!("ListResourceTags {}", key.id);
         let after = pages::start(&list, request.marker.as_deref())?;

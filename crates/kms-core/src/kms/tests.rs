@@ -11,6 +11,7 @@ mod granted;
 mod grants;
 mod keys;
 mod last_use;
+mod places;
 mod possible;
 mod programs;
 mod quotas;

@@ -19,12 +19,12 @@ struct Asked<'a> {
 impl Kms {
     pub(super) fn who_can(
         &self,
-        _auth: &Authorized,
+        auth: &Authorized,
         request: &WhoCanRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let action = known_action(&request.action)?;
-        let key = self.key_or_alias(&request.key_id)?;
+        let key = self.key_or_alias(auth, &request.key_id)?;
         let resource = self.arn(key.id);
         let asked = Asked {
             action: &action,
@@ -104,7 +104,8 @@ impl Kms {
             );
             return;
         };
-        let account = &self.snapshot.meta.scope.account;
+        let scope = self.snapshot.scope_of(key.id.place());
+        let account = &scope.account;
         for statement in policy.statements().filter(|s| asked.is_meant_by(s)) {
             let names = statement.principals().iter();
             let entries = names.map(|name| match statement.not_principal() {

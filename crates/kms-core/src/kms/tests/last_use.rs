@@ -98,7 +98,7 @@ fn a_key_in_use_is_neither_deleted_nor_disabled_by_whom_its_policy_tells_to_look
     let mut bench = Bench::new();
     let key = guarded(&mut bench);
     let alice = user("alice");
-    let mut may = |bench: &mut Bench, operation: &str| {
+    let may = |bench: &mut Bench, operation: &str| {
         let request = Bench::decode(operation, &json!({"KeyId": key}));
         bench.world_call(|kms, world| kms.handle(&request, &alice, world).outcome.is_ok())
     };

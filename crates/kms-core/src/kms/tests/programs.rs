@@ -53,8 +53,8 @@ fn check_whole(bench: &Bench) {
             }
         }
     }
-    for (name, alias) in &snapshot.aliases {
-        assert!(snapshot.names[&alias.key].contains(name));
+    for alias in snapshot.aliases.all() {
+        assert!(snapshot.names[&alias.key].contains(&alias.name));
         assert_ne!(snapshot.keys[&alias.key].state, State::Destroyed);
     }
     let named: usize = snapshot.names.values().map(|names| names.len()).sum();

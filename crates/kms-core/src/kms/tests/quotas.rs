@@ -20,7 +20,7 @@ fn keys_are_counted_without_those_that_are_destroyed() {
     bench.create_key();
     bench.create_key();
     let quotas = bench.host.settings.quotas;
-    assert_eq!(bench.kms.keys_left(&quotas), 0);
+    assert_eq!(bench.kms.keys_left(&quotas, Place::HOME), 0);
     let refused = bench.call("CreateKey", json!({})).unwrap_err();
     assert!(
         refused.starts_with("LimitExceededException: The limit of 3 keys"),
@@ -33,7 +33,7 @@ fn keys_are_counted_without_those_that_are_destroyed() {
         ..KeyRow::clone(bench.kms.key_by_id(id).unwrap())
     };
     bench.apply(vec![Change::Put(Row::Key(Box::new(row)))]);
-    assert_eq!(bench.kms.keys_left(&quotas), 1);
+    assert_eq!(bench.kms.keys_left(&quotas, Place::HOME), 1);
     bench.create_key();
     assert!(bench.call("CreateKey", json!({})).is_err());
 }
