@@ -10,7 +10,7 @@ fn boto3_calls_every_operation() {
     if !require::tpm() {
         return;
     }
-    let python = tools::python_with_boto3();
+    let python = tools::python();
     let world = World::start();
     let script = programs::source_root().join("tests/e2e/boto3_client.py");
     let output = Command::new(python)

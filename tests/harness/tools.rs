@@ -1,15 +1,13 @@
-//! Tools from the registries: the file system suites (crates) and boto3 (a Python environment). Made once
+//! Tools from the registries: the file system suites (crates), clients and libraries (a Python environment). Made once
 //! below the target folder, each under its exact version.
 
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
 use crate::programs;
 use crate::require::output_of;
-
-/// boto3, with the botocore of the same version.
-const BOTO3: &str = "1.44.5";
 
 /// One installation at a time in this process; `scripts/tool.sh` is quick when the tool is there.
 static INSTALLING: Mutex<()> = Mutex::new(());
@@ -21,30 +19,37 @@ pub fn cargo_tool(name: &str) -> PathBuf {
     PathBuf::from(output_of(Command::new(script).arg(name)).trim())
 }
 
-/// A Python interpreter that has boto3.
-pub fn python_with_boto3() -> PathBuf {
+/// A Python interpreter that has the clients and the libraries of `tests/clients/requirements.txt`; the programs among them
+/// (`aws`, `aws-encryption-cli`) lie beside it. Made on first use, which takes a minute.
+pub fn python() -> PathBuf {
     let _one = INSTALLING.lock();
-    let folder = programs::folder().join(format!("python-boto3-{BOTO3}"));
-    let python = folder.join("bin/python");
-    let ready = folder.join("ready");
-    if !ready.exists() {
+    let requirements = programs::source_root().join("tests/clients/requirements.txt");
+    let listed = std::fs::read(&requirements).expect("read the requirements");
+    let folder = installed("python", &listed, |folder| {
         output_of(
             Command::new("python3")
                 .args(["-m", "venv", "--clear"])
-                .arg(&folder),
+                .arg(folder),
         );
         output_of(
-            Command::new(&python)
-                .args([
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                ])
-                .arg(format!("boto3=={BOTO3}")),
+            Command::new(folder.join("bin/python"))
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(["--disable-pip-version-check", "--requirement"])
+                .arg(&requirements),
         );
-        std::fs::write(&ready, "").expect("mark the environment as ready");
+    });
+    folder.join("bin/python")
+}
+
+/// A folder below the target folder that `make` filled, named after `inputs`: other inputs make another one.
+fn installed(kind: &str, inputs: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    inputs.hash(&mut hasher);
+    let folder = programs::folder().join(format!("{kind}-{:016x}", hasher.finish()));
+    let ready = folder.join("ready");
+    if !ready.exists() {
+        make(&folder);
+        std::fs::write(&ready, "").expect("mark the folder as ready");
     }
-    python
+    folder
 }
