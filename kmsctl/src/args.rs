@@ -8,10 +8,13 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::access::{GuardRailArgs, KeyPolicyCommand, TagArgs, UntagArgs, WhoCanArgs};
 use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
+use crate::commands::crypto::CryptoCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
+use crate::commands::key::create::CreateArgs;
+use crate::commands::key::public::PublicKeyArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::lint::LintArgs;
 use crate::commands::policy::PolicyArgs;
@@ -79,10 +82,9 @@ pub enum Command {
     Approval(ApprovalArgs),
     /// Look for what AWS Config and Security Hub would complain about. Ends with exit code 17 when there is something.
     Lint(LintArgs),
-    /// Encrypt up to 4096 bytes.
-    Encrypt(EncryptArgs),
-    /// Decrypt what `encrypt` made.
-    Decrypt(DecryptArgs),
+    /// Use keys: encrypt, sign, data keys and the like.
+    #[command(flatten)]
+    Crypto(CryptoCommand),
     /// Encrypted directories.
     Fs(FsArgs),
     /// The TPM and the root key (runs the kmsd program).
@@ -112,17 +114,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create a key and print its id.
-    Create {
-        /// Free text, up to 8192 characters.
-        #[arg(long, default_value = "")]
-        description: String,
-        /// Also give it this name (`alias/NAME`).
-        #[arg(long, value_name = "ALIAS")]
-        alias: Option<String>,
-        /// Also rotate it automatically every so many days (90 to 2560).
-        #[arg(long, value_name = "DAYS")]
-        rotation_days: Option<u32>,
-    },
+    Create(CreateArgs),
     /// List all keys with their states and names.
     List,
     /// Describe a key.
@@ -179,6 +171,25 @@ pub enum KeyCommand {
         /// The key.
         key: String,
     },
+    /// Replace the description of a key.
+    SetDescription {
+        /// The key.
+        key: String,
+        /// Free text, up to 8192 characters.
+        text: String,
+    },
+    /// Show when a key was last used with success, and for what.
+    LastUsage {
+        /// The key.
+        key: String,
+    },
+    /// Show whether and when a key is rotated automatically.
+    RotationStatus {
+        /// The key.
+        key: String,
+    },
+    /// Write the public key of an asymmetric key.
+    PublicKey(PublicKeyArgs),
     /// Read and replace the policy of a key: who may use and manage it.
     #[command(subcommand)]
     Policy(KeyPolicyCommand),
@@ -226,48 +237,6 @@ pub enum AliasCommand {
         #[arg(long)]
         key: Option<String>,
     },
-}
-
-/// Where data comes from and goes to.
-#[derive(Debug, Args)]
-pub struct DataArgs {
-    /// Read from this file instead of standard input.
-    #[arg(long = "in", value_name = "FILE")]
-    pub input: Option<PathBuf>,
-    /// Write to this file (mode 0600 when it is made) instead of standard output.
-    #[arg(long = "out", value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Encryption context, may be given several times; the same pairs are needed to decrypt.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    pub context: Vec<(String, String)>,
-}
-
-/// `kmsctl encrypt`.
-#[derive(Debug, Args)]
-pub struct EncryptArgs {
-    /// The key.
-    #[arg(long)]
-    pub key: String,
-    /// Write the ciphertext as base64.
-    #[arg(long)]
-    pub base64: bool,
-    /// Input, output and context.
-    #[command(flatten)]
-    pub data: DataArgs,
-}
-
-/// `kmsctl decrypt`.
-#[derive(Debug, Args)]
-pub struct DecryptArgs {
-    /// The key it must have been made under; by default the ciphertext says which.
-    #[arg(long)]
-    pub key: Option<String>,
-    /// The ciphertext is base64.
-    #[arg(long)]
-    pub base64: bool,
-    /// Input, output and context.
-    #[command(flatten)]
-    pub data: DataArgs,
 }
 
 /// `kmsctl tpm …`: the arguments are passed to kmsd as they are (`kmsd enroll --help`).

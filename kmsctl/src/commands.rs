@@ -11,12 +11,14 @@ mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
 mod confirm;
-mod crypt;
+pub(crate) mod crypto;
+mod dry;
 pub(crate) mod events;
 pub(crate) mod fs;
 pub(crate) mod grant;
 pub(crate) mod iam;
-mod key;
+mod io;
+pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod lint;
 mod loss;
@@ -44,8 +46,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Approval(args) => approval::run(args, context),
         Command::Policy(args) => return policy::run(args, context),
         Command::Lint(args) => return lint::run(args, context),
-        Command::Encrypt(args) => crypt::encrypt(args, context),
-        Command::Decrypt(args) => crypt::decrypt(args, context),
+        Command::Crypto(command) => crypto::run(command, context),
         Command::Audit(args) => return audit::run(args, context),
         Command::Fs(args) => return fs::run(args, context),
         Command::Tpm(command) => tpm::run(command, context),

@@ -13,6 +13,8 @@ use clap::Parser;
 
 pub mod args;
 mod commands;
+#[cfg(test)]
+mod coverage;
 mod duration;
 pub mod exit;
 mod import;

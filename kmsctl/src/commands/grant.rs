@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use kms_api::*;
 use serde_json::json;
 
-use super::key_id;
+use super::{dry, key_id};
 use crate::Context;
 use crate::args::pair;
 use crate::duration;
@@ -175,7 +175,7 @@ fn create(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
     match args.life {
         None => match context.client.send(grant) {
             Ok(made) => context.output.print(&made.grant_id, &made),
-            Err(error) => dry(error.into(), context),
+            Err(error) => dry::said(error.into(), context),
         },
         Some(expires_in_seconds) => {
             let request = CreateTemporaryGrantRequest {
@@ -184,7 +184,7 @@ fn create(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
             };
             match context.client.send(request) {
                 Ok(made) => context.output.print(&made.grant_id, &made),
-                Err(error) => dry(error.into(), context),
+                Err(error) => dry::said(error.into(), context),
             }
         }
     }
@@ -322,18 +322,8 @@ fn finished(
 ) -> Result<(), Failure> {
     match done {
         Ok(_) => context.output.done(human),
-        Err(error) => dry(error.into(), context),
+        Err(error) => dry::said(error.into(), context),
     }
-}
-
-/// A dry run that went well is answered by an error.
-fn dry(failure: Failure, context: &Context) -> Result<(), Failure> {
-    if failure.code == Some(ErrorCode::DryRunOperation.as_str()) {
-        return context
-            .output
-            .done("It could be done; nothing was changed.");
-    }
-    Err(failure)
 }
 
 /// Every grant on a key, over all pages.

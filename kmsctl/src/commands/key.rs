@@ -1,6 +1,9 @@
 //! `kmsctl key …`.
 
+pub(crate) mod create;
 mod hanging;
+mod life;
+pub(crate) mod public;
 
 use std::collections::BTreeMap;
 
@@ -18,11 +21,7 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
     let output = context.output;
     let client = &context.client;
     match command {
-        KeyCommand::Create {
-            description,
-            alias,
-            rotation_days,
-        } => create(description, alias.as_deref(), *rotation_days, context),
+        KeyCommand::Create(args) => create::create(args, context),
         KeyCommand::List => list(context),
         KeyCommand::Describe { key } => show(key, context),
         KeyCommand::Enable { key } => {
@@ -95,6 +94,10 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
             );
             output.print(human, &response)
         }
+        KeyCommand::SetDescription { key, text } => life::set_description(key, text, context),
+        KeyCommand::LastUsage { key } => life::last_usage(key, context),
+        KeyCommand::RotationStatus { key } => life::rotation_status(key, context),
+        KeyCommand::PublicKey(args) => public::run(args, context),
         KeyCommand::Policy(command) => access::key_policy(command, context),
         KeyCommand::Tag(args) => access::tag(args, context),
         KeyCommand::Untag(args) => access::untag(args, context),
@@ -108,40 +111,6 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
             output.print(human, &response)
         }
     }
-}
-
-fn create(
-    description: &str,
-    alias: Option<&str>,
-    rotation_days: Option<u32>,
-    context: &Context,
-) -> Result<(), Failure> {
-    let request = CreateKeyRequest {
-        description: Some(description.to_owned()),
-        ..CreateKeyRequest::default()
-    };
-    let created = context.client.send(request)?;
-    let id = created.key_metadata.key_id.clone();
-    // The key is there whatever happens now: say so, or it would be forgotten.
-    let keep = |failure: Failure| Failure {
-        message: format!("key {id} was created, but: {}", failure.message),
-        ..failure
-    };
-    if let Some(days) = rotation_days {
-        let request = EnableKeyRotationRequest {
-            key_id: id.clone(),
-            rotation_period_in_days: Some(days),
-        };
-        context.client.send(request).map_err(|e| keep(e.into()))?;
-    }
-    if let Some(name) = alias {
-        let request = CreateAliasRequest {
-            alias_name: name.to_owned(),
-            target_key_id: id.clone(),
-        };
-        context.client.send(request).map_err(|e| keep(e.into()))?;
-    }
-    context.output.print(&id, &created)
 }
 
 /// Every key, over all pages.
@@ -170,7 +139,7 @@ fn list(context: &Context) -> Result<(), Failure> {
             names.entry(target).or_default().push(entry.alias_name);
         }
     }
-    let mut table = Table::new(&["KEY ID", "STATE", "ALIASES", "DESCRIPTION"]);
+    let mut table = Table::new(&["KEY ID", "STATE", "SPEC", "ALIASES", "DESCRIPTION"]);
     let mut values = Vec::new();
     for entry in all_keys(context)? {
         let metadata = match describe(&entry.key_id, context) {
@@ -183,6 +152,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         table.row(vec![
             entry.key_id,
             metadata.key_state.to_string(),
+            metadata.key_spec.to_string(),
             aliases.join(" "),
             metadata.description.chars().take(40).collect(),
         ]);
@@ -215,6 +185,10 @@ fn show(key: &str, context: &Context) -> Result<(), Failure> {
             format!("{}, {}", metadata.key_spec, metadata.key_usage),
         ),
     ];
+    let algorithms = algorithms(&metadata);
+    if !algorithms.is_empty() {
+        lines.push(("algorithms", algorithms.join(" ")));
+    }
     if let Some(date) = metadata.deletion_date {
         lines.push(("destroyed", time(date)));
     }
@@ -253,6 +227,17 @@ fn show(key: &str, context: &Context) -> Result<(), Failure> {
         "KeyMetadata": metadata, "Aliases": aliases, "Rotation": rotation, "RefusedUses": attempts,
     });
     context.output.print(human, &value)
+}
+
+/// What a key can do, whatever it is for.
+fn algorithms(metadata: &KeyMetadata) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    names.extend(metadata.encryption_algorithms.iter().map(|a| a.as_str()));
+    names.extend(metadata.signing_algorithms.iter().map(|a| a.as_str()));
+    names.extend(metadata.key_agreement_algorithms.iter().map(|a| a.as_str()));
+    names.extend(metadata.encapsulation_algorithms.iter().map(|a| a.as_str()));
+    names.extend(metadata.mac_algorithms.iter().map(|a| a.as_str()));
+    names
 }
 
 fn rotations(key: &str, context: &Context) -> Result<(), Failure> {
