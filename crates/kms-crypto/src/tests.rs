@@ -5,6 +5,9 @@ mod compare;
 mod gcm;
 mod hpke;
 mod kdf;
+#[cfg(feature = "aws-lc")]
+mod kwp;
+mod mac;
 mod sealed;
 mod signature;
 mod siv;
@@ -34,7 +37,7 @@ macro_rules! on_every_provider {
 }
 use on_every_provider;
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap()
 }
 
@@ -43,14 +46,14 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 }
 
 /// One record of a NIST response file, with the section it stands in.
-struct Record<'a> {
+pub(crate) struct Record<'a> {
     section: &'a str,
     lines: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Record<'a> {
     /// The records of a response file: runs of `NAME = value` lines.
-    fn all(file: &'a str) -> Vec<Self> {
+    pub(crate) fn all(file: &'a str) -> Vec<Self> {
         let mut section = "";
         let mut records = Vec::new();
         for block in file.split("\n\n") {
@@ -81,7 +84,7 @@ impl<'a> Record<'a> {
             .map(|(_, value)| *value)
     }
 
-    fn hex(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn hex(&self, name: &str) -> Vec<u8> {
         hex(self
             .find(name)
             .unwrap_or_else(|| panic!("no {name} in {:?}", self.lines)))

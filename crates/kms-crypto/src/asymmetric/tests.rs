@@ -1,6 +1,10 @@
 //! Every kind of key pair: round trips, published vectors, and DER from strangers.
 
+mod hostile;
+mod nist;
 mod round_trip;
+mod standards;
+mod wycheproof;
 
 use super::{Digest, EncryptionScheme, PairSpec, SignatureScheme, SignedMessage};
 
@@ -62,4 +66,29 @@ fn messages(scheme: SignatureScheme, bytes: &[u8; 64]) -> Vec<SignedMessage<'_>>
         forms.push(SignedMessage::ExternalMu(bytes));
     }
     forms
+}
+
+/// PKCS#8 around a seed.
+fn seeded(spec: PairSpec, seed: &[u8]) -> Vec<u8> {
+    let key = super::der::element(super::der::context(0, false), &[seed]);
+    super::pkcs8::private_key_info(spec, &key).to_vec()
+}
+
+/// PKCS#8 around a seed and the expanded key.
+fn seeded_and_expanded(spec: PairSpec, seed: &[u8], expanded: &[u8]) -> Vec<u8> {
+    use super::der::{OCTET_STRING, SEQUENCE, element};
+    let (seed, expanded) = (
+        element(OCTET_STRING, &[seed]),
+        element(OCTET_STRING, &[expanded]),
+    );
+    let key = element(SEQUENCE, &[&seed, &expanded]);
+    super::pkcs8::private_key_info(spec, &key).to_vec()
+}
+
+/// SubjectPublicKeyInfo around a public key in the form of its own standard.
+fn spki(spec: PairSpec, public: &[u8]) -> Vec<u8> {
+    use super::der::{BIT_STRING, SEQUENCE, element};
+    let algorithm = element(SEQUENCE, &[spec.algorithm()]);
+    let key = element(BIT_STRING, &[&[0], public]);
+    element(SEQUENCE, &[&algorithm, &key]).to_vec()
 }
