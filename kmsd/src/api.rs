@@ -46,6 +46,7 @@ pub(crate) async fn answer<S: Service>(
         key: None,
         principal: None,
         via: None,
+        is_read_only: false,
     };
     let result = process(shared, session, origin, slot, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -70,19 +71,29 @@ pub(crate) async fn answer<S: Service>(
         tracing::debug!(request_id = %id, uid = identity.uid, pid = identity.pid, "not answered");
         return encode(result, id);
     }
-    tracing::info!(
-        request_id = %id,
-        operation = ?entry.operation,
-        principal = entry.principal.as_deref().unwrap_or(&identity.arn),
-        via = entry.via.as_deref(),
-        uid = identity.uid,
-        pid = identity.pid,
-        key = entry.key.as_deref().map(tracing::field::debug),
-        outcome,
-        reason = reason.map(tracing::field::debug),
-        duration_us = micros,
-        "request"
-    );
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request_id = %id,
+                operation = ?entry.operation,
+                principal = entry.principal.as_deref().unwrap_or(&identity.arn),
+                via = entry.via.as_deref(),
+                uid = identity.uid,
+                pid = identity.pid,
+                key = entry.key.as_deref().map(tracing::field::debug),
+                outcome,
+                reason = reason.map(tracing::field::debug),
+                duration_us = micros,
+                "request"
+            )
+        };
+    }
+    if code.is_none() && entry.is_read_only {
+        // It is in the audit log. Tens of thousands of lines in a second would drown what an administrator has to see.
+        line!(debug);
+    } else {
+        line!(info);
+    }
     encode(result, id)
 }
 
@@ -94,6 +105,8 @@ struct Entry {
     principal: Option<Arc<str>>,
     /// The service that asked on behalf of that one.
     via: Option<Arc<str>>,
+    /// It changes nothing.
+    is_read_only: bool,
 }
 
 /// An error, and whether the connection can go on after it.
@@ -205,6 +218,7 @@ async fn process<S: Service>(
             },
         }
     })?;
+    entry.is_read_only = request.is_read_only();
     entry.key = request.key().map(|key| key.chars().take(256).collect());
     auth::check(&request, &caller).map_err(|refusal| refuse(refusal, &entry.operation))?;
     caller.lease = lease;

@@ -12,6 +12,7 @@ mod life;
 mod policies;
 mod rates;
 mod rollback;
+mod scale;
 mod volume;
 
 use std::path::{Path, PathBuf};
