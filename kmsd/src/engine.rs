@@ -27,6 +27,7 @@ mod offline;
 mod offline_log;
 mod open;
 mod policies;
+mod pool;
 mod restore;
 mod rotate;
 mod status;
@@ -49,12 +50,13 @@ use kms_api::{
 };
 use kms_core::audit::Record;
 use kms_core::ids::Scope;
-use kms_core::kms::{HostStatus, Settings, World};
+use kms_core::kms::{HostStatus, Settings, Use, World};
 use kms_core::last_use::LastUse;
 use kms_core::relevance::takes_away;
 use kms_core::{
     Basis, Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy, Verdict,
 };
+use kms_crypto::asymmetric::KeyPair;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -67,6 +69,7 @@ pub use hub::InFlight;
 use hub::{Generation, Hub, Settling};
 pub use offline::{Offline, Opener};
 pub use offline_log::OfflineLog;
+use pool::Pool;
 pub use restore::{Contents, RestoreReport, RestoreSource, VerifyReport, restore, verify_backup};
 pub use rotate::{RotateReport, rotate_recovery};
 pub use unenroll::unenroll;
@@ -134,6 +137,7 @@ struct Shared {
     kms: RwLock<Current>,
     domain: Arc<RwLock<DomainKeys>>,
     provider: LocalProvider,
+    pool: Pool,
     clock: Arc<dyn Clock>,
     host: HostStatus,
     writer: Mutex<Writer>,
@@ -247,9 +251,20 @@ impl Engine {
         entered: Entered,
     ) -> Result<Reply, ErrorReply> {
         let shared = &self.shared;
-        let Evaluated { outcome, ends_ms } =
-            shared.evaluate(trace.as_deref(), &request, &caller)?;
+        let mut evaluated = shared.evaluate(trace.as_deref(), &request, &caller, None)?;
         let Entered { in_flight, epoch } = entered;
+        let mut pair = None;
+        if let Ok(Outcome::MakePair(spec)) = evaluated.outcome {
+            match shared.pool.make(spec).await {
+                Ok(made) => {
+                    evaluated =
+                        shared.evaluate(trace.as_deref(), &request, &caller, Some(&made))?;
+                    pair = Some(made);
+                }
+                Err(error) => evaluated.outcome = Err(error),
+            }
+        }
+        let Evaluated { outcome, ends_ms } = evaluated;
         let known = (epoch, ends_ms);
         let takes_away = takes_away(&request);
         match outcome {
@@ -257,7 +272,7 @@ impl Engine {
                 drop(in_flight);
                 Ok(self.reload_by_request().await?.into())
             }
-            Ok(Outcome::Use(usage)) => match usage.run(&shared.provider).await {
+            Ok(Outcome::Use(usage)) => match shared.use_key(*usage).await {
                 Ok(response) => Ok(shared.reply(response, &caller, in_flight, known)),
                 Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
             },
@@ -295,7 +310,10 @@ impl Engine {
                 let job = group::Job {
                     trace,
                     first: Some(*write),
-                    evaluate: Box::new(move |kms, world| kms.handle(&request, &caller, world)),
+                    evaluate: Box::new(move |kms, world| {
+                        let pair = pair.as_ref();
+                        kms.handle(&request, &caller, &World { pair, ..*world })
+                    }),
                     in_flight,
                 };
                 let done = shared.write_together(job).await?;
@@ -349,15 +367,21 @@ impl Engine {
     ) -> Result<Response, ApiError> {
         let shared = &self.shared;
         let entered = shared.enter();
-        let Evaluated { outcome, .. } = shared.evaluate(trace, request, caller)?;
-        match outcome? {
+        let mut evaluated = shared.evaluate(trace, request, caller, None)?;
+        let mut pair = None;
+        if let Ok(Outcome::MakePair(spec)) = evaluated.outcome {
+            let made = pair.insert(pool::make(spec)?);
+            evaluated = shared.evaluate(trace, request, caller, Some(made))?;
+        }
+        match evaluated.outcome? {
             Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
             Outcome::Host => shared.host(request),
             change => {
                 let done = shared.change(trace, change, request, |kms, world| {
-                    kms.handle(request, caller, world)
+                    let pair = pair.as_ref();
+                    kms.handle(request, caller, &World { pair, ..*world })
                 })?;
                 drop(entered);
                 let leases = match done.settling {
@@ -526,7 +550,11 @@ impl Shared {
                     settling: Some(self.hub.settling()),
                 });
             }
-            Outcome::Reply(_) | Outcome::Use(_) | Outcome::Lease(_) | Outcome::Host => None,
+            Outcome::Reply(_)
+            | Outcome::Use(_)
+            | Outcome::MakePair(_)
+            | Outcome::Lease(_)
+            | Outcome::Host => None,
         };
         let mut done = self.write(trace, first, evaluate)?;
         if done.settling.is_none() && takes_away(request) {
@@ -631,12 +659,23 @@ impl Shared {
         }
     }
 
-    /// Looks at a request that is registered.
+    /// Has a key used that the state machine has allowed.
+    async fn use_key(self: &Arc<Self>, usage: Use) -> Result<Response, ApiError> {
+        if !usage.is_slow() {
+            return usage.run(&self.provider).await;
+        }
+        let shared = Arc::clone(self);
+        let work = move || block_on::block_on(usage.run(&shared.provider));
+        self.pool.run(work).await?
+    }
+
+    /// Looks at a request that is registered; `pair` is what it needs made.
     fn evaluate(
         &self,
         trace: Option<&Trace>,
         request: &Request,
         caller: &Caller,
+        pair: Option<&KeyPair>,
     ) -> Result<Evaluated, ApiError> {
         self.check_open()?;
         let mut live;
@@ -654,6 +693,7 @@ impl Shared {
             entropy: &SystemEntropy,
             domain: &domain,
             host,
+            pair,
         };
         let handled = kms.handle(request, caller, &world);
         if let Some(trace) = trace {

@@ -7,6 +7,7 @@
     reason = "a failure in a helper is a failed test"
 )]
 
+mod asymmetric;
 mod audit;
 mod backup;
 mod bad_input;

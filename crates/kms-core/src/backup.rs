@@ -107,7 +107,7 @@ pub fn open(file: &[u8], key: &RecoveryPrivateKey) -> Result<(Head, Vec<RawRow>)
 pub fn check_secrets(snapshot: &Snapshot, domain: &DomainKeys) -> Result<u64, DomainError> {
     let mut count = 0;
     for row in snapshot.materials.values().flat_map(|rows| rows.values()) {
-        domain.unwrap(Subject::Material(row.key, row.id), &row.secret)?;
+        domain.unwrap_bytes(row.subject(), &row.secret)?;
         count += 1;
     }
     for row in snapshot.policies() {

@@ -3,19 +3,21 @@
 
 use std::collections::BTreeMap;
 
+use kms_api::KeySpec;
 use kms_crypto::{
-    CryptoError, Key, RecoveryPrivateKey, RecoveryPublicKey, hkdf_key, unwrap_key, wrap_key,
+    CryptoError, Key, RecoveryPrivateKey, RecoveryPublicKey, SecretBytes, hkdf_key, unwrap_bytes,
+    unwrap_key, wrap_bytes, wrap_key,
 };
 
 use crate::ids::{KeyId, MaterialId, Scope};
-use crate::rows::{Bytes, DomainRow, DomainWrap, MetaRow, Recipient, Wrapped};
+use crate::rows::{Bytes, DomainRow, DomainWrap, MaterialRow, MetaRow, Recipient, Wrapped};
 
 /// What a wrapped secret is; all of it is authenticated with the wrap, so that no row can be moved
 /// to another place.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
-    /// A version of key material.
-    Material(KeyId, MaterialId),
+    /// A version of the material of a key of this kind.
+    Material(KeyId, MaterialId, KeySpec),
     /// The secret of a policy: volume, policy, generation.
     PolicySecret(&'a str, &'a str, u32),
 }
@@ -209,6 +211,39 @@ impl DomainKeys {
         )?)
     }
 
+    /// Wraps a secret of any length under the current domain key.
+    pub fn wrap_bytes(&self, subject: Subject<'_>, secret: &[u8]) -> Result<Wrapped, DomainError> {
+        let domain = self.current;
+        let blob = wrap_bytes(self.key(domain)?, &self.aad(domain, subject), secret)?;
+        Ok(Wrapped {
+            domain,
+            blob: Bytes(blob),
+        })
+    }
+
+    /// Opens a wrapped secret of any length. Where that is 32 bytes, [`Self::unwrap`] keeps them in locked memory.
+    pub fn unwrap_bytes(
+        &self,
+        subject: Subject<'_>,
+        secret: &Wrapped,
+    ) -> Result<SecretBytes, DomainError> {
+        let key = self.key(secret.domain)?;
+        let aad = self.aad(secret.domain, subject);
+        Ok(unwrap_bytes(key, &aad, &secret.blob.0)?)
+    }
+
+    /// Key material under the current domain key.
+    pub fn rewrap(&self, row: &MaterialRow) -> Result<Wrapped, DomainError> {
+        let subject = row.subject();
+        match row.spec {
+            KeySpec::SymmetricDefault => self.wrap(subject, &self.unwrap(subject, &row.secret)?),
+            _ => {
+                let secret = self.unwrap_bytes(subject, &row.secret)?;
+                self.wrap_bytes(subject, secret.expose())
+            }
+        }
+    }
+
     fn key(&self, id: u64) -> Result<&Key<32>, DomainError> {
         self.keys.get(&id).ok_or(DomainError::Missing(id))
     }
@@ -236,18 +271,27 @@ impl DomainKeys {
         let store = self.store_id.as_bytes();
         let (account, region) = (self.scope.account.as_bytes(), self.scope.region.as_bytes());
         match subject {
-            Subject::Material(key, material) => {
+            Subject::Material(key, material, spec) => {
                 let elsewhere = key.place().scope();
                 let scope = elsewhere.as_deref().unwrap_or(&self.scope);
-                fields(&[
-                    b"kmsd key material 1",
+                let key = key.to_string();
+                let name: &[u8] = match spec {
+                    KeySpec::SymmetricDefault => b"kmsd key material 1",
+                    _ => b"kmsd key material 2",
+                };
+                let mut all = vec![
+                    name,
                     store,
                     &domain,
                     scope.account.as_bytes(),
                     scope.region.as_bytes(),
-                    key.to_string().as_bytes(),
+                    key.as_bytes(),
                     &material.0,
-                ])
+                ];
+                if spec != KeySpec::SymmetricDefault {
+                    all.push(spec.as_str().as_bytes());
+                }
+                fields(&all)
             }
             Subject::PolicySecret(volume, policy, generation) => fields(&[
                 b"kmsd policy secret 1",

@@ -169,9 +169,7 @@ impl Old<'_> {
     fn moved(self, domain: &DomainKeys) -> Result<Change, DomainError> {
         match self {
             Self::Material(row) => {
-                let subject = Subject::Material(row.key, row.id);
-                let secret = domain.unwrap(subject, &row.secret)?;
-                let secret = domain.wrap(subject, &secret)?;
+                let secret = domain.rewrap(row)?;
                 Ok(Change::Put(Row::Material(MaterialRow {
                     secret,
                     ..MaterialRow::clone(row)

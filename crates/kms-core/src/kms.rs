@@ -16,6 +16,7 @@ mod keys;
 mod last_usage;
 mod leases;
 mod mapped;
+mod material;
 mod pages;
 mod policies;
 mod quotas;
@@ -32,9 +33,11 @@ mod tests;
 use std::sync::Arc;
 
 use kms_api::{
-    ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, KeyUsage,
-    ReloadPoliciesResponse, Request, Response,
+    ApiError, EmptyResponse, ErrorCode, GetCallerIdentityResponse, ReloadPoliciesResponse, Request,
+    Response,
 };
+
+use kms_crypto::asymmetric::{KeyPair, PairSpec};
 
 use crate::authz::{Authorized, FilePolicies, Handled, ask_for, hold_ms};
 use crate::clock::Now;
@@ -50,15 +53,16 @@ use crate::states::{self, Action};
 
 pub(crate) use aliases::check_name as check_alias_name;
 pub use approvals::ApprovalRules;
+pub(crate) use asymmetric::pair_spec;
 pub use background::DueKeys;
 pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
-pub(crate) use crypto::unknown_key;
-pub(crate) use keys::{material_id_of, material_name};
+pub(crate) use crypto::{null_key_id, unknown_key};
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use mapped::{MappedRole, NameOrNumber, unit_matches};
+pub(crate) use material::{material_id_of, material_name};
 pub use quotas::Quotas;
 pub use status::{HostStatus, Settings};
 
@@ -72,6 +76,15 @@ pub struct World<'a> {
     pub domain: &'a DomainKeys,
     /// What `GetStatus` says about the process.
     pub host: &'a HostStatus,
+    /// The key pair that [`Outcome::MakePair`] asked for.
+    pub pair: Option<&'a KeyPair>,
+}
+
+impl World<'_> {
+    /// The pair that was made for the request, if it is of this kind.
+    fn pair_of(&self, spec: PairSpec) -> Option<&KeyPair> {
+        self.pair.filter(|pair| pair.spec() == spec)
+    }
 }
 
 /// What is to be done about a request.
@@ -82,6 +95,9 @@ pub enum Outcome {
     Write(Box<Write>),
     /// Reply with what the key provider makes of it.
     Use(Box<Use>),
+    /// Make a key pair of this kind, which may take seconds, and evaluate the request again with it
+    /// ([`World::pair`]). The request is authorised.
+    MakePair(PairSpec),
     /// Reply with what the engine's leases say.
     Lease(Box<LeaseCall>),
     /// Reply with what only the daemon knows: the audit log, for example. The request is authorised.
@@ -279,38 +295,17 @@ impl Kms {
             Request::GenerateDataKeyWithoutPlaintext(r) => {
                 self.generate_data_key_without_plaintext(auth, r, world)
             }
-            Request::Sign(r) => self.other_use(auth, &r.key_id, KeyUsage::SignVerify, "Sign"),
-            Request::Verify(r) => self.other_use(auth, &r.key_id, KeyUsage::SignVerify, "Verify"),
-            Request::GetPublicKey(r) => self.get_public_key(auth, &r.key_id),
-            Request::GenerateMac(r) => {
-                self.other_use(auth, &r.key_id, KeyUsage::GenerateVerifyMac, "GenerateMac")
-            }
-            Request::VerifyMac(r) => {
-                self.other_use(auth, &r.key_id, KeyUsage::GenerateVerifyMac, "VerifyMac")
-            }
-            Request::DeriveSharedSecret(r) => self.other_use(
-                auth,
-                &r.key_id,
-                KeyUsage::KeyAgreement,
-                "DeriveSharedSecret",
-            ),
-            Request::Encapsulate(r) => self.other_use(
-                auth,
-                &r.key_id,
-                KeyUsage::EncapsulateDecapsulate,
-                "Encapsulate",
-            ),
-            Request::Decapsulate(r) => self.other_use(
-                auth,
-                &r.key_id,
-                KeyUsage::EncapsulateDecapsulate,
-                "Decapsulate",
-            ),
-            Request::GenerateDataKeyPair(r) => {
-                self.generate_data_key_pair(auth, &r.key_id, r.key_pair_spec)
-            }
+            Request::Sign(r) => self.sign(auth, r),
+            Request::Verify(r) => self.verify(auth, r),
+            Request::GetPublicKey(r) => self.get_public_key(auth, r),
+            Request::GenerateMac(r) => self.generate_mac(auth, r),
+            Request::VerifyMac(r) => self.verify_mac(auth, r),
+            Request::DeriveSharedSecret(r) => self.derive_shared_secret(auth, r),
+            Request::Encapsulate(r) => self.encapsulate(auth, r),
+            Request::Decapsulate(r) => self.decapsulate(auth, r),
+            Request::GenerateDataKeyPair(r) => self.generate_data_key_pair(auth, r, world),
             Request::GenerateDataKeyPairWithoutPlaintext(r) => {
-                self.generate_data_key_pair(auth, &r.key_id, r.key_pair_spec)
+                self.generate_data_key_pair_without_plaintext(auth, r, world)
             }
             Request::GenerateRandom(r) => generate_random(auth, r, world),
             Request::RotateKeyOnDemand(r) => self.rotate_key_on_demand(auth, r, world),

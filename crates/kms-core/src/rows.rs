@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Due, Elapsed};
+use crate::domain::Subject;
 use crate::ids::{KeyId, MaterialId, Scope};
 use crate::place::Place;
 
@@ -357,6 +358,13 @@ pub struct MaterialRow {
     pub public: Option<Bytes>,
     /// The material: 32 bytes, an HMAC key or the PKCS #8 of a private key.
     pub secret: Wrapped,
+}
+
+impl MaterialRow {
+    /// What is wrapped in the row.
+    pub fn subject(&self) -> Subject<'static> {
+        Subject::Material(self.key, self.id, self.spec)
+    }
 }
 
 /// Why a version of key material was made.

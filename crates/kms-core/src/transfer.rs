@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use data_encoding::BASE64;
+use kms_api::KeySpec;
 use kms_crypto::{Key, RecoveryPrivateKey, RecoveryPublicKey, constant_time_eq};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -282,7 +283,7 @@ fn leaving_key(
         return Err(TransferError::Pending(id));
     }
     let materials = snapshot.materials(id).map(|row| {
-        let secret = domain.unwrap(Subject::Material(id, row.id), &row.secret)?;
+        let secret = domain.unwrap(row.subject(), &row.secret)?;
         Ok(Material {
             id: row.id,
             version: row.version,
@@ -369,7 +370,7 @@ fn arriving_key(
 ) -> Result<(), TransferError> {
     let id = key.row.id;
     let name = material_name(snapshot, id);
-    let genuine = |one: &Material| material_id_of(&name, &one.secret.0) == one.id;
+    let genuine = |one: &Material| material_id_of(&name, one.secret.0.expose()) == one.id;
     if !key.materials.iter().all(genuine) {
         return Err(SealedError::Damaged("key material and its id do not fit").into());
     }
@@ -385,14 +386,15 @@ fn arriving_key(
         };
     }
     for one in key.materials {
-        let subject = Subject::Material(id, one.id);
+        let spec = KeySpec::SymmetricDefault;
+        let subject = Subject::Material(id, one.id, spec);
         changes.push(Change::Put(Row::Material(MaterialRow {
             key: id,
             id: one.id,
             version: one.version,
             created_ms: one.created_ms,
             rotated: one.rotated,
-            spec: kms_api::KeySpec::SymmetricDefault,
+            spec,
             public: None,
             secret: domain.wrap(subject, &one.secret.0)?,
         })));

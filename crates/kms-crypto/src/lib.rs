@@ -72,5 +72,5 @@ pub use secret::{Key, LockStatus, SecretBytes, lock_status};
 pub use shares::{Combined, MAX_SHARES, RecoveryShare, ShareError, combine, split};
 pub use signature::{SIGNATURE_LEN, ed25519_public, ed25519_sign, ed25519_verify, p256_verify};
 pub use siv::{SIV_TAG_LEN, SivKey};
-pub use wrap::{WRAP_OVERHEAD, unwrap_key, wrap_key};
+pub use wrap::{WRAP_OVERHEAD, unwrap_bytes, unwrap_key, wrap_bytes, wrap_key};
 pub use xts::{XTS_UNIT, XtsKey};

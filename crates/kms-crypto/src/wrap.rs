@@ -1,8 +1,10 @@
 //! Keys under keys.
 
+use zeroize::Zeroizing;
+
 use crate::gcm::{GCM_NONCE_LEN, GCM_TAG_LEN};
 use crate::provider::{Active, Gcm, Provider};
-use crate::{CryptoError, Key};
+use crate::{CryptoError, Key, SecretBytes};
 
 /// How many bytes a wrapped key is longer than the key.
 pub const WRAP_OVERHEAD: usize = GCM_NONCE_LEN + GCM_TAG_LEN;
@@ -43,6 +45,39 @@ pub fn unwrap_key<const N: usize>(
     wrapped: &[u8],
 ) -> Result<Key<N>, CryptoError> {
     unwrap_with::<Active, N>(kek, aad, wrapped)
+}
+
+/// The same for a secret of any length, in the same form: what is 32 bytes long may be opened as a key.
+///
+/// # Errors
+/// [`CryptoError::Random`] if no nonce can be drawn.
+pub fn wrap_bytes(kek: &Key<32>, aad: &[u8], secret: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    let nonce = crate::random_array()?;
+    // Only the ciphertext may reach a vector that is not zeroised.
+    let mut body = Zeroizing::new(secret.to_vec());
+    let tag = <Active as Provider>::Gcm::new(kek.expose())?.seal(&nonce, aad, &mut body)?;
+    let mut wrapped = Vec::with_capacity(body.len() + WRAP_OVERHEAD);
+    wrapped.extend_from_slice(&nonce);
+    wrapped.extend_from_slice(&body);
+    wrapped.extend_from_slice(&tag);
+    Ok(wrapped)
+}
+
+/// Opens what [`wrap_bytes`] (or [`wrap_key`]) made.
+///
+/// # Errors
+/// [`CryptoError::Length`] if `wrapped` is shorter than [`WRAP_OVERHEAD`], [`CryptoError::Authentication`] if it was made
+/// with another key or `aad`, or was altered.
+pub fn unwrap_bytes(kek: &Key<32>, aad: &[u8], wrapped: &[u8]) -> Result<SecretBytes, CryptoError> {
+    let bad = CryptoError::Length {
+        what: "wrapped secret",
+        got: wrapped.len(),
+    };
+    let (nonce, rest) = wrapped.split_first_chunk().ok_or_else(|| bad.clone())?;
+    let (body, tag) = rest.split_last_chunk().ok_or(bad)?;
+    let mut body = Zeroizing::new(body.to_vec());
+    <Active as Provider>::Gcm::new(kek.expose())?.open(nonce, aad, &mut body, tag)?;
+    Ok(SecretBytes::from(std::mem::take(&mut *body)))
 }
 
 pub(crate) fn wrap_with<P: Provider, const N: usize>(

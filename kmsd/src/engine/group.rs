@@ -178,6 +178,7 @@ impl Shared {
             entropy: &SystemEntropy,
             domain: &domain,
             host: &self.host,
+            pair: None,
         };
         let snapshot = kms.snapshot();
         let revision = snapshot.meta().revision;

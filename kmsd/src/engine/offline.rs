@@ -159,6 +159,7 @@ impl Offline {
             entropy: &SystemEntropy,
             domain: &self.domain.read(),
             host: &self.host,
+            pair: None,
         };
         self.kms.handle(request, caller, &world)
     }
@@ -195,7 +196,7 @@ impl Service for Offline {
         let result = match outcome {
             Ok(Outcome::Reply(response)) => Ok(*response),
             Ok(Outcome::Use(usage)) => usage.run(&self.provider).await,
-            Ok(Outcome::Write(_) | Outcome::Lease(_) | Outcome::Host) => {
+            Ok(Outcome::Write(_) | Outcome::MakePair(_) | Outcome::Lease(_) | Outcome::Host) => {
                 Err(ApiError::bare(ErrorCode::Internal))
             }
             Err(error) => Err(error),

@@ -261,6 +261,7 @@ pub(super) fn assemble(
         }),
         hub,
         provider: LocalProvider::new(Arc::clone(&domain)),
+        pool: Default::default(),
         domain,
         clock,
         host,

@@ -9,6 +9,7 @@ mod grants;
 mod group;
 mod leases;
 mod life;
+mod pairs;
 mod policies;
 mod rates;
 mod rollback;

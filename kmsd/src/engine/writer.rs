@@ -95,6 +95,7 @@ impl Shared {
                         entropy: &SystemEntropy,
                         domain: &domain,
                         host: &self.host,
+                        pair: None,
                     };
                     let handled = evaluate(&kms, &world);
                     if let Some(trace) = trace {
@@ -110,7 +111,10 @@ impl Shared {
                                 settling: None,
                             });
                         }
-                        Outcome::Use(_) | Outcome::Lease(_) | Outcome::Host => {
+                        Outcome::Use(_)
+                        | Outcome::MakePair(_)
+                        | Outcome::Lease(_)
+                        | Outcome::Host => {
                             return Err(ApiError::bare(ErrorCode::Internal));
                         }
                     }

@@ -88,6 +88,7 @@ fn parameters(request: &Request) -> Recorded {
             default("sourceEncryptionAlgorithm", symmetric());
             default("destinationEncryptionAlgorithm", symmetric());
         }
+        Request::Sign(_) | Request::Verify(_) => default("messageType", json!("RAW")),
         Request::CreateKey(request) => {
             default("keySpec", json!(request.spec()));
             default("customerMasterKeySpec", json!(request.spec()));
@@ -114,7 +115,6 @@ fn elements(response: &Response) -> Recorded {
                 "customerMasterKeySpec": key.customer_master_key_spec,
                 "description": key.description,
                 "enabled": key.enabled,
-                "encryptionAlgorithms": key.encryption_algorithms,
                 "keyId": key.key_id,
                 "keyManager": key.key_manager,
                 "keySpec": key.key_spec,
@@ -123,10 +123,28 @@ fn elements(response: &Response) -> Recorded {
                 "multiRegion": key.multi_region,
                 "origin": key.origin,
             });
-            if let (Some(id), Value::Object(members)) =
-                (&key.current_key_material_id, &mut metadata)
-            {
-                members.insert("currentKeyMaterialId".to_owned(), json!(id));
+            if let Value::Object(members) = &mut metadata {
+                let lists = [
+                    ("encryptionAlgorithms", json!(key.encryption_algorithms)),
+                    ("signingAlgorithms", json!(key.signing_algorithms)),
+                    ("macAlgorithms", json!(key.mac_algorithms)),
+                    (
+                        "keyAgreementAlgorithms",
+                        json!(key.key_agreement_algorithms),
+                    ),
+                    (
+                        "encapsulationAlgorithms",
+                        json!(key.encapsulation_algorithms),
+                    ),
+                ];
+                for (name, list) in lists {
+                    if list != json!([]) {
+                        members.insert(name.to_owned(), list);
+                    }
+                }
+                if let Some(id) = &key.current_key_material_id {
+                    members.insert("currentKeyMaterialId".to_owned(), json!(id));
+                }
             }
             vec![("keyMetadata", metadata)]
         }
@@ -167,6 +185,12 @@ fn details(response: &Response) -> Recorded {
         Response::Decrypt(response) => vec![("keyMaterialId", &response.key_material_id)],
         Response::GenerateDataKey(response) => vec![("keyMaterialId", &response.key_material_id)],
         Response::GenerateDataKeyWithoutPlaintext(response) => {
+            vec![("keyMaterialId", &response.key_material_id)]
+        }
+        Response::GenerateDataKeyPair(response) => {
+            vec![("keyMaterialId", &response.key_material_id)]
+        }
+        Response::GenerateDataKeyPairWithoutPlaintext(response) => {
             vec![("keyMaterialId", &response.key_material_id)]
         }
         Response::ReEncrypt(response) => vec![

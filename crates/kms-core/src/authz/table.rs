@@ -706,6 +706,12 @@ impl Kms {
     ) -> Result<(Resource<'a>, Details<'a>), ApiError> {
         let (key, mut details) = match named {
             Some(text) => (self.key_or_alias(at, text)?, self.named(at, text)),
+            // A ciphertext of an asymmetric key does not name it.
+            None if chosen
+                .is_some_and(|chosen| chosen != EncryptionAlgorithm::SymmetricDefault) =>
+            {
+                return Err(crate::kms::null_key_id());
+            }
             None => {
                 let details = Details {
                     from_ciphertext: true,
@@ -722,10 +728,7 @@ impl Kms {
     fn key_of_blob(&self, at: &At, blob: Option<&kms_api::Blob>) -> Result<&Arc<KeyRow>, ApiError> {
         // Only a dry run that ignores the ciphertext has none, and that must name its key.
         let Some(blob) = blob else {
-            return Err(ApiError::validation(
-                "1 validation error detected: Value null at 'keyId' failed to satisfy \
-                 constraint: Member must not be null",
-            ));
+            return Err(crate::kms::null_key_id());
         };
         let (header, ..) = Header::decode(blob.as_slice())
             .ok_or_else(|| ApiError::bare(kms_api::ErrorCode::InvalidCiphertext))?;

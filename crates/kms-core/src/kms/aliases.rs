@@ -12,6 +12,7 @@ use crate::authz::Authorized;
 use crate::ids::KeyReference;
 use crate::place::At;
 use crate::rows::{AliasRow, Change, KeyRow, Row, Table, alias_id};
+use crate::specs;
 use crate::states::Action;
 
 impl Kms {
@@ -54,9 +55,10 @@ impl Kms {
         let place = auth.at.place;
         let alias = self.snapshot.aliases.get(place, name);
         let alias = alias.ok_or_else(|| self.no_alias(place, name))?;
-        // Every key here is symmetric with one usage, so AWS's rule that both keys have the same
-        // type and usage is met by any target.
         let key = self.target(auth, &request.target_key_id)?;
+        if let Some(current) = self.snapshot.keys.get(&alias.key) {
+            check_alike(name, current, key)?;
+        }
         self.allow(auth, Action::Name, key)?;
         if alias.key == key.id {
             return Ok(reply(Response::UpdateAlias(EMPTY)));
@@ -177,6 +179,25 @@ impl Kms {
         );
         Err(ApiError::new(ErrorCode::LimitExceeded, text))
     }
+}
+
+/// Refuses a target that programs which know the name could not use as they used the one until now.
+fn check_alike(name: &str, current: &KeyRow, new: &KeyRow) -> Result<(), ApiError> {
+    if current.usage != new.usage {
+        return Err(ApiError::validation(format!(
+            "Alias {name} cannot be changed from a CMK with key usage {} to a CMK with key usage {}. The key usage of \
+             the current CMK and the new CMK must be the same.",
+            current.usage, new.usage
+        )));
+    }
+    if specs::is_asymmetric(current.spec) != specs::is_asymmetric(new.spec) {
+        return Err(ApiError::validation(format!(
+            "Alias {name} cannot be changed from a CMK with key spec {} to a CMK with key spec {}. Both must be \
+             symmetric or both asymmetric.",
+            current.spec, new.spec
+        )));
+    }
+    Ok(())
 }
 
 pub(crate) fn check_name(name: &str) -> Result<&str, ApiError> {

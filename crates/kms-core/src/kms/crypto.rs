@@ -1,26 +1,28 @@
 //! Encrypt, Decrypt, ReEncrypt, GenerateDataKey and its sibling. The snapshot decides which version
 //! of which key is used for what; the provider then uses it.
 
-use std::collections::BTreeMap;
+mod ends;
+
 use std::sync::Arc;
 
 use kms_api::{
-    ApiError, Blob, DataKeySpec, DecryptRequest, DecryptResponse, DryRunModifier, EncryptRequest,
-    EncryptResponse, EncryptionAlgorithm, ErrorCode, GenerateDataKeyRequest,
-    GenerateDataKeyResponse, GenerateDataKeyWithoutPlaintextRequest,
-    GenerateDataKeyWithoutPlaintextResponse, ReEncryptRequest, ReEncryptResponse, Response,
+    ApiError, Blob, DataKeyPairSpec, DataKeySpec, DecryptRequest, DecryptResponse, DryRunModifier,
+    EncryptRequest, EncryptResponse, ErrorCode, GenerateDataKeyPairResponse,
+    GenerateDataKeyPairWithoutPlaintextResponse, GenerateDataKeyRequest, GenerateDataKeyResponse,
+    GenerateDataKeyWithoutPlaintextRequest, GenerateDataKeyWithoutPlaintextResponse,
+    ReEncryptRequest, ReEncryptResponse, Response,
 };
+use kms_crypto::asymmetric::KeyPair;
 
-use super::{Kms, Outcome, World, internal, no_entropy};
+use super::asymmetric::KeyUse;
+use super::{Kms, Outcome, World, internal, no_entropy, no_memory};
 use crate::authz::Authorized;
-use crate::blob::{Header, associated_data};
+use crate::blob::Header;
 use crate::ids::Scope;
 use crate::place::At;
 use crate::provider::{KeyProvider, ProviderError};
-use crate::rows::{KeyRow, MaterialRow};
-use crate::states::Action;
-
-const SYMMETRIC: EncryptionAlgorithm = EncryptionAlgorithm::SymmetricDefault;
+use crate::rows::KeyRow;
+use ends::{Asked, Opening, Sealing};
 
 /// A use of key material that the snapshot has allowed.
 pub struct Use {
@@ -46,25 +48,29 @@ enum Kind {
         plaintext: Blob,
         reply_with_plaintext: bool,
     },
-}
-
-/// Material to seal with, and what goes around the message.
-struct Sealing {
-    material: Arc<MaterialRow>,
-    header: Vec<u8>,
-    associated: Vec<u8>,
-    arn: String,
-}
-
-/// Material to open with, and the message.
-struct Opening {
-    material: Arc<MaterialRow>,
-    sealed: Vec<u8>,
-    associated: Vec<u8>,
-    arn: String,
+    DataKeyPair {
+        under: Sealing,
+        private: Blob,
+        public: Blob,
+        spec: DataKeyPairSpec,
+        reply_with_plaintext: bool,
+    },
+    Key(KeyUse),
 }
 
 impl Use {
+    /// Whether it takes more than some microseconds of CPU time, as most that is done with asymmetric keys: then it is not
+    /// for a thread that answers requests.
+    pub fn is_slow(&self) -> bool {
+        match &self.kind {
+            Kind::Encrypt { under, .. } => under.is_slow(),
+            Kind::Decrypt { from, .. } => from.is_slow(),
+            Kind::ReEncrypt { from, under, .. } => from.is_slow() || under.is_slow(),
+            Kind::DataKey { .. } | Kind::DataKeyPair { .. } => false,
+            Kind::Key(usage) => usage.is_slow(),
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -73,8 +79,8 @@ impl Use {
         match self.kind {
             Kind::Encrypt { under, plaintext } => Ok(Response::Encrypt(EncryptResponse {
                 ciphertext_blob: under.seal(provider, plaintext.as_slice()).await?,
+                encryption_algorithm: under.algorithm(),
                 key_id: under.arn,
-                encryption_algorithm: SYMMETRIC,
             })),
             Kind::Decrypt { from, dry_run } => {
                 let plaintext = from.open(provider).await?;
@@ -82,10 +88,10 @@ impl Use {
                     return Err(dry_run_refusal());
                 }
                 Ok(Response::Decrypt(DecryptResponse {
-                    key_id: from.arn,
                     plaintext,
-                    encryption_algorithm: SYMMETRIC,
-                    key_material_id: Some(from.material.id.to_string()),
+                    encryption_algorithm: from.algorithm(),
+                    key_material_id: from.material_id(),
+                    key_id: from.arn,
                 }))
             }
             Kind::ReEncrypt {
@@ -94,17 +100,18 @@ impl Use {
                 dry_run,
             } => {
                 let plaintext = from.open(provider).await?;
+                let ciphertext_blob = under.seal(provider, plaintext.as_slice()).await?;
                 if dry_run {
                     return Err(dry_run_refusal());
                 }
                 Ok(Response::ReEncrypt(ReEncryptResponse {
-                    ciphertext_blob: under.seal(provider, plaintext.as_slice()).await?,
+                    ciphertext_blob,
+                    source_encryption_algorithm: from.algorithm(),
+                    destination_encryption_algorithm: under.algorithm(),
+                    source_key_material_id: from.material_id(),
+                    destination_key_material_id: under.material_id(),
                     source_key_id: from.arn,
                     key_id: under.arn,
-                    source_encryption_algorithm: SYMMETRIC,
-                    destination_encryption_algorithm: SYMMETRIC,
-                    source_key_material_id: Some(from.material.id.to_string()),
-                    destination_key_material_id: Some(under.material.id.to_string()),
                 }))
             }
             Kind::DataKey {
@@ -113,7 +120,7 @@ impl Use {
                 reply_with_plaintext,
             } => {
                 let ciphertext_blob = under.seal(provider, plaintext.as_slice()).await?;
-                let key_material_id = Some(under.material.id.to_string());
+                let key_material_id = under.material_id();
                 let key_id = under.arn;
                 Ok(if reply_with_plaintext {
                     Response::GenerateDataKey(GenerateDataKeyResponse {
@@ -132,42 +139,75 @@ impl Use {
                     )
                 })
             }
+            Kind::DataKeyPair {
+                under,
+                private,
+                public,
+                spec,
+                reply_with_plaintext,
+            } => {
+                let sealed = under.seal(provider, private.as_slice()).await?;
+                let key_material_id = under.material_id();
+                let key_id = under.arn;
+                Ok(if reply_with_plaintext {
+                    Response::GenerateDataKeyPair(GenerateDataKeyPairResponse {
+                        private_key_ciphertext_blob: sealed,
+                        private_key_plaintext: private,
+                        public_key: public,
+                        key_id,
+                        key_pair_spec: spec,
+                        key_material_id,
+                    })
+                } else {
+                    Response::GenerateDataKeyPairWithoutPlaintext(
+                        GenerateDataKeyPairWithoutPlaintextResponse {
+                            private_key_ciphertext_blob: sealed,
+                            public_key: public,
+                            key_id,
+                            key_pair_spec: spec,
+                            key_material_id,
+                        },
+                    )
+                })
+            }
+            Kind::Key(usage) => usage.run(provider).await,
         }
     }
 }
 
-impl Sealing {
-    async fn seal(&self, provider: &dyn KeyProvider, plaintext: &[u8]) -> Result<Blob, ApiError> {
-        let sealed = provider
-            .seal(&self.material, &self.associated, plaintext)
-            .wait()
-            .await;
-        let mut blob = self.header.clone();
-        blob.extend_from_slice(&sealed.map_err(|error| self.refusal(&error))?);
-        Ok(Blob::new(blob))
+/// The use of one asymmetric or HMAC key.
+pub(super) fn key_use(usage: KeyUse) -> Outcome {
+    Use {
+        kind: Kind::Key(usage),
     }
-
-    fn refusal(&self, error: &ProviderError) -> ApiError {
-        provider_error(error, &self.arn)
-    }
+    .into()
 }
 
-impl Opening {
-    async fn open(&self, provider: &dyn KeyProvider) -> Result<Blob, ApiError> {
-        let opened = provider
-            .open(&self.material, &self.associated, &self.sealed)
-            .wait()
-            .await;
-        match opened {
-            Ok(plaintext) => Ok(Blob::from(plaintext.expose())),
-            Err(error) => Err(provider_error(&error, &self.arn)),
-        }
+/// The answer with a pair of data keys.
+pub(super) fn data_key_pair(
+    under: Sealing,
+    pair: &KeyPair,
+    spec: DataKeyPairSpec,
+    reply_with_plaintext: bool,
+) -> Result<Outcome, ApiError> {
+    let private = pair.to_pkcs8().map_err(no_memory)?;
+    Ok(Use {
+        kind: Kind::DataKeyPair {
+            under,
+            private: Blob::from(private.expose()),
+            public: Blob::from(pair.public_spki()),
+            spec,
+            reply_with_plaintext,
+        },
     }
+    .into())
 }
 
-fn provider_error(error: &ProviderError, arn: &str) -> ApiError {
+pub(super) fn provider_error(error: &ProviderError, arn: &str) -> ApiError {
     match error {
-        ProviderError::DoesNotOpen => ApiError::bare(ErrorCode::InvalidCiphertext),
+        ProviderError::DoesNotOpen | ProviderError::Unfit(_) => {
+            ApiError::bare(ErrorCode::InvalidCiphertext)
+        }
         ProviderError::Damaged(_) => internal("Key material is damaged in the store."),
         ProviderError::Unavailable(_) => {
             ApiError::new(ErrorCode::KeyUnavailable, format!("{arn} is unavailable."))
@@ -182,8 +222,14 @@ impl Kms {
         request: &EncryptRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(auth, &request.key_id)?;
-        check_algorithm(request.encryption_algorithm)?;
-        let under = self.sealing(auth, key, &request.encryption_context)?;
+        let under = self.sealing(
+            auth,
+            key,
+            "Encrypt",
+            request.encryption_algorithm,
+            &request.encryption_context,
+        )?;
+        ends::check_length(under.algorithm(), key.spec, &request.plaintext)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -201,14 +247,15 @@ impl Kms {
         auth: &Authorized,
         request: &DecryptRequest,
     ) -> Result<Outcome, ApiError> {
-        let opening = self.opening(
-            auth,
-            request.key_id.as_deref(),
-            request.encryption_algorithm,
-            request.ciphertext_blob.as_ref(),
-            &request.encryption_context,
-            request.dry_run && ignores_ciphertext(&request.dry_run_modifiers),
-        )?;
+        let asked = Asked {
+            operation: "Decrypt",
+            key: request.key_id.as_deref(),
+            algorithm: request.encryption_algorithm,
+            blob: request.ciphertext_blob.as_ref(),
+            context: &request.encryption_context,
+            ignore_blob: request.dry_run && ignores_ciphertext(&request.dry_run_modifiers),
+        };
+        let opening = self.opening(auth, &asked)?;
         match opening {
             Some(from) => Ok(Use {
                 kind: Kind::Decrypt {
@@ -227,16 +274,22 @@ impl Kms {
         request: &ReEncryptRequest,
     ) -> Result<Outcome, ApiError> {
         let destination = self.key_or_alias(auth, &request.destination_key_id)?;
-        check_algorithm(request.destination_encryption_algorithm)?;
-        let from = self.opening(
+        let asked = Asked {
+            operation: "ReEncrypt",
+            key: request.source_key_id.as_deref(),
+            algorithm: request.source_encryption_algorithm,
+            blob: request.ciphertext_blob.as_ref(),
+            context: &request.source_encryption_context,
+            ignore_blob: request.dry_run && ignores_ciphertext(&request.dry_run_modifiers),
+        };
+        let from = self.opening(auth, &asked)?;
+        let under = self.sealing(
             auth,
-            request.source_key_id.as_deref(),
-            request.source_encryption_algorithm,
-            request.ciphertext_blob.as_ref(),
-            &request.source_encryption_context,
-            request.dry_run && ignores_ciphertext(&request.dry_run_modifiers),
+            destination,
+            "ReEncrypt",
+            request.destination_encryption_algorithm,
+            &request.destination_encryption_context,
         )?;
-        let under = self.sealing(auth, destination, &request.destination_encryption_context)?;
         match from {
             Some(from) => Ok(Use {
                 kind: Kind::ReEncrypt {
@@ -257,7 +310,8 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(auth, &request.key_id)?;
-        let under = self.sealing(auth, key, &request.encryption_context)?;
+        let operation = "GenerateDataKey";
+        let under = self.sealing(auth, key, operation, None, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -279,7 +333,8 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(auth, &request.key_id)?;
-        let under = self.sealing(auth, key, &request.encryption_context)?;
+        let operation = "GenerateDataKeyWithoutPlaintext";
+        let under = self.sealing(auth, key, operation, None, &request.encryption_context)?;
         if request.dry_run {
             return Err(dry_run_refusal());
         }
@@ -292,83 +347,6 @@ impl Kms {
             },
         }
         .into())
-    }
-
-    /// The current material of a key that may encrypt.
-    fn sealing(
-        &self,
-        auth: &Authorized,
-        key: &KeyRow,
-        context: &BTreeMap<String, String>,
-    ) -> Result<Sealing, ApiError> {
-        self.allow(auth, Action::Cryptographic, key)?;
-        let current = key
-            .current
-            .and_then(|id| self.snapshot.materials.get(&key.id)?.get(&id));
-        let material = current.ok_or_else(|| internal("A key has lost its material."))?;
-        let scope = self.snapshot.scope_of(key.id.place());
-        let header = Header {
-            scope: Scope::clone(&scope),
-            key: key.id,
-            material: material.id,
-        }
-        .encode();
-        let associated = associated_data(&header, context);
-        Ok(Sealing {
-            material: Arc::clone(material),
-            header,
-            associated,
-            arn: self.arn(key.id),
-        })
-    }
-
-    /// The material that a blob names, if its key may decrypt; nothing when the blob is not to be
-    /// looked at.
-    fn opening(
-        &self,
-        auth: &Authorized,
-        key_text: Option<&str>,
-        algorithm: Option<EncryptionAlgorithm>,
-        blob: Option<&Blob>,
-        context: &BTreeMap<String, String>,
-        ignore_blob: bool,
-    ) -> Result<Option<Opening>, ApiError> {
-        let named = key_text
-            .map(|text| self.key_or_alias(auth, text))
-            .transpose()?;
-        check_algorithm(algorithm)?;
-        if let Some(key) = named {
-            self.allow(auth, Action::Cryptographic, key)?;
-            if ignore_blob {
-                return Ok(None);
-            }
-        } else if ignore_blob {
-            return Err(ApiError::validation(
-                "1 validation error detected: Value null at 'keyId' failed to satisfy \
-                 constraint: Member must not be null",
-            ));
-        }
-        let damaged = || ApiError::bare(ErrorCode::InvalidCiphertext);
-        let bytes = blob.map_or(&[][..], Blob::as_slice);
-        let (header, header_bytes, sealed) = Header::decode(bytes).ok_or_else(damaged)?;
-        let found = self.key_of_header(auth, &header)?;
-        if named.is_some_and(|key| key.id != found.id) {
-            let text = "The key ID in the request does not identify a CMK that can perform this operation.";
-            return Err(ApiError::new(ErrorCode::IncorrectKey, text));
-        }
-        if named.is_none() {
-            self.allow(auth, Action::Cryptographic, found)?;
-        }
-        let versions = self.snapshot.materials.get(&found.id);
-        let material = versions
-            .and_then(|v| v.get(&header.material))
-            .ok_or_else(damaged)?;
-        Ok(Some(Opening {
-            material: Arc::clone(material),
-            sealed: sealed.to_vec(),
-            associated: associated_data(header_bytes, context),
-            arn: self.arn(found.id),
-        }))
     }
 }
 
@@ -419,15 +397,11 @@ fn ignores_ciphertext(modifiers: &[DryRunModifier]) -> bool {
     modifiers.contains(&DryRunModifier::IgnoreCiphertext)
 }
 
-fn check_algorithm(algorithm: Option<EncryptionAlgorithm>) -> Result<(), ApiError> {
-    match algorithm {
-        None | Some(SYMMETRIC) => Ok(()),
-        Some(other) => {
-            let text =
-                format!("Algorithm {other} is incompatible with key spec SYMMETRIC_DEFAULT.");
-            Err(ApiError::new(ErrorCode::InvalidKeyUsage, text))
-        }
-    }
+pub(crate) fn null_key_id() -> ApiError {
+    ApiError::validation(
+        "1 validation error detected: Value null at 'keyId' failed to satisfy constraint: Member \
+         must not be null",
+    )
 }
 
 pub(super) fn dry_run_refusal() -> ApiError {

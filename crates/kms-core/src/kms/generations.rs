@@ -92,6 +92,7 @@ impl Kms {
             None => from,
         };
         self.generation(row, None)?;
+        self.check_algorithm(to, "RotatePolicy", None)?;
         self.allow(auth, Action::Cryptographic, from)?;
         self.allow(auth, Action::Cryptographic, to)?;
         let next = row.generation.checked_add(1);

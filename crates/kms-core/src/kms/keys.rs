@@ -10,19 +10,16 @@ use kms_api::{
     ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Timestamp,
     UpdateKeyDescriptionRequest,
 };
-use kms_crypto::{Key, hmac_sha256};
 
 use super::policies::{compile, default_policy};
-use super::{EMPTY, Kms, Outcome, Quotas, World, no_domain, no_entropy, no_memory, pages, reply};
+use super::{EMPTY, Kms, Outcome, Quotas, World, asymmetric, no_entropy, pages, reply};
 use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
-use crate::domain::Subject;
 use crate::entropy;
-use crate::ids::{KeyId, MaterialId};
+use crate::ids::KeyId;
 use crate::place::{At, Place};
 use crate::policy::PolicyKind;
-use crate::rows::{Change, Deletion, KeyRow, MaterialRow, Origin, RotationKind, Row, State};
-use crate::snapshot::Snapshot;
+use crate::rows::{Change, Deletion, KeyRow, Origin, Row, State};
 use crate::specs;
 use crate::states::Action;
 
@@ -86,7 +83,14 @@ impl Kms {
         }
         let mut changes = Vec::new();
         if origin == Origin::AwsKms {
-            let material = self.new_material(key.id, 1, None, world)?;
+            let material = match (asymmetric::pair_spec(key.spec), key.spec) {
+                (Some(spec), _) => match world.pair_of(spec) {
+                    Some(pair) => self.pair_material(&key, pair, world)?,
+                    None => return Ok(Outcome::MakePair(spec)),
+                },
+                (None, KeySpec::SymmetricDefault) => self.new_material(key.id, 1, None, world)?,
+                (None, spec) => self.mac_material(key.id, spec, world)?,
+            };
             key.state = State::Enabled;
             key.current = Some(material.id);
             changes.push(Change::Put(Row::Material(material)));
@@ -286,10 +290,7 @@ impl Kms {
             key_usage: key.usage,
             key_state: wire_state(key.state),
             deletion_date: key.deletion.map(|d| Timestamp::from_millis(d.due.wall_ms)),
-            origin: match key.origin {
-                Origin::AwsKms => kms_api::Origin::AwsKms,
-                Origin::External => kms_api::Origin::External,
-            },
+            origin: wire_origin(key.origin),
             key_manager: KeyManager::Customer,
             customer_master_key_spec: key.spec,
             key_spec: key.spec,
@@ -306,38 +307,6 @@ impl Kms {
         }
     }
 
-    /// A new version of a key's material.
-    pub(super) fn new_material(
-        &self,
-        key: KeyId,
-        version: u32,
-        rotated: Option<RotationKind>,
-        world: &World<'_>,
-    ) -> Result<MaterialRow, ApiError> {
-        let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
-        let material = Key::take(&mut bytes).map_err(no_memory)?;
-        let id = material_id_of(&self.material_name(key), &material);
-        let secret = world
-            .domain
-            .wrap(Subject::Material(key, id), &material)
-            .map_err(no_domain)?;
-        Ok(MaterialRow {
-            key,
-            id,
-            version,
-            created_ms: world.now.wall_ms,
-            rotated,
-            spec: KeySpec::SymmetricDefault,
-            public: None,
-            secret,
-        })
-    }
-
-    /// The name of a key in the ids of its material: replicas have the same material, and so the same ids.
-    pub(super) fn material_name(&self, key: KeyId) -> String {
-        material_name(&self.snapshot, key)
-    }
-
     fn new_key_id(&self, place: Place, world: &World<'_>) -> Result<KeyId, ApiError> {
         // Tombstones keep their ids, so an id is never used twice; a collision is drawn again.
         loop {
@@ -350,23 +319,12 @@ impl Kms {
     }
 }
 
-/// The name of a key in the ids of its material.
-pub(crate) fn material_name(snapshot: &Snapshot, key: KeyId) -> String {
-    match key.is_multi_region() {
-        false => snapshot.arn(key),
-        true => {
-            let scope = snapshot.scope_of(key.place());
-            format!("arn:aws:kms::{}:key/{key}", scope.account)
-        }
+/// The origin as clients see it.
+pub(super) fn wire_origin(origin: Origin) -> kms_api::Origin {
+    match origin {
+        Origin::AwsKms => kms_api::Origin::AwsKms,
+        Origin::External => kms_api::Origin::External,
     }
-}
-
-/// The id of material: a function of key and material, so that material imported again is recognised.
-pub(crate) fn material_id_of(name: &str, material: &Key<32>) -> MaterialId {
-    MaterialId(hmac_sha256(
-        material.expose(),
-        &[b"kmsd key material id 1\0", name.as_bytes()],
-    ))
 }
 
 /// The state as clients see it.
@@ -401,8 +359,8 @@ fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
             "KeyUsage {usage} is not compatible with KeySpec {spec}"
         )));
     }
-    if spec != KeySpec::SymmetricDefault {
-        return unsupported(format!("KeySpec {spec} is not supported by this kmsd."));
+    if let Some(pair) = asymmetric::pair_spec(spec) {
+        asymmetric::available(pair, "KeySpec", spec.as_str())?;
     }
     if let Some(store) = &request.custom_key_store_id {
         return Err(ApiError::new(

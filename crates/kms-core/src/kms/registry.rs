@@ -50,6 +50,7 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let volume = self.volume(request.volume_id)?;
         let key = self.key_or_alias(auth, &request.key_id)?;
+        self.check_algorithm(key, "CreatePolicy", None)?;
         self.allow(auth, Action::Cryptographic, key)?;
 
         let policy_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);

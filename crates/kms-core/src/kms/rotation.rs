@@ -3,7 +3,7 @@
 use kms_api::{
     ApiError, DisableKeyRotationRequest, EnableKeyRotationRequest, ErrorCode,
     GetKeyRotationStatusRequest, GetKeyRotationStatusResponse, IncludeKeyMaterial,
-    KeyMaterialState, ListKeyRotationsRequest, ListKeyRotationsResponse, Response,
+    KeyMaterialState, KeySpec, ListKeyRotationsRequest, ListKeyRotationsResponse, Response,
     RotateKeyOnDemandRequest, RotateKeyOnDemandResponse, RotationType, RotationsListEntry,
     Timestamp,
 };
@@ -27,6 +27,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
+        only_symmetric(key)?;
         self.allow(auth, Action::Rotate, key)?;
         let arn = self.arn(key.id);
         if key.on_demand_rotations >= MAX_ON_DEMAND {
@@ -80,6 +81,7 @@ impl Kms {
         request: &ListKeyRotationsRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
+        only_symmetric(key)?;
         self.allow(auth, Action::ListRotations, key)?;
         let all = request.include_key_material == Some(IncludeKeyMaterial::AllKeyMaterial);
         let list = format!("ListKeyRotations {} {all}", key.id);
@@ -112,6 +114,7 @@ impl Kms {
         request: &GetKeyRotationStatusRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
+        only_symmetric(key)?;
         self.allow(auth, Action::RotationStatus, key)?;
         // A key that waits for its end is not rotated; cancelling brings the setting back.
         let rotation = key.rotation.filter(|_| key.state != State::PendingDeletion);
@@ -133,6 +136,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
+        only_symmetric(key)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         let asked = request.rotation_period_in_days;
         let period_days = asked
@@ -158,6 +162,7 @@ impl Kms {
         request: &DisableKeyRotationRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
+        only_symmetric(key)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         if key.rotation.is_none() {
             return Ok(reply(Response::DisableKeyRotation(EMPTY)));
@@ -171,6 +176,14 @@ impl Kms {
             .write(Response::DisableKeyRotation(EMPTY), changes)
             .into())
     }
+}
+
+/// Other keys have one version of their material for ever; AWS says no more than that.
+fn only_symmetric(key: &KeyRow) -> Result<(), ApiError> {
+    if key.spec == KeySpec::SymmetricDefault {
+        return Ok(());
+    }
+    Err(ApiError::bare(ErrorCode::UnsupportedOperation))
 }
 
 fn rotation_entry(key: &KeyRow, row: &MaterialRow, all: bool) -> RotationsListEntry {

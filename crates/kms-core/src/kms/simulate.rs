@@ -11,6 +11,8 @@ use super::mapped::{self, Described};
 use super::{Kms, Outcome, World, reply};
 use crate::authz::{Authorized, DenyBasis, Details, Permission, Question, Resource, names_alias};
 use crate::policy::known_actions;
+use crate::rows::KeyRow;
+use crate::specs;
 use std::borrow::Cow;
 
 /// A user id for principals that have none.
@@ -40,14 +42,20 @@ impl Kms {
             (None, None) => Resource::Any,
         };
         let alias = request.key_id.as_deref().filter(|text| names_alias(text));
+        let details = match &resource {
+            Resource::Key(key) => usual_details(&action, key),
+            _ => Details {
+                encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
+                ..Details::default()
+            },
+        };
         let permission = Permission {
             action: &action,
             resource,
             details: Details {
                 encryption_context: Some(Cow::Borrowed(&request.encryption_context)),
-                encryption_algorithm: Some("SYMMETRIC_DEFAULT"),
                 request_alias: alias.and_then(|text| self.alias_named(&auth.at, text)),
-                ..Details::default()
+                ..details
             },
         };
         let caller = self.described(request)?;
@@ -240,4 +248,27 @@ pub(super) fn known_action(text: &str) -> Result<Cow<'static, str>, ApiError> {
             false => format!("'{text}' is not an action, such as kms:Decrypt."),
         })
     })
+}
+
+/// What a request about this key says of algorithms when it takes the first that the key has.
+fn usual_details(action: &str, key: &KeyRow) -> Details<'static> {
+    let (spec, usage) = (key.spec, key.usage);
+    let encryption = specs::encryption_algorithms(spec, usage);
+    let signing = specs::signing_algorithms(spec, usage);
+    let signs = matches!(action, "kms:Sign" | "kms:Verify") && !signing.is_empty();
+    Details {
+        encryption_algorithm: encryption.first().map(|algorithm| algorithm.as_str()),
+        signing_algorithm: signing
+            .first()
+            .filter(|_| signs)
+            .map(|algorithm| algorithm.as_str()),
+        message_type: signs.then_some("RAW"),
+        mac_algorithm: specs::mac_algorithms(spec)
+            .first()
+            .map(|algorithm| algorithm.as_str()),
+        key_agreement_algorithm: specs::agreement_algorithms(usage)
+            .first()
+            .map(|algorithm| algorithm.as_str()),
+        ..Details::default()
+    }
 }

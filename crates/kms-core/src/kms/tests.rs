@@ -3,6 +3,7 @@
 mod access;
 mod aliases;
 mod approvals;
+mod asymmetric;
 mod crypto;
 mod decisions;
 mod destruction;
@@ -127,6 +128,7 @@ impl Bench {
             entropy: &SystemEntropy,
             domain: &domain,
             host: &self.host,
+            pair: None,
         };
         run(&self.kms, &world)
     }
@@ -156,7 +158,15 @@ impl Bench {
         let target = format!("{prefix}.{operation}");
         let request =
             Request::decode(&target, body.to_string().as_bytes()).map_err(|e| e.to_string())?;
-        let outcome = self.world_call(|kms, world| kms.handle(&request, caller, world).outcome);
+        let mut outcome = self.world_call(|kms, world| kms.handle(&request, caller, world).outcome);
+        if let Ok(Outcome::MakePair(spec)) = outcome {
+            let pair = KeyPair::generate(spec).unwrap();
+            outcome = self.world_call(|kms, world| {
+                let pair = Some(&pair);
+                kms.handle(&request, caller, &World { pair, ..*world })
+                    .outcome
+            });
+        }
         let response = match outcome.map_err(|e| e.to_string())? {
             Outcome::Reply(response) => *response,
             Outcome::Use(usage) => ready(usage.run(&self.provider)).map_err(|e| e.to_string())?,
@@ -168,6 +178,7 @@ impl Bench {
                 }
                 response
             }
+            Outcome::MakePair(_) => panic!("the pair was made"),
             Outcome::Lease(_) | Outcome::Host => panic!("only the engine has leases and a log"),
         };
         assert_eq!(response.operation(), operation);

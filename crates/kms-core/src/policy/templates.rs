@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub enum Role {
     /// Manages keys and who may use them; does not use them itself.
     Administrator,
-    /// Encrypts and decrypts, makes data keys.
+    /// Encrypts and decrypts, makes data keys, signs and verifies: whatever the key is for.
     User,
     /// Makes data keys and opens them, and nothing else.
     Service,
@@ -46,12 +46,21 @@ const ADMINISTER: &[&str] = &[
     "kms:UpdateKeyDescription",
 ];
 
+/// A key has those of these that its kind has.
 const USE: &[&str] = &[
+    "kms:Decapsulate",
     "kms:Decrypt",
+    "kms:DeriveSharedSecret",
     "kms:DescribeKey",
+    "kms:Encapsulate",
     "kms:Encrypt",
     "kms:GenerateDataKey*",
+    "kms:GenerateMac",
+    "kms:GetPublicKey",
     "kms:ReEncrypt*",
+    "kms:Sign",
+    "kms:Verify",
+    "kms:VerifyMac",
 ];
 
 const SERVE: &[&str] = &[

@@ -76,15 +76,23 @@ fn an_administrator_manages_keys_and_does_not_use_them() {
 fn a_user_uses_a_key_and_does_not_manage_it() {
     for actions in given(Role::User) {
         let expected = [
+            "kms:Decapsulate",
             "kms:Decrypt",
+            "kms:DeriveSharedSecret",
             "kms:DescribeKey",
+            "kms:Encapsulate",
             "kms:Encrypt",
             "kms:GenerateDataKey",
             "kms:GenerateDataKeyPair",
             "kms:GenerateDataKeyPairWithoutPlaintext",
             "kms:GenerateDataKeyWithoutPlaintext",
+            "kms:GenerateMac",
+            "kms:GetPublicKey",
             "kms:ReEncryptFrom",
             "kms:ReEncryptTo",
+            "kms:Sign",
+            "kms:Verify",
+            "kms:VerifyMac",
         ];
         let account = ["kms:GenerateRandom", "kms:ListAliases"];
         let on_keys: Vec<_> = actions

@@ -228,8 +228,7 @@ fn wraps_do_not_open_in_another_place() {
     };
     let (a, b) = (row(&a), row(&b));
     let domain = engine.shared.domain.read();
-    let subject =
-        |row: &kms_core::rows::MaterialRow| kms_core::domain::Subject::Material(row.key, row.id);
+    let subject = |row: &kms_core::rows::MaterialRow| row.subject();
     assert!(domain.unwrap(subject(&a), &a.secret).is_ok());
     assert!(domain.unwrap(subject(&a), &b.secret).is_err());
 }

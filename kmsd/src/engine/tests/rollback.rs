@@ -210,7 +210,7 @@ fn a_deleted_key_stays_deleted_whatever_is_put_back_under_the_same_tpm() {
         domain.open_as_recovery(row, &host.recovery).unwrap();
     }
     let material = old.materials(doomed.parse().unwrap()).next().unwrap();
-    let subject = kms_core::domain::Subject::Material(material.key, material.id);
+    let subject = material.subject();
     assert!(domain.unwrap(subject, &material.secret).is_ok());
     let engine = host.open().unwrap();
     assert_eq!(decrypt(&engine, &blob).unwrap(), b"kept");

@@ -68,10 +68,6 @@ fn create_key_refuses_what_does_not_fit() {
              request. CustomerMasterKeySpec is deprecated.",
         ),
         (
-            json!({"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"}),
-            "UnsupportedOperationException",
-        ),
-        (
             json!({"MultiRegion": true}),
             "UnsupportedOperationException",
         ),

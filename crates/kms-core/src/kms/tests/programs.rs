@@ -48,7 +48,7 @@ fn check_whole(bench: &Bench) {
             let newest = versions.iter().max_by_key(|row| row.version).unwrap();
             assert_eq!(newest.id, current);
             for row in versions {
-                let subject = crate::domain::Subject::Material(row.key, row.id);
+                let subject = row.subject();
                 bench.domain.read().unwrap(subject, &row.secret).unwrap();
             }
         }
