@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zeroize::Zeroizing;
 
@@ -48,6 +49,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Waits for something to read. A thread that sleeps in `read` on a Unix socket is also woken, to no avail, when the
+    /// other side reads what it sent; one that sleeps in `poll` is not.
+    fn wait(&self, deadline: Instant) -> io::Result<()> {
+        loop {
+            let left = Timespec::try_from(remaining(deadline)?).map_err(io::Error::other)?;
+            let mut waiting = [PollFd::new(&self.stream, PollFlags::IN)];
+            match poll(&mut waiting, Some(&left)) {
+                Ok(0) => return Err(timeout()),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Connects to `path`; waits at most until `deadline` when the listen queue is full.
     pub(super) fn open(path: &Path, deadline: Instant) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
@@ -146,10 +162,7 @@ impl Connection {
         buffer: &mut Zeroizing<Vec<u8>>,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let left = remaining(deadline).map_err(Failure::Lost)?;
-        self.stream
-            .set_read_timeout(Some(left))
-            .map_err(Failure::Lost)?;
+        self.wait(deadline).map_err(Failure::Lost)?;
         let mut chunk = Zeroizing::new([0u8; 8192]);
         let fresh = buffer.is_empty();
         match self.stream.read(chunk.as_mut_slice()) {
