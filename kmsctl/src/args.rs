@@ -36,6 +36,20 @@ pub struct Cli {
         default_value = kms_api::client::DEFAULT_SOCKET
     )]
     pub socket: PathBuf,
+    /// The Region to ask in: one of `server.regions` of kmsd's configuration; its own without it.
+    #[arg(long, global = true, value_name = "REGION", env = "KMSD_REGION", value_parser = region)]
+    pub region: Option<String>,
+    /// The account to ask in, as its root principal or an administrator: one of `server.accounts` of kmsd's configuration; its
+    /// own without it.
+    #[arg(
+        long = "as-account",
+        id = "as_account",
+        global = true,
+        value_name = "ACCOUNT",
+        env = "KMSD_ACCOUNT",
+        value_parser = account
+    )]
+    pub account: Option<String>,
     /// Print results (and errors, on standard error) as JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -51,6 +65,20 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+fn region(text: &str) -> Result<String, &'static str> {
+    match kms_api::Scope::is_region(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a Region has 1 to 32 lower-case letters, digits and hyphens"),
+    }
+}
+
+fn account(text: &str) -> Result<String, &'static str> {
+    match kms_api::Scope::is_account(text) {
+        true => Ok(text.to_owned()),
+        false => Err("an account has 12 digits"),
+    }
 }
 
 /// The commands.

@@ -49,7 +49,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let context = Context {
         client: kms_api::client::Client::new(&cli.socket)
-            .with_timeout(std::time::Duration::from_secs(cli.timeout)),
+            .with_timeout(std::time::Duration::from_secs(cli.timeout))
+            .in_place(cli.region.clone(), cli.account.clone()),
         output: output::Output::new(cli.json),
     };
     let done = commands::run(&cli.command, &context);

@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::auth::{self, OnBehalfOf, Session};
+use crate::auth::{self, Asked, OnBehalfOf, Session};
 use crate::listen::places::Slot;
 use crate::listen::server::Shared;
 use crate::listen::vouched::Origin;
@@ -160,6 +160,7 @@ async fn process<S: Service>(
         .and_then(|value| value.to_str().ok())
         .map(Into::into);
     let user = on_behalf_of(&request);
+    let place = place(&request);
     // The body is read whatever follows, so that the connection can be used again.
     let body = read_body(request.into_body(), shared.limits.body).await;
     // From here on the connection keeps its place.
@@ -200,7 +201,14 @@ async fn process<S: Service>(
         Ok(user) => registered(shared, session, user).await,
         Err(refusal) => Err(refusal),
     };
+    let caller = caller.and_then(|(caller, entered)| {
+        let caller = session.in_place(caller, &place?)?;
+        Ok((caller, entered))
+    });
     let (mut caller, entered) = caller.map_err(|refusal| refuse(refusal, &entry.operation))?;
+    if caller.scope.is_some() {
+        entry.principal = Some(Arc::clone(&caller.arn));
+    }
     if let Some(via) = &caller.via {
         entry.principal = Some(Arc::clone(&caller.arn));
         entry.via = Some(Arc::clone(&via.arn));
@@ -246,6 +254,26 @@ async fn registered<S: Service>(
         }
     }
     Err(auth::Refusal::Unsettled)
+}
+
+/// The account and Region that a request names.
+fn place<B>(request: &HttpRequest<B>) -> Result<Asked, auth::Refusal> {
+    let one = |name: &str| {
+        let mut values = request.headers().get_all(name).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        match (values.next(), value.to_str()) {
+            (None, Ok(text)) if text.len() <= 64 => Ok(Some(text.to_owned())),
+            _ => Err(auth::Refusal::Header(format!(
+                "The header {name} is not one name."
+            ))),
+        }
+    };
+    Ok(Asked {
+        region: one(kms_api::REGION_HEADER)?,
+        account: one(kms_api::ACCOUNT_HEADER)?,
+    })
 }
 
 /// The user that a service names.

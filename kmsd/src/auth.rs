@@ -23,6 +23,7 @@ mod exe;
 mod map;
 mod names;
 mod peer;
+mod place;
 mod process;
 mod session;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) use behalf::OnBehalfOf;
 use map::{Roles, Subject};
 use names::{Names, NamesError, UserEntry};
 pub(crate) use peer::Peer;
+pub(crate) use place::Asked;
 use process::Namespace;
 pub(crate) use session::{Session, check};
 
@@ -40,6 +42,7 @@ pub(crate) use session::{Session, check};
 pub struct Auth {
     account: String,
     region: String,
+    served: kms_core::Served,
     admin_gid: Option<u32>,
     /// Name of the service by user id.
     services: HashMap<u32, Arc<str>>,
@@ -71,6 +74,7 @@ impl Auth {
             listed: listed.collect(),
             account: server.account.clone(),
             region: server.region.clone(),
+            served: server.served(),
             admin_gid,
             services: behalf::services(&server.service_uids, &names)?,
             names,
@@ -416,6 +420,8 @@ pub(crate) enum Refusal {
     NotAService,
     /// An operation that services do not ask for on behalf of users.
     NotOnBehalf,
+    /// Asked in another account without being root or an administrator.
+    OtherAccount,
     /// The header that names the user is wrong.
     Header(String),
 }
@@ -442,6 +448,8 @@ impl Refusal {
                  of others, and never uid 0"
                 .into(),
             Self::NotOnBehalf => "services do not ask for it on behalf of users".into(),
+            Self::OtherAccount => "only root and administrators may ask in another account over the socket"
+                .into(),
             Self::Names(error) => {
                 return ApiError::new(ErrorCode::DependencyTimeout, error.to_string());
             }
@@ -467,6 +475,7 @@ impl Refusal {
             | Self::Foreign { .. } => true,
             Self::NotAService
             | Self::NotOnBehalf
+            | Self::OtherAccount
             | Self::Header(_)
             | Self::Names(_)
             | Self::Unsettled => false,

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kms_core::Served;
+use kms_core::ids::Scope;
 use kms_seal::{SealError, SealerConfig, SealerKind};
 use serde::Deserialize;
 
@@ -75,6 +77,10 @@ pub struct Server {
     pub account: String,
     /// Region of the ARNs.
     pub region: String,
+    /// Other accounts that are served.
+    pub accounts: Vec<String>,
+    /// Other Regions that are served.
+    pub regions: Vec<String>,
     /// Members of this group (name or number) may call.
     pub admin_group: Option<NameOrId>,
     /// Users (names or numbers) that may call as services.
@@ -101,6 +107,8 @@ impl Default for Server {
             socket_group: None,
             account: "000000000000".into(),
             region: "local-host-1".into(),
+            accounts: Vec::new(),
+            regions: Vec::new(),
             admin_group: None,
             service_uids: Vec::new(),
             max_connections: 512,
@@ -346,17 +354,22 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let server = &self.server;
         server.mode()?;
-        let account_ok =
-            server.account.len() == 12 && server.account.bytes().all(|b| b.is_ascii_digit());
+        let account_ok = Scope::is_account(&server.account);
         require(account_ok, "server.account", || "must be 12 digits".into())?;
-        let region_ok = (1..=32).contains(&server.region.len())
-            && server
-                .region
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let region_ok = Scope::is_region(&server.region);
         require(region_ok, "server.region", || {
             "must be 1 to 32 lower-case letters, digits and hyphens".into()
         })?;
+        for account in &server.accounts {
+            require(Scope::is_account(account), "server.accounts", || {
+                format!("`{account}` is not 12 digits")
+            })?;
+        }
+        for region in &server.regions {
+            require(Scope::is_region(region), "server.regions", || {
+                format!("`{region}` is not 1 to 32 lower-case letters, digits and hyphens")
+            })?;
+        }
         require(server.socket.is_absolute(), "server.socket", || {
             "must be an absolute path".into()
         })?;
@@ -490,6 +503,15 @@ impl Config {
 }
 
 impl Server {
+    /// The accounts and Regions that are served besides the home's.
+    pub fn served(&self) -> Served {
+        Served {
+            accounts: self.accounts.clone(),
+            regions: self.regions.clone(),
+            any_region: false,
+        }
+    }
+
     /// The mode of the socket.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ use std::time::{Duration, Instant};
 use kms_api::{
     ApiError, Caller, ErrorCode, GetStatusResponse, LeaseReport, Reliance, Request, Response,
 };
+use kms_core::Served;
 use kms_core::audit::Record;
 use kms_core::ids::Scope;
 use kms_core::kms::{HostStatus, Settings, Use, World};
@@ -92,6 +93,8 @@ pub struct EngineConfig {
     pub account: String,
     /// For example `local-host-1`.
     pub region: String,
+    /// The accounts and Regions besides.
+    pub served: Served,
     /// A change that takes nothing away is under the rollback counter at the latest after this
     /// time; the counter wears, so it is not advanced for each.
     pub anchor_interval: Duration,
@@ -119,6 +122,7 @@ impl EngineConfig {
             directory,
             account: account.into(),
             region: region.into(),
+            served: Served::default(),
             anchor_interval: Self::ANCHOR_INTERVAL,
             settings: Settings::default(),
             rates: RateLimits::NONE,

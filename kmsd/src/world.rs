@@ -24,6 +24,7 @@ pub(crate) fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         audit: config.audit(),
         rates: config.limits.rates(),
+        served: config.server.served(),
         anchor_interval: Duration::from_secs(config.store.anchor_interval),
         settings: Settings {
             lease_ms: config.lease.duration.saturating_mul(1000),

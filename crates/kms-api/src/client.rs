@@ -88,10 +88,18 @@ pub struct Answer<T> {
     pub reliance: Option<Reliance>,
 }
 
+/// The Region and account that requests are for; those of kmsd's configuration without them.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    region: Option<String>,
+    account: Option<String>,
+}
+
 /// A client; cheap to share between threads.
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    place: Place,
     idle: Mutex<Vec<Connection>>,
     report: Mutex<Option<LeaseReport>>,
 }
@@ -110,6 +118,7 @@ impl Client {
         Self {
             socket: socket.into(),
             timeout: Duration::from_secs(30),
+            place: Place::default(),
             idle: Mutex::default(),
             report: Mutex::default(),
         }
@@ -119,6 +128,21 @@ impl Client {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same, asking in another Region or account than those of kmsd's configuration. The names go into headers as they
+    /// are: letters, digits and hyphens.
+    #[must_use]
+    pub fn in_place(mut self, region: Option<String>, account: Option<String>) -> Self {
+        let plain = |text: &String| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        self.place = Place {
+            region: region.filter(plain),
+            account: account.filter(plain),
+        };
         self
     }
 
@@ -229,7 +253,7 @@ impl Client {
                 Some(connection) => connection,
                 None => Connection::open(&self.socket, deadline).map_err(|e| self.lost(e))?,
             };
-            match connection.exchange(target, asking, body, deadline) {
+            match connection.exchange(target, (asking, &self.place), body, deadline) {
                 Ok((reply, keep)) => {
                     if keep {
                         let mut idle = self.idle.lock();

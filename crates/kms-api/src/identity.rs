@@ -8,6 +8,10 @@ use crate::response::responses;
 
 /// Header with which a service names the user on whose behalf it asks: `uid=1000;gid=1000;pid=4711`.
 pub const ON_BEHALF_OF: &str = "x-kmsd-on-behalf-of";
+/// Request header on the Unix socket: the Region that the request is for.
+pub const REGION_HEADER: &str = "x-kmsd-region";
+/// Request header on the Unix socket: the account that root or an administrator asks in.
+pub const ACCOUNT_HEADER: &str = "x-kmsd-account";
 
 requests! {
     /// Asks who kmsd takes the caller for.

@@ -21,7 +21,8 @@ pub const DENIAL_BURST: &str = "DenialBurst";
 /// Rotations, deletions and expiries have the detail types of AWS KMS. What kmsd does by itself besides has a detail type of its own,
 /// made of the record's name (`LeaseRanOut` is `kmsd Lease Ran Out`); of requests only a use of a key that waits for its
 /// deletion is an event.
-pub fn event(record: &Record, scope: &Scope) -> Option<Value> {
+pub fn event(record: &Record, home: &Scope) -> Option<Value> {
+    let scope = record.scope(home);
     let (detail_type, source) = match (record.kind, record.source.as_str()) {
         (Kind::Service, KMS_SOURCE) => (aws_detail_type(&record.operation)?.to_owned(), "aws.kms"),
         (Kind::Service, _) => (format!("kmsd{}", words(&record.operation)), LOCAL_SOURCE),

@@ -7,7 +7,7 @@ use kms_api::{Caller, Request};
 use parking_lot::Mutex;
 
 use super::behalf::{self, OnBehalfOf};
-use super::{Auth, Identity, Kind, Peer, Refusal};
+use super::{Asked, Auth, Identity, Kind, Peer, Refusal};
 use crate::audit::Asker;
 use crate::service::Needs;
 
@@ -111,6 +111,11 @@ impl Session {
         };
         let under = identity.generation;
         Ok(Found { caller, under })
+    }
+
+    /// The caller, asking in the place that a request names.
+    pub(crate) fn in_place(&self, caller: Caller, asked: &Asked) -> Result<Caller, Refusal> {
+        self.auth.in_place(caller, asked)
     }
 
     /// Whether the process lives, and still runs the program that it ran when it connected.

@@ -28,6 +28,8 @@ fn every_key_is_read() {
         socket_group = "adm"
         account = "123456789012"
         region = "eu-home-1"
+        accounts = ["222222222222"]
+        regions = ["us-west-2"]
         admin_group = 4
         service_uids = [990, "kmsfs"]
         max_connections = 10
@@ -55,6 +57,8 @@ fn every_key_is_read() {
         "#,
     )
     .unwrap();
+    assert_eq!(config.server.served().accounts, ["222222222222"]);
+    assert_eq!(config.server.served().regions, ["us-west-2"]);
     assert_eq!(config.server.admin_group, Some(NameOrId::Id(4)));
     assert_eq!(
         config.server.service_uids,
@@ -88,6 +92,8 @@ fn wrong_values_name_their_key() {
         ("[server]\nsocket_mode = \"1777\"", "server.socket_mode"),
         ("[server]\naccount = \"12\"", "server.account"),
         ("[server]\nregion = \"Mars\"", "server.region"),
+        ("[server]\nregions = [\"Mars\"]", "server.regions"),
+        ("[server]\naccounts = [\"1\"]", "server.accounts"),
         ("[server]\nsocket = \"kmsd.sock\"", "server.socket"),
         ("[server]\nservice_uids = [65534]", "server.service_uids"),
         ("[server]\nheader_timeout = 0", "server.header_timeout"),

@@ -211,13 +211,16 @@ impl Shared {
             return Ok(None);
         }
         log.admit(request.operation(), read_only)?;
-        let record = Record::request(
+        let mut record = Record::request(
             uuids::text(uuids::draw()),
             uuids::text(id),
             self.clock.read().wall_ms,
             request,
             actor(caller),
         );
+        if let Some(scope) = caller.scope.as_deref() {
+            record.made_for(scope, &self.home);
+        }
         Ok(Some(Arc::new(Trace {
             urgent: !read_only || log.config().data_delay.is_zero(),
             log: log.clone(),

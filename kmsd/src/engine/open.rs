@@ -250,7 +250,8 @@ pub(super) fn assemble(
     let events = Events::new(0);
     let metrics = Metrics::default();
     metrics.counter_is(counter);
-    let kms = Kms::new(snapshot);
+    let mut kms = Kms::new(snapshot);
+    kms.set_served(config.served.clone());
     Ok(Shared {
         config,
         last_use: Arc::clone(kms.last_use()),

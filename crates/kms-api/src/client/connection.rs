@@ -9,9 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zeroize::Zeroizing;
 
-use super::{Asking, User};
+use super::{Asking, Place, User};
 use crate::{
-    CONTENT_TYPE, LEASE_HEADER, LEASES_HEADER, LeaseReport, ON_BEHALF_OF, RELIANCE_HEADER, Reliance,
+    ACCOUNT_HEADER, CONTENT_TYPE, LEASE_HEADER, LEASES_HEADER, LeaseReport, ON_BEHALF_OF,
+    REGION_HEADER, RELIANCE_HEADER, Reliance,
 };
 
 /// Largest response head, in bytes.
@@ -84,7 +85,7 @@ impl Connection {
     pub(super) fn exchange(
         &mut self,
         target: &str,
-        asking: Asking,
+        (asking, place): (Asking, &Place),
         body: &[u8],
         deadline: Instant,
     ) -> Result<(Reply, bool), Failure> {
@@ -101,6 +102,14 @@ impl Connection {
         }
         if let Some(lease) = asking.lease {
             head.push_str(&format!("{LEASE_HEADER}: {lease}\r\n"));
+        }
+        for (name, value) in [
+            (REGION_HEADER, &place.region),
+            (ACCOUNT_HEADER, &place.account),
+        ] {
+            if let Some(value) = value {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
         }
         head.push_str("\r\n");
         message.extend_from_slice(head.as_bytes());

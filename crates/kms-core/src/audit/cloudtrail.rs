@@ -16,8 +16,9 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// A line of the log as a CloudTrail record.
-pub fn event(line: &Line, scope: &Scope) -> Value {
+pub fn event(line: &Line, home: &Scope) -> Value {
     let record = &line.record;
+    let scope = &record.scope(home);
     let service = record.kind == Kind::Service;
     let mut event = Map::new();
     let mut put = |name: &str, value: Value| {
@@ -85,7 +86,11 @@ pub fn event(line: &Line, scope: &Scope) -> Value {
         let resources: Vec<_> = record
             .keys
             .iter()
-            .map(|arn| json!({"accountId": scope.account, "type": "AWS::KMS::Key", "ARN": arn}))
+            .map(|arn| {
+                let of = Scope::of_arn(arn);
+                let account = of.as_ref().map_or(&scope.account, |of| &of.account);
+                json!({"accountId": account, "type": "AWS::KMS::Key", "ARN": arn})
+            })
             .collect();
         put("resources", Value::Array(resources));
     }

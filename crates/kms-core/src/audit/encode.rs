@@ -32,6 +32,11 @@ impl Eq for Encoded {}
 /// Appends the bytes of a record.
 pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
     out.push(b'{');
+    if let Some(account) = &record.account {
+        out.extend_from_slice(b"\"account\":");
+        text(account, out);
+        out.push(b',');
+    }
     if let Some(authorization) = &record.authorization {
         out.extend_from_slice(b"\"authorization\":{\"by\":");
         text(&authorization.by, out);
@@ -75,6 +80,11 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         true => b"\"readOnly\":true,".as_slice(),
         false => b"\"readOnly\":false,",
     });
+    if let Some(region) = &record.region {
+        out.extend_from_slice(b"\"region\":");
+        text(region, out);
+        out.push(b',');
+    }
     if let Some(id) = &record.request_id {
         out.extend_from_slice(b"\"requestId\":");
         text(id, out);
@@ -204,9 +214,11 @@ mod tests {
             error in option::of((any::<String>(), option::of(any::<String>()))),
             keys in vec(any::<String>(), 0..3),
             numbers in any::<(u64, i64, bool, bool)>(),
+            place in (option::of(any::<String>()), option::of(any::<String>())),
         ) -> Record {
             let mut record = Record::service(ids.0, numbers.1, &ids.2, &ids.3);
             record.request_id = ids.1;
+            (record.account, record.region) = place;
             (record.details, record.parameters, record.response) = maps;
             record.caller = caller.map(Arc::new);
             record.authorization = by.map(|(by, allow)| Authorization {

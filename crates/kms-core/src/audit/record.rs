@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::encode::{Encoded, encode};
 use super::line::{ENVELOPE, MAX_LINE};
 use crate::authz::Verdict;
+use crate::ids::Scope;
 
 /// Source of records about operations and events of AWS KMS.
 pub const KMS_SOURCE: &str = "kms.amazonaws.com";
@@ -47,6 +48,9 @@ pub type Recorded = BTreeMap<String, Value>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
+    /// The account that the request was made in; none: the home's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<String>,
     /// What decided about the request; none where it did not come to a decision.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub authorization: Option<Authorization>,
@@ -75,6 +79,9 @@ pub struct Record {
     pub parameters: Recorded,
     /// Whether it is an operation that changes nothing; uses of a key count as such, as with AWS.
     pub read_only: bool,
+    /// The Region that the request was for; none: the home's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub region: Option<String>,
     /// The UUID that the reply carries.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub request_id: Option<String>,
@@ -259,6 +266,7 @@ impl Record {
     /// A record of something the service did by itself; `source` is [`KMS_SOURCE`] or [`LOCAL_SOURCE`].
     pub fn service(event_id: String, time_ms: i64, source: &str, event: &str) -> Self {
         Self {
+            account: None,
             authorization: None,
             caller: None,
             details: Recorded::new(),
@@ -270,11 +278,30 @@ impl Record {
             operation: event.to_owned(),
             parameters: Recorded::new(),
             read_only: false,
+            region: None,
             request_id: None,
             response: Recorded::new(),
             source: source.to_owned(),
             time: time_ms,
         }
+    }
+
+    /// Notes the account and Region that a request is for, where they are not those of `home`.
+    pub fn made_for(&mut self, scope: &Scope, home: &Scope) {
+        self.account = (scope.account != home.account).then(|| scope.account.clone());
+        self.region = (scope.region != home.region).then(|| scope.region.clone());
+    }
+
+    /// The account and Region that it is about: those of the request, and of a service event those of its key.
+    pub fn scope(&self, home: &Scope) -> Scope {
+        let of_key = match self.kind {
+            Kind::Service => self.keys.first().and_then(|arn| Scope::of_arn(arn)),
+            Kind::Api => None,
+        };
+        of_key.unwrap_or_else(|| Scope {
+            account: self.account.as_ref().unwrap_or(&home.account).clone(),
+            region: self.region.as_ref().unwrap_or(&home.region).clone(),
+        })
     }
 
     /// Whether it is nothing but a request that was carried out and changed nothing: almost every record is.

@@ -55,6 +55,27 @@ fn asked(operation: &str, body: Value, response: Value) -> Value {
     exported(Record::from_bytes(&record.to_bytes()).unwrap())
 }
 
+#[test]
+fn a_record_of_another_place_names_it() {
+    let key = "arn:aws:kms:eu-west-1:999988887777:key/00000000-0000-4000-8000-000000000001";
+    let theirs = Scope::new("999988887777", "eu-west-1").unwrap();
+    let mut record = Record::service("event".into(), TIME, "kms.amazonaws.com", "Encrypt");
+    record.kind = Kind::Api;
+    record.keys = vec![key.to_owned(), KEY.to_owned()];
+    record.made_for(&theirs, &scope());
+    let event = exported(Record::from_bytes(&record.to_bytes()).unwrap());
+    assert_eq!(event["awsRegion"], "eu-west-1");
+    assert_eq!(event["recipientAccountId"], "999988887777");
+    assert_eq!(event["resources"][0]["accountId"], "999988887777");
+    assert_eq!(event["resources"][1]["accountId"], "111122223333");
+    // What the service does with a key is told where the key is; at home nothing is written.
+    let rotated = Record::service("event".into(), TIME, "kms.amazonaws.com", "RotateKey").key(key);
+    assert_eq!(exported(rotated)["awsRegion"], "eu-west-1");
+    record.made_for(&scope(), &scope());
+    assert_eq!((&record.account, &record.region), (&None, &None));
+    assert_eq!(exported(record)["awsRegion"], "us-west-2");
+}
+
 /// Every member of a documented entry, and no other than CloudTrail has.
 fn compare(ours: &Value, documented: &Value) {
     const KNOWN: [&str; 22] = [
