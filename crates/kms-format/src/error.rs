@@ -1,5 +1,7 @@
 //! What can be wrong with bytes from the lower tree.
 
+use kms_crypto::CryptoError;
+
 use crate::{NameError, PolicyId, SizeError, VolumeId};
 
 /// Why a record was refused, precise enough for one log line.
@@ -163,6 +165,38 @@ pub enum FormatError {
     Misuse(&'static str),
 }
 
+impl FormatError {
+    /// What it means that the cryptographic library did not open a record: that the key is not its key, or the library itself failed.
+    pub(crate) fn unopened(record: Record) -> impl FnOnce(CryptoError) -> FormatError {
+        move |error| match error {
+            CryptoError::Authentication | CryptoError::Length { .. } => {
+                FormatError::TagMismatch { record }
+            }
+            error => FormatError::Crypto(error),
+        }
+    }
+
+    /// Whether it says something of the bytes that were read: they are damaged, or under another key. Otherwise this program failed (no
+    /// memory, no randomness), and nothing is known of them: whoever tries one key after the other must not go on as if this one
+    /// did not open them.
+    #[must_use]
+    pub const fn is_of_the_bytes(&self) -> bool {
+        !matches!(self, FormatError::Crypto(_) | FormatError::Misuse(_))
+    }
+
+    /// Nothing if a key does not open something.
+    ///
+    /// # Errors
+    /// What does not say that: see [`FormatError::is_of_the_bytes`].
+    pub fn opened<T>(result: Result<T, FormatError>) -> Result<Option<T>, FormatError> {
+        match result {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.is_of_the_bytes() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// The kinds of records in a lower tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -218,5 +252,32 @@ impl std::fmt::Display for Record {
             Self::XtsContent => "content",
             Self::Job => "place of a job",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_library_is_not_taken_for_another_key() {
+        let unopened = |error| FormatError::unopened(Record::Name)(error);
+        let closed = FormatError::opened::<()>(Err(unopened(CryptoError::Authentication)));
+        assert!(matches!(closed, Ok(None)));
+        let short = CryptoError::Length {
+            what: "sealed name",
+            got: 3,
+        };
+        assert!(matches!(
+            FormatError::opened::<()>(Err(unopened(short))),
+            Ok(None)
+        ));
+        for failed in [CryptoError::Provider("AES-SIV"), CryptoError::Random] {
+            let failed = FormatError::opened::<()>(Err(unopened(failed)));
+            assert!(matches!(failed, Err(FormatError::Crypto(_))));
+        }
+        let misused = Err(FormatError::Misuse("sealed name"));
+        assert!(FormatError::opened::<()>(misused).is_err());
+        assert!(matches!(FormatError::opened(Ok(5)), Ok(Some(5))));
     }
 }

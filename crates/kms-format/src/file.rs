@@ -250,9 +250,7 @@ impl FileHeader {
                 &mut body,
                 &fields.array(TAG)?,
             )
-            .map_err(|_| FormatError::TagMismatch {
-                record: Record::FileBody,
-            })?;
+            .map_err(FormatError::unopened(Record::FileBody))?;
         Ok(body)
     }
 

@@ -130,7 +130,7 @@ impl Range {
         let data = page.get_mut(DATA..).ok_or(FormatError::Misuse("page"))?;
         self.key
             .open_in_place(&nonce, &aad, data, &tag)
-            .map_err(|_| FormatError::TagMismatch { record: RECORD })?;
+            .map_err(FormatError::unopened(RECORD))?;
         Ok(Unit::Data(bytes))
     }
 

@@ -307,7 +307,7 @@ pub(crate) fn unwrap(
 ) -> Result<Key<32>, FormatError> {
     let mut plain = wrapping
         .open(aad, wrapped)
-        .map_err(|_| FormatError::TagMismatch { record })?;
+        .map_err(FormatError::unopened(record))?;
     let key = Key::from_slice(&plain);
     plain.zeroize();
     Ok(key?)

@@ -184,7 +184,11 @@ pub fn decrypt(
     };
     let open = |keys: &DirKeys| open_padded(Record::Name, keys.names(), AAD, &sealed);
     let name = match (open(keys), keys.former()) {
-        (Err(error), Some(former)) => open(former).map_err(|_| error)?,
+        (Err(error), Some(former)) if error.is_of_the_bytes() => match open(former) {
+            // The one that was made with the key in use counts.
+            Err(other) if other.is_of_the_bytes() => return Err(error),
+            opened => opened?,
+        },
         (opened, _) => opened?,
     };
     check(&name).map_err(|_| NameError::Padding)?;
@@ -323,7 +327,7 @@ pub(crate) fn open_padded(
 ) -> Result<Vec<u8>, FormatError> {
     let mut plain = key
         .open(&[aad], sealed)
-        .map_err(|_| FormatError::TagMismatch { record })?;
+        .map_err(FormatError::unopened(record))?;
     let padded = plain.len();
     let length = plain
         .iter()

@@ -190,14 +190,10 @@ impl StoredTarget {
             });
         }
         let target = match &self.body {
-            Body::Here(sealed) => {
-                policy
-                    .symlinks()
-                    .open(&[AAD, &self.head], sealed)
-                    .map_err(|_| FormatError::TagMismatch {
-                        record: Record::Symlink,
-                    })?
-            }
+            Body::Here(sealed) => policy
+                .symlinks()
+                .open(&[AAD, &self.head], sealed)
+                .map_err(FormatError::unopened(Record::Symlink))?,
             Body::Recorded(length) => {
                 self.open_record(policy, record.unwrap_or_default(), usize::from(*length))?
             }
@@ -229,7 +225,7 @@ impl StoredTarget {
                 &[RECORD_AAD, fields.slice(0, RECORD_HEAD)?],
                 fields.rest(RECORD_HEAD)?,
             )
-            .map_err(|_| FormatError::TagMismatch { record: RECORD })
+            .map_err(FormatError::unopened(RECORD))
     }
 }
 

@@ -195,7 +195,7 @@ fn open(
             &mut plain,
             &fields.array(13)?,
         )
-        .map_err(|_| FormatError::TagMismatch { record: RECORD })?;
+        .map_err(FormatError::unopened(RECORD))?;
     Ok(plain)
 }
 

@@ -29,25 +29,8 @@ impl Controlled {
             message,
             next_step: next.to_owned(),
         };
-        let kept = match self.fs.lower_root().open_dir(LOST) {
-            Ok(lost) => holds_something(&lost)
-                .map_err(|errno| refused(format!("{LOST}: {errno}"), "see the log of the mount"))?,
-            Err(Errno::NOENT) => false,
-            Err(errno) => {
-                return Err(refused(
-                    format!("{LOST}: {errno}"),
-                    "see the log of the mount",
-                ));
-            }
-        };
-        if kept {
-            return Err(refused(
-                format!(
-                    "what is in {LOST} in the encrypted directory would be lost with the older generations"
-                ),
-                "see what is needed of it, empty it, then give the same command again",
-            ));
-        }
+        let root = Arc::clone(self.fs.lower_root());
+        nothing_aside(&root).map_err(|(message, next)| refused(message, next))?;
         let file = RecordFile::in_directory(&self.lower);
         let file = file.map_err(|error| refused(error.to_string(), "see the log of the mount"))?;
         let (keys, lock, policy) = (
@@ -57,6 +40,10 @@ impl Controlled {
         );
         Ok(Box::new(move || {
             let (volume, id, before) = (policy.volume(), policy.policy(), policy.generation());
+            // Something may have been put there while the job ran.
+            nothing_aside(&root).map_err(|(message, next)| {
+                format!("everything hangs on generation {before} now, but {message}: the older ones are kept; {next}")
+            })?;
             let ended = keys.client().send(DestroyPolicyGenerationsRequest {
                 volume_id: ResourceId(volume.0),
                 policy_id: ResourceId(id.0),
@@ -103,6 +90,25 @@ fn forget(keys: &KmsdKeys, file: &RecordFile, policy: PolicyId, before: u32) -> 
         Err(error) => tracing::warn!(%error, "the volume record keeps lines of ended generations"),
     }
     generations
+}
+
+/// That nothing is kept aside, where no job goes; otherwise what is the matter, and what to do.
+fn nothing_aside(root: &Dir) -> Result<(), (String, &'static str)> {
+    let kept = match root.open_dir(LOST) {
+        Ok(lost) => holds_something(&lost),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    };
+    match kept {
+        Ok(false) => Ok(()),
+        Ok(true) => Err((
+            format!(
+                "what is in {LOST} in the encrypted directory would be lost with the older generations"
+            ),
+            "see what is needed of it, empty it, then give the same command again",
+        )),
+        Err(errno) => Err((format!("{LOST}: {errno}"), "see the log of the mount")),
+    }
 }
 
 fn holds_something(dir: &Dir) -> FsResult<bool> {

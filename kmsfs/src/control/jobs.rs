@@ -77,7 +77,8 @@ pub(super) fn resume(mount: &Controlled) {
         let Some(found) = Cursor::read(mount.fs.lower_root()).map_err(refused)? else {
             return Ok(None);
         };
-        if found.cursor.stopped || mount.fs.is_read_only() {
+        // One that saw everything would only find again what it could not work on.
+        if found.cursor.stopped || found.cursor.failed > 0 || mount.fs.is_read_only() {
             return Ok(None);
         }
         let (policy, generation) = (found.cursor.policy.clone(), found.cursor.generation);
@@ -109,6 +110,12 @@ pub(super) fn rewrap_rotated(mount: &Controlled) {
     if mount.fs.is_read_only() || mount.jobs.progress().is_some() {
         return;
     }
+    let found = Cursor::read(mount.fs.lower_root()).ok().flatten();
+    if found.is_some_and(|found| found.cursor.stopped) {
+        // Somebody did not want it just now, and one job at a time has its place: it waits for its command.
+        tracing::debug!("a stopped job waits for its command: no rewrap begins by itself");
+        return;
+    }
     // The newest generation of each policy in use counts.
     let mut unlocked = mount.keys.unlocked();
     unlocked.sort_by_key(|one| std::cmp::Reverse(one.policy.generation()));
@@ -128,6 +135,8 @@ pub(super) fn rewrap_rotated(mount: &Controlled) {
                     mode: None,
                     rate: Rate::default(),
                     destroy_old: false,
+                    // Newer material needs a newer generation, whatever the last job left.
+                    anew: true,
                 };
                 let begun = begin_at(mount, &request, &root);
                 if begun.is_err() {
@@ -247,7 +256,9 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
     let right_key = target.as_ref().is_none_or(|target| *target == now.key_arn);
     if let Some(found) = found {
         let cursor = &found.cursor;
-        if cursor.policy != policy.to_string() || cursor.kind != request.kind {
+        let same = cursor.policy == policy.to_string() && cursor.kind == request.kind;
+        // One that has seen everything is in nobody's way.
+        if !same && cursor.failed == 0 {
             return Err(failed(
                 format!(
                     "a {} of policy {} is unfinished",
@@ -257,18 +268,20 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
                 "give its command again, and wait for its end (kmsctl fs job DIR)",
             ));
         }
-        if cursor.generation == now.current_generation && right_key && known {
+        let current = cursor.generation == now.current_generation;
+        if same && current && right_key && known && !request.anew {
             let unlocked = unlock(mount, policy, now.current_generation)?;
             if let Ok(mut cursor) = found.open(&unlocked) {
                 cursor.rate = request.rate;
                 // As it is said now: what was asked for before it was stopped may have been thought better of.
                 cursor.destroy_old = request.destroy_old;
                 cursor.stopped = false;
+                cursor.failed = 0;
                 return start(mount, cursor, Arc::clone(root), unlocked);
             }
         }
     }
-    let unlocked = if behind && right_key && known {
+    let unlocked = if behind && right_key && known && !request.anew {
         // Begun, and interrupted before anything was done.
         unlock(mount, policy, now.current_generation)?
     } else if request.kind == JobKind::Rekey && right_key && !behind {
@@ -299,6 +312,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         rate: request.rate,
         destroy_old: request.destroy_old,
         stopped: false,
+        failed: 0,
     };
     start(mount, cursor, Arc::clone(root), unlocked)
 }

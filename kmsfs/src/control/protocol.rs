@@ -95,6 +95,9 @@ pub struct JobRequest {
     /// End the older generations of the policy key once nothing hangs on them.
     #[serde(default)]
     pub destroy_old: bool,
+    /// Make another generation, although the last job of this kind did not come to its end or could not work on everything.
+    #[serde(default)]
+    pub anew: bool,
 }
 
 /// A line from the mount.
@@ -167,7 +170,7 @@ pub struct Holding {
     pub uid: u32,
     /// Its program.
     pub program: String,
-    /// How; None for a handle without a process.
+    /// How; None for a handle without a process, and for a process that could not be looked into.
     pub how: Option<How>,
     /// What, as the kernel names it.
     pub path: String,

@@ -125,7 +125,7 @@ impl AttributeKeys {
         };
         match plain_name(former, target, lower) {
             Ok(plain) => held(target, &self.now, &plain),
-            Err(Fault::Damage(_)) => Ok(false),
+            Err(Fault::Damage(error)) if error.is_of_the_bytes() => Ok(false),
             Err(fault) => Err(fault),
         }
     }
@@ -145,7 +145,7 @@ impl AttributeKeys {
             let plain = match plain_name(former, target, &lower) {
                 Ok(plain) => plain,
                 // Under the new key, or damaged.
-                Err(Fault::Damage(_)) => continue,
+                Err(Fault::Damage(error)) if error.is_of_the_bytes() => continue,
                 Err(fault) => return Err(fault),
             };
             if !held(target, &self.now, &plain)? {
@@ -169,7 +169,10 @@ impl AttributeKeys {
         open: impl Fn(&XattrKeys) -> Result<T, FormatError>,
     ) -> Result<T, FormatError> {
         match (open(&self.now), &self.former) {
-            (Err(error), Some(former)) => open(former).map_err(|_| error),
+            (Err(error), Some(former)) if error.is_of_the_bytes() => match open(former) {
+                Err(other) if other.is_of_the_bytes() => Err(error),
+                opened => opened,
+            },
             (opened, _) => opened,
         }
     }

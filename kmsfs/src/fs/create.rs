@@ -81,8 +81,12 @@ impl Fs {
     ) -> FsResult<(Entry, Opened)> {
         let _writing = self.check_writable()?;
         let parent = self.table.get(parent)?;
-        let context = self.context(&parent)?;
+        self.context(&parent)?;
         let dir = self.dirs.get(&parent)?;
+        // As for what has a name: once the directory has another key, everything that was made under the one before is known. A
+        // job looks at files without a name among what is open, after the directories.
+        let _shared = parent.directory()?.entries.read();
+        let context = self.context(&parent)?;
         let mode = self.new_mode(&parent, &dir, mode & 0o7777, umask);
         let file = dir.create_unnamed(mode)?;
         self.hand_over(caller, &dir, &file, mode)?;

@@ -10,7 +10,8 @@ impl Fs {
     /// Gives an object another name, or one made by [`Fs::tmpfile`] its first.
     ///
     /// # Errors
-    /// `EPERM` for a directory, `EXDEV` into a directory of another policy, `ENOENT` if it has no name any more.
+    /// `EPERM` for a directory, `EXDEV` into a directory of another policy, `ENOENT` if it has no name any more, `ESTALE` if it is a
+    /// symlink: it may be another object by now.
     pub fn link(
         &self,
         _caller: &Caller,
@@ -37,6 +38,14 @@ impl Fs {
             if !self.context(&nameless.parent)?.same_policy(&named.context) {
                 return Err(Errno::XDEV);
             }
+            // The directory that it was made in may have got a policy of its own since.
+            let here = named.context.policy.policy();
+            if let Ok(body) = node.file()
+                && let Some(open) = body.read().open.as_ref()
+                && open.policy().policy() != here
+            {
+                return Err(Errno::XDEV);
+            }
             self.headers.flush_above(&named.parent)?;
         }
         for place in node.places() {
@@ -58,8 +67,12 @@ impl Fs {
                 // A rename gave the name to something else just then.
                 dir.unlink(stored)?;
             }
-            // Made without a name.
-            let nameless = nameless.as_ref().ok_or(Errno::NOENT)?;
+            // Made without a name. A symlink that lost its names may have been made anew under them: the kernel looks it up again.
+            let gone = match node.kind {
+                Kind::Symlink => Errno::STALE,
+                _ => Errno::NOENT,
+            };
+            let nameless = nameless.as_ref().ok_or(gone)?;
             nameless.object.link(dir, stored)?;
             dir.stat_at(stored)
         })?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kms_format::names::{self, EncryptedName, LowerName};
-use kms_format::{DirHeader, DirKeys, Nesting, Record, UnlockedPolicy};
+use kms_format::{DirHeader, DirKeys, FormatError, Nesting, Record, UnlockedPolicy};
 use rustix::fs::{RenameFlags, Timespec, Timestamps};
 
 use super::attributes::AttributeKeys;
@@ -95,12 +95,7 @@ impl Fs {
     fn change_header(
         &self,
         node: &Arc<Node>,
-        change: impl FnOnce(
-            &Context,
-        ) -> Result<
-            (DirHeader, DirKeys, Arc<UnlockedPolicy>),
-            kms_format::FormatError,
-        >,
+        change: impl FnOnce(&Context) -> Result<(DirHeader, DirKeys, Arc<UnlockedPolicy>), FormatError>,
     ) -> FsResult<()> {
         let directory = node.directory()?;
         let dir = self.dirs.get(node)?;
@@ -263,7 +258,7 @@ impl Fs {
             let _writing = self.check_writable()?;
             let context = self.context(&child)?;
             let seals = context.header.check_below(&above.header, &above.keys);
-            if seals.is_err() {
+            if FormatError::opened(seals)?.is_none() {
                 // Not admitted by the former key either.
                 return Ok(false);
             }
@@ -313,7 +308,9 @@ fn former_name(keys: &DirKeys, dir: &Dir, lower: &str) -> FsResult<Option<Vec<u8
         },
         _ => return Ok(None),
     };
-    Ok(names::decrypt(former, lower.as_bytes(), record.as_deref()).ok())
+    let opened = names::decrypt(former, lower.as_bytes(), record.as_deref());
+    // Only what does not open counts as being under the new key: what could not be looked at would lose its key.
+    Ok(FormatError::opened(opened)?)
 }
 
 fn drop_record(dir: &Dir, name: &EncryptedName) {

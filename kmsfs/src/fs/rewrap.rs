@@ -213,6 +213,8 @@ impl Fs {
         let context = self.context(dir)?;
         let lower = self.dirs.get(dir)?;
         let _alone = dir.directory()?.entries.write();
+        // Until the old one has lost this name nobody gives it another: its record goes with what is its last name here.
+        let _links = node.links.lock();
         let stat = lower.stat_at(name)?;
         if LowerId::of(&stat) != node.lower {
             return Err(Errno::STALE);

@@ -8,6 +8,7 @@ use kms_format::Nesting;
 use kms_format::names::{self, LowerName};
 use parking_lot::Mutex;
 
+use super::context::read_header;
 use super::{Fs, FsResult, Kind, NodeId};
 use crate::errno::Errno;
 use crate::inode::{Context, Node, Place};
@@ -97,6 +98,24 @@ impl Fs {
     /// Keys and policy of a directory.
     pub(crate) fn context_of(&self, node: &Arc<Node>) -> FsResult<Arc<Context>> {
         self.context(node)
+    }
+
+    /// Whether a directory whose keys are not to be had has another policy than the one above it, which admitted that: the key
+    /// of the directory above vouches for it.
+    pub(crate) fn has_own_policy(&self, node: &Arc<Node>) -> bool {
+        let admitted = || -> FsResult<bool> {
+            let parent = node.parent().ok_or(Errno::STALE)?;
+            let above = self.context(&parent)?;
+            let Ok(header) = read_header(&*self.dirs.get(node)?)? else {
+                return Ok(false);
+            };
+            if header.nesting() != Nesting::Root || header.policy() == above.policy.policy() {
+                return Ok(false);
+            }
+            Ok(header.check_below(&above.header, &above.keys).is_ok())
+        };
+        // When in doubt it is the caller's to work on.
+        admitted().unwrap_or(false)
     }
 
     /// The next `limit` objects of a directory behind `after` in the order of inode numbers, all names of one inode together, and

@@ -8,6 +8,7 @@ mod enumerate;
 mod extract;
 mod freeze;
 mod handles;
+mod jobs;
 mod model;
 mod program;
 mod races;

@@ -39,6 +39,10 @@ pub(crate) struct Cursor {
     /// Somebody stopped it: it does not go on by itself.
     #[serde(default)]
     pub(crate) stopped: bool,
+    /// Everything was seen, and so many objects could not be worked on: it does not go on by itself either, and is in nobody's
+    /// way. Its command looks at everything again.
+    #[serde(default)]
+    pub(crate) failed: u64,
 }
 
 impl Cursor {

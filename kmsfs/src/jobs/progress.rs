@@ -27,6 +27,10 @@ pub struct Progress {
     pub bytes: u64,
     /// Objects that could not be worked on.
     pub failed: u64,
+    /// Directories with a policy of their own that is locked or destroyed. They were passed over, as what is below another policy always
+    /// is: nothing in them hangs on this one.
+    #[serde(default)]
+    pub locked: u64,
     /// Seconds until the end, as it looks now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,

@@ -1,5 +1,6 @@
 //! The thread of a job, and who watches and stops it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -214,6 +215,7 @@ fn progress(cursor: &Cursor) -> Progress {
         changed: cursor.changed,
         bytes: cursor.bytes,
         failed: 0,
+        locked: 0,
         eta_seconds: None,
     }
 }
@@ -230,6 +232,17 @@ struct Run<'a> {
     began: Instant,
 }
 
+/// How the work came to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Everything was seen, and nothing is left to do but what failed.
+    Whole,
+    /// Somebody stopped it.
+    Stopped,
+    /// Each look at the tree found something to do.
+    Unsettled,
+}
+
 /// What is counted and written while a walk goes on.
 struct Watch<'a> {
     jobs: &'a Jobs,
@@ -240,6 +253,8 @@ struct Watch<'a> {
     throttle: Throttle,
     failures: Vec<Failure>,
     failed: u64,
+    /// Directories with policies of their own that are locked, by lower path: a later look finds them again.
+    locked: HashSet<String>,
     /// Objects since the last flush.
     unflushed: u64,
     saved: Instant,
@@ -264,6 +279,7 @@ impl<'a> Run<'a> {
                 cursor: spec.cursor,
                 failures: Vec::new(),
                 failed: 0,
+                locked: HashSet::new(),
                 unflushed: 0,
                 saved: now,
                 began: now,
@@ -300,7 +316,9 @@ impl<'a> Run<'a> {
         }
         self.fs.leave(&self.root);
         let (finished, mut error) = match result {
-            Ok(finished) => (finished, None),
+            Ok(End::Whole) => (true, None),
+            Ok(End::Stopped) => (false, None),
+            Ok(End::Unsettled) => (false, Some(unsettled())),
             Err(errno) => (false, Some(ended(errno))),
         };
         let (mut ends, mut older_kept) = (Vec::new(), None);
@@ -321,9 +339,7 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            if let Err(errno) = self.fs.drop_root_file(names::JOB) {
-                tracing::warn!(%errno, "the place of a finished job cannot be removed");
-            }
+            self.put_away();
         }
         let report = JobReport {
             progress: self.watch.progress(),
@@ -356,10 +372,31 @@ impl<'a> Run<'a> {
         report
     }
 
-    /// Everything, until nothing is left. False if it was stopped.
-    fn work_off(&mut self) -> FsResult<bool> {
+    /// The place of a job that has seen everything: away, or, if something failed, kept for its command, which then looks at
+    /// everything again instead of making another generation.
+    fn put_away(&mut self) {
+        if self.watch.failed == 0 {
+            if let Err(errno) = self.fs.drop_root_file(names::JOB) {
+                tracing::warn!(%errno, "the place of a finished job cannot be removed");
+            }
+            return;
+        }
+        let again = Cursor {
+            position: Vec::new(),
+            done: 0,
+            total: None,
+            failed: self.watch.failed,
+            ..self.watch.cursor.clone()
+        };
+        if let Err(errno) = again.write(&self.fs, &self.policy) {
+            tracing::warn!(%errno, "the place of a job cannot be kept: it looks at everything again at the next mount");
+        }
+    }
+
+    /// Everything, until nothing is left.
+    fn work_off(&mut self) -> FsResult<End> {
         let Some(mut work) = self.work.take() else {
-            return Ok(false);
+            return Ok(End::Stopped);
         };
         self.watch.save(&mut *work, false)?;
         if self.watch.cursor.total.is_none() {
@@ -368,17 +405,17 @@ impl<'a> Run<'a> {
         let result = self.passes(&mut *work);
         // What was begun is brought to its end, whatever happened.
         let flushed = work.flush(&self.fs);
-        let complete = matches!(result, Ok(true)) && flushed.is_ok();
+        let complete = matches!(result, Ok(End::Whole)) && flushed.is_ok();
         if complete {
             self.fs.sync_lower()?;
-            return Ok(true);
+            return Ok(End::Whole);
         }
         let asked = self.watch.stopped() && !self.jobs.is_closed();
         self.watch.save(&mut *work, asked)?;
         flushed.and(result)
     }
 
-    fn passes(&mut self, work: &mut dyn Work) -> FsResult<bool> {
+    fn passes(&mut self, work: &mut dyn Work) -> FsResult<End> {
         let mut from = std::mem::take(&mut self.watch.cursor.position);
         // What was moved while nobody watched, before this mount, or in the time of a copy.
         let mut sure = from.is_empty();
@@ -386,27 +423,31 @@ impl<'a> Run<'a> {
         for _ in 0..PASSES {
             let before = self.watch.cursor.changed;
             let root = Arc::clone(&self.root);
+            // What failed in an earlier look comes again.
+            self.watch.failed = 0;
+            self.watch.failures.clear();
             if !walk(&self.fs, &root, &from, work, &mut self.watch)? {
-                return Ok(false);
+                return Ok(End::Stopped);
             }
             self.moved(work)?;
             if !self.open_files(work)? {
-                return Ok(false);
+                return Ok(End::Stopped);
             }
             let nothing = self.watch.cursor.changed == before;
             if self.watch.again && nothing {
-                return Ok(true);
+                return Ok(End::Whole);
             }
             // Whoever ends generations looks twice.
             if sure && self.finish.is_none() {
-                return Ok(true);
+                return Ok(End::Whole);
             }
             sure = true;
             from = Vec::new();
             self.watch.again = true;
             self.watch.cursor.position = vec![u64::MAX];
         }
-        Ok(true)
+        // Something new each time: it is not known that nothing hangs on older generations.
+        Ok(End::Unsettled)
     }
 
     /// What got another place under the walk.
@@ -548,6 +589,7 @@ impl Watch<'_> {
         let eta = left.filter(|_| done > 0 && seconds >= 1.0);
         Progress {
             failed: self.failed,
+            locked: self.locked.len() as u64,
             eta_seconds: eta.map(|left| (left as f64 * seconds / done as f64) as u64),
             ..progress(&self.cursor)
         }
@@ -619,6 +661,13 @@ impl Control for Watch<'_> {
         }
     }
 
+    fn locked(&mut self, lower: String, errno: Errno) {
+        if !self.locked.contains(&lower) {
+            tracing::info!(lower, %errno, "a directory with a policy of its own, which is locked: a job passes it over");
+            self.locked.insert(lower);
+        }
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
@@ -656,9 +705,20 @@ impl Control for Aside<'_, '_> {
         self.0.failed(lower, errno);
     }
 
+    fn locked(&mut self, lower: String, errno: Errno) {
+        self.0.locked(lower, errno);
+    }
+
     fn stopped(&self) -> bool {
         self.0.stopped()
     }
+}
+
+fn unsettled() -> String {
+    format!(
+        "each of {PASSES} looks at the tree found something to do, so it is not sure that nothing hangs on older generations: they are kept; \
+         see in the log of the mount what comes again and again, then give the same command again"
+    )
 }
 
 fn ended(errno: Errno) -> String {

@@ -36,6 +36,9 @@ pub(crate) trait Control {
     /// Something could not be worked on.
     fn failed(&mut self, lower: String, errno: Errno);
 
+    /// A directory below has a policy of its own that is locked or destroyed: it is passed over, like any other policy.
+    fn locked(&mut self, lower: String, errno: Errno);
+
     /// Whether to stop here.
     fn stopped(&self) -> bool;
 }
@@ -187,6 +190,11 @@ impl Walk<'_> {
                 return Ok(());
             }
             Ok(_) => work.directory(self.fs, &node, &mut |bytes| control.part(bytes)),
+            Err(errno) if self.fs.has_own_policy(&node) => {
+                self.fs.leave(&node);
+                control.locked(path(dir, &child.name), errno);
+                return Ok(());
+            }
             Err(errno) => Err(errno),
         };
         let inside = below.is_ok();
@@ -280,10 +288,11 @@ impl Walk<'_> {
         };
         let same = match self.fs.context_of(&node) {
             Ok(context) => context.policy.policy() == self.policy,
-            Err(errno) if ends_all(errno) => {
+            Err(errno) if ends_all(errno) && !self.fs.has_own_policy(&node) => {
                 self.fs.leave(&node);
                 return Err(errno);
             }
+            // Left where it is, as above.
             Err(_) => false,
         };
         if !same {

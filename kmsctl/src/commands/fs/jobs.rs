@@ -32,6 +32,10 @@ pub struct JobArgs {
     /// from before open no more. Needs the right to destroy keys.
     #[arg(long)]
     pub destroy_old: bool,
+    /// Make another generation of the policy key, although the last such job is unfinished or could not work on everything. Without
+    /// this the command goes on with the generation that that job made.
+    #[arg(long)]
+    pub anew: bool,
     /// The control socket of the mount, if it is not at its default place.
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
@@ -144,6 +148,7 @@ fn begin(
         mode: mode.map(|mode| mode.name().to_owned()),
         rate: how.rate.unwrap_or_default(),
         destroy_old: how.destroy_old,
+        anew: how.anew,
     };
     watch(&mount, &Command::Job(request), context)
 }
@@ -276,6 +281,13 @@ fn show(report: &JobReport) -> String {
         progress.policy,
         progress.generation
     );
+    if progress.locked > 0 {
+        text.push_str(&format!(
+            "\npassed over: {} locked director{} with a policy of their own, which this does not concern",
+            progress.locked,
+            if progress.locked == 1 { "y" } else { "ies" }
+        ));
+    }
     for failure in &report.failures {
         text.push_str(&format!("\n{}: {}", failure.lower, failure.error));
     }
@@ -306,7 +318,10 @@ fn outcome(report: &JobReport) -> Result<(), Failure> {
             Exit::FileSystem,
             format!("{failed} objects could not be worked on and hang on the former keys"),
         )
-        .next("Look at them with `kmsctl fs check`, then give the same command again.")),
+        .next(
+            "Look at them with `kmsctl fs check` and restore or remove what is damaged, then give the same command again: it looks at \
+             everything once more. To make another generation although they stay behind, give it with --anew.",
+        )),
     }
 }
 

@@ -20,6 +20,7 @@ struct Counting {
     seen: u64,
     changed: u64,
     failed: Vec<(String, Errno)>,
+    locked: Vec<String>,
     stop_after: Option<u64>,
     position: Position,
 }
@@ -44,6 +45,10 @@ impl Control for Counting {
 
     fn failed(&mut self, lower: String, errno: Errno) {
         self.failed.push((lower, errno));
+    }
+
+    fn locked(&mut self, lower: String, _: Errno) {
+        self.locked.push(lower);
     }
 
     fn stopped(&self) -> bool {
