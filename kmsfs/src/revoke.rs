@@ -15,11 +15,13 @@
 
 pub(crate) mod marks;
 pub mod processes;
+mod scan;
 mod steps;
 mod watchdog;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::marks::Marks;
-use self::processes::Use;
+use self::processes::Found;
 use self::steps::Steps;
 pub use self::watchdog::Abort;
 use self::watchdog::Watchdog;
@@ -155,6 +157,8 @@ pub struct Revoker {
     watchdog: Arc<Watchdog>,
     device: Option<String>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// [`Revoker::stop`] has begun.
+    stopping: AtomicBool,
 }
 
 /// What a mount decides.
@@ -206,6 +210,7 @@ impl Revoker {
             watchdog,
             device,
             thread: Mutex::new(Some(thread)),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -307,10 +312,11 @@ impl Revoker {
             .collect()
     }
 
-    /// The uses of the mount by processes: see [`processes::uses`].
-    pub fn uses(&self) -> Vec<Use> {
+    /// The uses of the mount by processes, as far as they are found within `limit`: see [`processes::uses`].
+    pub fn uses(&self, limit: Duration) -> Found {
         let device = self.device.as_deref();
-        device.map_or_else(Vec::new, |device| processes::uses(device, None))
+        let found = device.map(|device| processes::uses(device, None, limit));
+        found.unwrap_or_default()
     }
 
     /// The users who have something open that is not revoked, by policy.
@@ -334,15 +340,19 @@ impl Revoker {
     }
 
     fn ask<T: Default>(&self, job: Job, answer: &Receiver<T>) -> T {
-        // Without a thread there is no mount any more.
-        drop(self.jobs.send(job));
+        let mut alive = self.jobs.send(job).is_ok();
         // The thread may hang in the lower file system; once the mount is ended there is nothing to wait for.
-        while !self.watchdog.fired() {
+        while alive && !self.watchdog.fired() {
             match answer.recv_timeout(LOOK) {
                 Ok(answer) => return answer,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => alive = false,
             }
+        }
+        // At the unmount nothing is served any more. Otherwise the thread has failed, and access can be ended in one way only.
+        if !alive && !self.stopping.load(Ordering::Acquire) {
+            self.watchdog
+                .end("a revocation: the thread for that is gone, which");
         }
         T::default()
     }
@@ -357,6 +367,7 @@ impl Revoker {
 
     /// Ends the threads.
     pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
         drop(self.jobs.send(Job::Stop));
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_format::PolicyId;
 
@@ -151,7 +152,11 @@ fn gone(errno: Errno) -> Failed {
     failed(format!("the directory cannot be found: {errno}"), next_step)
 }
 
-/// Who has something open that `concerns` accepts: processes first, then handles that no process shows.
+/// How long processes are looked for. Whoever asks waits that long, and other requests of the control socket do not.
+const SEARCH: Duration = Duration::from_secs(5);
+
+/// Who has something open that `concerns` accepts: processes first, those that could not be looked into behind them, then handles
+/// that no process shows.
 fn holdings(mount: &Controlled, concerns: &dyn Fn(&Arc<Node>) -> bool) -> Vec<Holding> {
     let fs = &mount.fs;
     // What has no name any more is found by its handle only.
@@ -161,9 +166,10 @@ fn holdings(mount: &Controlled, concerns: &dyn Fn(&Arc<Node>) -> bool) -> Vec<Ho
         .map(|handle| (handle.node.lower.ino(), Arc::clone(&handle.node)))
         .collect();
     let node = |ino| nodes.get(&ino).cloned().or_else(|| fs.node_of_inode(ino));
-    let uses = mount.revoker.uses();
+    let looked = mount.revoker.uses(SEARCH);
     let mut seen = HashSet::new();
-    let mut found: Vec<_> = uses
+    let mut found: Vec<_> = looked
+        .uses
         .into_iter()
         .filter(|used| node(used.ino).is_some_and(|node| concerns(&node)))
         .map(|used| {
@@ -171,6 +177,13 @@ fn holdings(mount: &Controlled, concerns: &dyn Fn(&Arc<Node>) -> bool) -> Vec<Ho
             shown(used)
         })
         .collect();
+    found.extend(looked.unseen.into_iter().map(|process| Holding {
+        pid: Some(process.pid),
+        uid: process.uid,
+        program: process.program,
+        how: None,
+        path: "it could not be looked into: it may have anything open".to_owned(),
+    }));
     for handle in &handles {
         if concerns(&handle.node) && seen.insert(handle.node.lower.ino()) {
             found.push(Holding {

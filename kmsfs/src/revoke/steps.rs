@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kms_format::PolicyId;
 
 use super::marks::Locked;
-use super::processes::{self, How, Use};
+use super::processes::{self, Found, How};
 use super::watchdog::Watchdog;
 use super::{Holder, Kernel, LockReason, Report, Revoke, UserReason};
 use crate::fs::{Fs, Kind, NodeId};
@@ -28,6 +28,8 @@ const AGAIN: [Duration; 3] = [
 ];
 /// How long killed processes may take to let go of what they had open.
 const DYING: Duration = Duration::from_millis(500);
+/// How long processes are looked for at most: what is not found by then counts as found where that is safe.
+const SEARCH: Duration = Duration::from_secs(1);
 /// How often processes are looked for meanwhile: they may have had children.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -174,8 +176,17 @@ impl Steps {
                 self.forget_pages(handle.node.number());
             }
         }
-        let uses = self.uses(Some(uid));
-        let mut stands: HashSet<_> = uses
+        let found = self.uses(Some(uid), SEARCH);
+        if !found.unseen.is_empty() {
+            // They may stand anywhere: all directories stay watched, which costs a question for each step of a walk and nothing else.
+            tracing::warn!(
+                uid, %policy, processes = found.unseen.len(),
+                "processes of a user who lost access could not be looked into in time: every directory of the policy is watched"
+            );
+            return;
+        }
+        let mut stands: HashSet<_> = found
+            .uses
             .iter()
             .filter_map(|found| Some(self.fs.node_of_inode(found.ino)?.id))
             .collect();
@@ -208,8 +219,9 @@ impl Steps {
         let until = Instant::now() + DYING;
         let mut killed = Vec::new();
         loop {
-            let uses = self.uses(uid);
-            let concerned: HashSet<_> = uses
+            let found = self.uses(uid, SEARCH);
+            let mut concerned: HashSet<_> = found
+                .uses
                 .iter()
                 // Where everybody loses access there is no harm in standing there, as the administrator may.
                 .filter(|found| uid.is_some() || !matches!(found.how, How::Directory | How::Root))
@@ -221,21 +233,22 @@ impl Steps {
                     let node = self.fs.node_of_inode(found.ino);
                     node.is_some_and(|node| self.fs.policy_of(&node).as_ref() == Some(policy))
                 })
-                .map(|found| found.pid)
+                .map(|found| (found.pid, found.began))
                 .collect();
-            for pid in &concerned {
-                if processes::kill(*pid, self.device.as_deref(), uid) && !killed.contains(pid) {
-                    killed.push(*pid);
+            if uid.is_some() {
+                // A process that cannot be looked into may have it, and something of this user's is open. Of all users' processes
+                // only those are killed that do.
+                let unseen = found.unseen.iter().filter(|_| self.any_open(&ours));
+                concerned.extend(unseen.map(|process| (process.pid, process.began)));
+            }
+            for process in &concerned {
+                if processes::kill(*process, uid) && !killed.contains(&process.0) {
+                    killed.push(process.0);
                 }
             }
             let look_again = (Instant::now() + LOOK_AGAIN).min(until);
             loop {
-                let open = self.fs.all_handles();
-                if !open
-                    .iter()
-                    .any(|handle| ours.contains(&Arc::as_ptr(handle)))
-                    && processes::all_gone(&killed)
-                {
+                if !self.any_open(&ours) && processes::all_gone(&killed) {
                     return killed;
                 }
                 if Instant::now() >= look_again {
@@ -250,11 +263,18 @@ impl Steps {
         }
     }
 
-    fn uses(&self, uid: Option<u32>) -> Vec<Use> {
-        self.device
-            .as_deref()
-            .map(|device| processes::uses(device, uid))
-            .unwrap_or_default()
+    fn any_open(&self, handles: &HashSet<*const Handle>) -> bool {
+        let open = self.fs.all_handles();
+        open.iter()
+            .any(|handle| handles.contains(&Arc::as_ptr(handle)))
+    }
+
+    fn uses(&self, uid: Option<u32>, limit: Duration) -> Found {
+        let device = self.device.as_deref();
+        let found = device.map(|device| processes::uses(device, uid, limit));
+        // However long that took, it ends by itself.
+        self.watchdog.moves_on();
+        found.unwrap_or_default()
     }
 
     /// See [`super::Revoker::lock_policy`].

@@ -38,6 +38,15 @@ impl Abort {
         Abort { switch, mountpoint }
     }
 
+    /// Writes to a file instead.
+    #[cfg(test)]
+    pub(crate) fn into_file(switch: File) -> Abort {
+        Abort {
+            switch: Some(switch),
+            mountpoint: PathBuf::from("/nowhere"),
+        }
+    }
+
     /// Fails every request, also those that wait, and all later ones. If that cannot be done the mount is taken out of the
     /// tree and the process ends, with which the kernel does the same.
     fn now(&self) {
@@ -131,6 +140,16 @@ impl Watchdog {
         }
     }
 
+    /// Ends the mount now, because `what` cannot be finished. On return it is ended.
+    pub(super) fn end(&self, what: &str) {
+        let mut state = self.state.lock();
+        while !self.fired() && !state.stopped {
+            state.watched = Some((what.to_owned(), Instant::now()));
+            self.changed.notify_all();
+            self.changed.wait_for(&mut state, Duration::from_millis(50));
+        }
+    }
+
     /// Whether it ended the mount.
     pub(super) fn fired(&self) -> bool {
         self.fired.load(Ordering::Acquire)
@@ -187,10 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abort");
         let switch = File::create(&path).unwrap();
-        let abort = Abort {
-            switch: Some(switch),
-            mountpoint: folder.path().to_owned(),
-        };
+        let abort = Abort::into_file(switch);
         let watchdog = Watchdog::start(Duration::from_millis(300), abort).unwrap();
         assert_eq!(watchdog.guard("a short one", || 7), 7);
         assert!(!watchdog.fired());
@@ -199,6 +215,20 @@ mod tests {
                 std::thread::yield_now();
             }
         });
+        assert_eq!(std::fs::read(&path).unwrap(), b"1");
+        watchdog.stop();
+    }
+
+    #[test]
+    fn what_cannot_be_finished_ends_the_mount_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abort");
+        let abort = Abort::into_file(File::create(&path).unwrap());
+        let watchdog = Watchdog::start(Duration::from_secs(3600), abort).unwrap();
+        watchdog.end("something");
+        assert!(watchdog.fired());
+        // The state is free again only after that.
+        watchdog.end("something else");
         assert_eq!(std::fs::read(&path).unwrap(), b"1");
         watchdog.stop();
     }

@@ -217,7 +217,10 @@ fn table(holders: &[Holding]) -> Table {
                 .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             name.clone(),
             holding.program.clone(),
-            how(holding.how),
+            match holding.pid {
+                Some(_) if holding.how.is_none() => "unknown".to_owned(),
+                _ => how(holding.how),
+            },
             holding.path.clone(),
         ]);
     }

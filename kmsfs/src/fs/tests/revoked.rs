@@ -284,3 +284,46 @@ fn a_revocation_takes_its_steps_in_order_and_lasts_as_long_as_any_reason() {
     fs.release(hers.fh);
     fs.release(ours.fh);
 }
+
+/// A kernel with which the first step of a revocation panics.
+struct Broken;
+
+impl Kernel for Broken {
+    fn forget_pages(&self, _: NodeId) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn forget_attributes(&self, _: NodeId) {}
+
+    fn forget_names(&self) {}
+
+    fn drain(&self) {
+        panic!("as a defect would");
+    }
+
+    fn release(self: Arc<Self>) {}
+}
+
+#[test]
+fn without_the_thread_for_revocations_the_mount_ends_and_nothing_counts_as_done() {
+    let mut world = World::new();
+    world.put(NodeId::ROOT, "file", b"content");
+    world.unmount();
+    let fs = Arc::new(world.open().unwrap());
+    let found = fs.lookup(&me(), NodeId::ROOT, OsStr::new("file")).unwrap();
+    let policy = fs.policy_of(&fs.node(found.node).unwrap()).unwrap();
+    let switch = world.lower().join("switch");
+    let settings = Settings {
+        key_wait: Duration::ZERO,
+        limit: Duration::from_secs(3600),
+        abort: Abort::into_file(std::fs::File::create(&switch).unwrap()),
+        device: None,
+    };
+    let revoker = Revoker::start(&fs, Arc::new(Broken), settings).unwrap();
+    let report = revoker.revoke_user(policy, ALICE, Revoke::Stale);
+    assert!(report.aborted, "{report:?}");
+    assert_eq!(std::fs::read(&switch).unwrap(), b"1", "the mount is ended");
+    // And so for whoever asks after that.
+    let report = revoker.lock_policy(policy, LockReason::Administrator);
+    assert!(report.aborted && revoker.aborted());
+}
