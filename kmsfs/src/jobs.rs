@@ -11,6 +11,8 @@ pub(crate) mod rewrap;
 pub(crate) mod run;
 mod throttle;
 pub(crate) mod walk;
+mod watching;
+mod whole;
 
 use std::sync::Arc;
 

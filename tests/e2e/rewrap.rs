@@ -167,6 +167,41 @@ fn a_job_survives_kill_and_goes_on_by_itself() {
 }
 
 #[test]
+fn what_is_kept_aside_while_a_job_runs_keeps_the_older_generation() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/turning");
+    let lower = world.volume("volume", "alias/turning");
+    let mount = world.mount(&lower);
+    plant(&mount.point);
+    let point = path_text(&mount.point).to_owned();
+    let kept = lower.join(".kmsfs.lost");
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let slow = ["--rate", "60", "--destroy-old"];
+            world.kmsctl(&[&["fs", "rewrap", &point][..], &slow].concat())
+        });
+        wait::until_true("the job", wait::PATIENCE, || {
+            lower.join(".kmsfs.job").exists()
+        });
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("something"), "kept").unwrap();
+        let said = watcher.join().unwrap();
+        assert_eq!(said.code, 12, "{}", said.stderr);
+        assert!(said.stderr.contains("would be lost"), "{}", said.stderr);
+    });
+    check(&mount.point);
+    fs::remove_dir_all(&kept).unwrap();
+    let said = world.kmsctl(&["fs", "rewrap", &point, "--destroy-old", "--json"]);
+    let said = report(&said.ok().stdout);
+    assert_eq!(said["ended"], serde_json::json!([1, 2]), "{said:#}");
+    check(&mount.point);
+    mount.unmount();
+}
+
+#[test]
 fn a_job_is_stopped_and_taken_up_and_the_tree_moves_to_another_key() {
     if !crate::machine_can() {
         return;

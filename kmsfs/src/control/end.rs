@@ -12,7 +12,7 @@ use super::Controlled;
 use super::protocol::Failed;
 use crate::backing::Dir;
 use crate::errno::{Errno, FsResult};
-use crate::jobs::run::Finish;
+use crate::jobs::run::{Finish, NotEnded};
 use crate::volume::RecordFile;
 use crate::volume::kmsd::KmsdKeys;
 
@@ -42,7 +42,9 @@ impl Controlled {
             let (volume, id, before) = (policy.volume(), policy.policy(), policy.generation());
             // Something may have been put there while the job ran.
             nothing_aside(&root).map_err(|(message, next)| {
-                format!("everything hangs on generation {before} now, but {message}: the older ones are kept; {next}")
+                NotEnded::Needed(format!(
+                    "everything hangs on generation {before} now, but {message}: the older ones are kept; {next}"
+                ))
             })?;
             let ended = keys.client().send(DestroyPolicyGenerationsRequest {
                 volume_id: ResourceId(volume.0),
@@ -50,7 +52,9 @@ impl Controlled {
                 before: before.into(),
             });
             ended.map_err(|error| {
-                format!("everything hangs on generation {before} now, but the older ones were not ended: {error}")
+                NotEnded::Refused(format!(
+                    "everything hangs on generation {before} now, but the older ones were not ended: {error}"
+                ))
             })?;
             let _alone = lock.lock();
             Ok(forget(&keys, &file, id, before))
@@ -120,4 +124,26 @@ fn holds_something(dir: &Dir) -> FsResult<bool> {
         listing.advance();
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_aside_is_found() {
+        let lower = tempfile::tempdir().unwrap();
+        let root = Dir::open_root(lower.path()).unwrap();
+        assert_eq!(nothing_aside(&root), Ok(()));
+        let kept = lower.path().join(LOST);
+        std::fs::create_dir(&kept).unwrap();
+        assert_eq!(nothing_aside(&root), Ok(()));
+        std::fs::write(kept.join("something"), "kept").unwrap();
+        let (message, _) = nothing_aside(&root).unwrap_err();
+        assert!(message.contains("would be lost"), "{message}");
+        std::fs::remove_dir_all(&kept).unwrap();
+        // When in doubt something is.
+        std::fs::write(&kept, "not a directory").unwrap();
+        assert!(nothing_aside(&root).is_err());
+    }
 }
