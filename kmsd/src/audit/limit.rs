@@ -4,6 +4,9 @@
 //! a bucket of tokens; a record of a request that no policy, grant or office allowed takes one. A user without tokens is not
 //! answered: his requests are refused before they are looked at, so there is nothing to record, and one record from time to
 //! time says how many there were. What a policy allows costs no token.
+//!
+//! A user for whom a service asks goes on being answered, since the service has to know whom to let in; what is refused to one
+//! without tokens is counted instead of recorded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +28,8 @@ pub enum Asker {
     Uid(u32),
     /// Everybody who is not let in at all, together: a user has tens of thousands of uids in other user namespaces.
     Stranger,
+    /// A user for whom a service asks; none for all whom the name service does not know, together.
+    Behalf(Option<u32>),
 }
 
 /// The buckets.
@@ -75,6 +80,15 @@ impl Limit {
         bucket.unanswered = bucket.unanswered.saturating_add(1);
         bucket.principal = Arc::clone(principal);
         false
+    }
+
+    /// Whether a request that nobody allowed has a record of its own. One that has not is counted.
+    pub(crate) fn records(&self, asker: Asker, principal: &str) -> bool {
+        match asker {
+            Asker::Behalf(_) => self.answers(asker, &principal.into()),
+            // It would not have been looked at.
+            Asker::Uid(_) | Asker::Stranger => true,
+        }
     }
 
     /// A request of `asker` that nobody allowed is recorded.
@@ -129,12 +143,17 @@ impl Limit {
 }
 
 fn report(asker: Asker, bucket: &Bucket) -> Record {
-    let event = service("RequestsNotAnswered")
+    let event = service(match asker {
+        Asker::Uid(_) | Asker::Stranger => "RequestsNotAnswered",
+        Asker::Behalf(_) => "RequestsNotRecorded",
+    });
+    let event = event
         .detail("lastPrincipal", &*bucket.principal)
         .detail("requests", bucket.unanswered);
     match asker {
         Asker::Uid(uid) => event.detail("uid", uid),
-        Asker::Stranger => event.detail("strangers", true),
+        Asker::Behalf(Some(uid)) => event.detail("uid", uid),
+        Asker::Stranger | Asker::Behalf(None) => event.detail("strangers", true),
     }
 }
 

@@ -134,6 +134,10 @@ impl Trace {
             if let Some((limit, asker)) = &self.limit
                 && !state.allowed
             {
+                let principal = record.caller.as_ref().map_or("", |caller| &caller.arn);
+                if !limit.records(*asker, principal) {
+                    return self.urgent.then_some(state.ticket);
+                }
                 record.shorten();
                 limit.charge(*asker);
             }
@@ -154,7 +158,12 @@ impl Drop for Trace {
 
 /// Whose records of refused requests are limited: those of users, who are trusted with nothing but what policies give them.
 fn asker(caller: &Caller) -> Option<Asker> {
-    (caller.role == CallerRole::User && caller.via.is_none()).then_some(Asker::Uid(caller.uid))
+    let user = caller.role == CallerRole::User;
+    user.then(|| match &caller.via {
+        None => Asker::Uid(caller.uid),
+        // Without a name it is mostly one of the many that a user has in a user namespace.
+        Some(_) => Asker::Behalf(caller.login.is_some().then_some(caller.uid)),
+    })
 }
 
 /// What records say of a caller. The requests of a connection share it: it takes half a dozen strings to make.

@@ -389,6 +389,55 @@ fn what_nobody_allowed_is_recorded_in_short_and_takes_a_token() {
 }
 
 #[test]
+fn what_a_service_asks_for_users_without_rights_is_answered_and_recorded_so_often() {
+    let host = Host::software();
+    let mut config = host.config();
+    config.audit.as_mut().unwrap().refused_burst = 4;
+    let clock = Arc::new(host.clock.clone());
+    let engine = Engine::open(config, host.sealer(), &host.credential, clock).unwrap();
+    let key = create_key(&engine);
+    let ask = |uid: u32, named: bool| {
+        let mut user = as_user(CallerRole::User, uid);
+        user.login = named.then(|| format!("u{uid}").into());
+        user.via = Some(Arc::new(kms_api::Via {
+            service: "kmsfs.local-host-1.amazonaws.com".into(),
+            arn: "arn:aws:iam::000000000000:user/kmsfs".into(),
+            uid: 990,
+            pid: 1,
+        }));
+        let body = json!({ "KeyId": key, "KeySpec": "AES_256" });
+        let all = Request::OPERATIONS;
+        let (prefix, name) = all
+            .iter()
+            .find(|(_, name)| *name == "GenerateDataKey")
+            .unwrap();
+        let target = format!("{prefix}.{name}");
+        let request = Request::decode(&target, body.to_string().as_bytes()).unwrap();
+        let refused = engine.call_blocking(&request, &user).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::AccessDenied);
+    };
+    for _ in 0..10 {
+        ask(1000, true);
+    }
+    // Those without names have what there is for one.
+    for uid in 200_000..200_010 {
+        ask(uid, false);
+    }
+    ask(1001, true);
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    assert_eq!(named(&all, "GenerateDataKey").len(), 4 + 4 + 1);
+    assert!(named(&all, "RequestsNotAnswered").is_empty());
+    let told = named(&all, "RequestsNotRecorded");
+    let mut told: Vec<_> = told
+        .iter()
+        .map(|record| (record.details.get("uid"), &record.details["requests"]))
+        .collect();
+    told.sort_by_key(|(uid, _)| uid.is_some());
+    assert_eq!(told, [(None, &json!(6)), (Some(&json!(1000)), &json!(6))]);
+}
+
+#[test]
 fn a_request_that_was_not_approved_in_time_leaves_a_record() {
     let host = Host::software();
     let key = {
