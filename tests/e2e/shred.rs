@@ -127,6 +127,37 @@ impl Destroyed {
 }
 
 #[test]
+fn a_mount_that_cannot_be_told_is_named() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/gone");
+    let lower = world.volume("volume", "alias/gone");
+    // Its socket is where nobody looks for it.
+    let control = format!("control={}", path_text(&world.path("elsewhere.sock")));
+    let mount = world.mount_with(&lower, &[&control]);
+    let status = world
+        .kmsctl(&["fs", "status", path_text(&lower), "--json"])
+        .ok()
+        .json();
+    let id = |value: &Value| value.as_str().unwrap().to_owned();
+    let volume = id(&status[0]["volume"]);
+    let policy = id(&status[0]["policies"][0]["policy"]);
+    let said = world.kmsctl(&[
+        "fs", "shred", "--volume", &volume, "--policy", &policy, "--yes",
+    ]);
+    assert_eq!(said.code, 12, "{}", said.stderr);
+    let point = path_text(&mount.point);
+    assert!(
+        said.stderr.contains("it is destroyed, but") && said.stderr.contains(point),
+        "{}",
+        said.stderr
+    );
+    mount.unmount();
+}
+
+#[test]
 fn nothing_from_before_opens_what_was_destroyed_under_the_same_tpm() {
     if !crate::machine_can() {
         return;

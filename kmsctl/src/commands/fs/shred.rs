@@ -85,48 +85,70 @@ pub(super) fn run(args: &ShredArgs, context: &Context) -> Result<(), Failure> {
         done.destroyed_generations, done.deletion_epoch
     );
     context.output.print(human, &done)?;
-    match mounts.failures.first() {
-        None => Ok(()),
-        Some((directory, failure)) => Err(Failure::new(
-            Exit::FileSystem,
-            format!(
-                "it is destroyed, but the mount could not lock {}: {}",
-                directory.display(),
-                failure.message
-            ),
-        )
-        .next("Unmount it: until then it may still have the keys in memory.")),
+    if mounts.failures.is_empty() {
+        return Ok(());
     }
+    let said = mounts.failures.join("; ");
+    Err(
+        Failure::new(Exit::FileSystem, format!("it is destroyed, but {said}")).next(
+            "Unmount the directory wherever it is mounted: until then a mount may still have the keys in memory.",
+        ),
+    )
 }
 
 /// The mounts on this host that show the directory.
 #[derive(Default)]
 struct Mounts {
     locked: Vec<Place>,
-    failures: Vec<(PathBuf, Failure)>,
+    /// What keeps keys in memory, perhaps.
+    failures: Vec<String>,
 }
 
 impl Mounts {
     /// Ends all access, what is open included. A mount that cannot do it keeps nothing from being destroyed.
     fn lock(args: &ShredArgs, volume: ResourceId, policy: ResourceId, context: &Context) -> Mounts {
         let mut mounts = Mounts::default();
-        let volumes = match (&args.directory, &args.control) {
-            (Some(directory), Some(_)) => {
-                status::one(directory, args.control.as_deref(), context).map(|one| vec![one])
+        let found = match (&args.directory, &args.control) {
+            (Some(directory), Some(control)) => {
+                let one = status::one(directory, Some(control), context);
+                Ok(vec![(directory.clone(), one.map(|one| (one, None)))])
             }
-            _ => status::all(context),
+            _ => status::each(context),
         };
-        let volumes = volumes.unwrap_or_default().into_iter();
+        let found = found.unwrap_or_else(|failure| {
+            let said = format!(
+                "the mounts of this host could not be listed: {}",
+                failure.message
+            );
+            mounts.failures.push(said);
+            Vec::new()
+        });
         let (volume, policy) = (volume.to_string(), policy.to_string());
-        let shown = volumes.filter(|one| one.volume == volume && one.mountpoint.is_some());
-        let policies = shown.flat_map(|one| one.policies);
-        let directories = policies
-            .filter(|one| one.policy == policy)
-            .filter_map(|one| one.directory);
-        for directory in directories {
-            match lock(&directory, args.control.as_deref()) {
-                Ok(place) => mounts.locked.push(place),
-                Err(failure) => mounts.failures.push((directory, failure)),
+        for (mountpoint, seen) in found {
+            let failed = |failure: &Failure| {
+                format!(
+                    "the mount at {} could not lock it: {}",
+                    mountpoint.display(),
+                    failure.message
+                )
+            };
+            match seen {
+                // Perhaps it shows another volume; nothing says so.
+                Err(failure) => mounts.failures.push(failed(&failure)),
+                Ok((one, _)) if one.volume != volume => {}
+                Ok((_, Some(failure))) => mounts.failures.push(failed(&failure)),
+                Ok((one, None)) => {
+                    let directories = one.policies.into_iter();
+                    let directories = directories
+                        .filter(|one| one.policy == policy)
+                        .filter_map(|one| one.directory);
+                    for directory in directories {
+                        match lock(&directory, args.control.as_deref()) {
+                            Ok(place) => mounts.locked.push(place),
+                            Err(failure) => mounts.failures.push(failed(&failure)),
+                        }
+                    }
+                }
             }
         }
         mounts

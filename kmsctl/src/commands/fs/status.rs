@@ -1,6 +1,6 @@
 //! `kmsctl fs status`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kmsfs::control::client;
@@ -95,15 +95,28 @@ fn counted(policy: &PolicyStatus) -> Option<String> {
     Some(format!("{}: {}\n", directory(policy), said.join("; ")))
 }
 
-pub(super) fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
+fn all(context: &Context) -> Result<Vec<VolumeStatus>, Failure> {
+    // A mount that does not answer is shown as far as its lower directory tells.
+    let seen = each(context)?.into_iter();
+    seen.map(|(_, seen)| seen.map(|(known, _)| known)).collect()
+}
+
+/// A mountpoint, and its volume, or that it cannot be said which; with why the mount itself does not answer, if it does not.
+pub(super) type Seen = (PathBuf, Result<(VolumeStatus, Option<Failure>), Failure>);
+
+/// Every mount of this host.
+pub(super) fn each(context: &Context) -> Result<Vec<Seen>, Failure> {
     let mounts = table::mounts().map_err(|error| Failure::local("/proc", &error))?;
-    let mut volumes = Vec::new();
-    for mount in mounts.iter().filter(|mount| mount.fs_type == FS_TYPE) {
-        // A mount that does not answer is shown as far as its lower directory tells.
-        let answer = socket(None, mount).and_then(|socket| ask(&socket)).ok();
-        volumes.push(status(&mount.source, answer.as_ref(), context)?);
-    }
-    Ok(volumes)
+    let ours = mounts.iter().filter(|mount| mount.fs_type == FS_TYPE);
+    let seen = ours.map(|mount| {
+        let answer = socket(None, mount).and_then(|socket| ask(&socket));
+        let known = status(&mount.source, answer.as_ref().ok(), context);
+        (
+            mount.mountpoint.clone(),
+            known.map(|known| (known, answer.err())),
+        )
+    });
+    Ok(seen.collect())
 }
 
 /// `path` is in a mount, or the lower directory of one, or a lower directory that is not mounted.
