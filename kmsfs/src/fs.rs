@@ -40,7 +40,7 @@ pub(crate) mod rewrap;
 mod snapshot;
 pub(crate) mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 pub(crate) mod walk;
 pub(crate) mod xattr;

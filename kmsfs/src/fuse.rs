@@ -6,7 +6,8 @@
 //! cannot be encrypted where it lies. The decoding of requests is also what a ring transport needs.
 //!
 //! * [`session`]: negotiation, from the first request to the end.
-//! * `serve`: the threads, and what becomes of a request and its reply while something is revoked.
+//! * `serve`: the threads, and what becomes of a request and its reply while something is revoked; `waiting`: requests that wait for kmsd;
+//!   `interrupt`: those that hold up a revocation.
 //! * `dispatch`: one request, one operation, one reply; `permit`: on which objects its caller is asked for.
 //! * `asked`, `slots`, `undo`: what a revocation needs to know of requests and can do to them.
 //! * `request`, `reply`, `abi`: the bytes.
@@ -15,6 +16,7 @@
 mod abi;
 mod asked;
 mod dispatch;
+mod interrupt;
 pub mod notify;
 mod permit;
 mod reply;
@@ -23,3 +25,4 @@ mod serve;
 pub mod session;
 mod slots;
 mod undo;
+mod waiting;

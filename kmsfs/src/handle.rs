@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use kms_format::PolicyId;
 use parking_lot::{Mutex, RwLock};
 
 use crate::errno::{Errno, FsResult};
@@ -23,6 +24,8 @@ pub(crate) struct Handle {
     accessed: AtomicU64,
     /// Who opened it, and so who is served through it, whoever holds the descriptor now.
     pub(crate) opener: Caller,
+    /// The policy that it was opened under. The object may be under another one by now.
+    pub(crate) policy: Option<PolicyId>,
     /// The number under which it was opened. The node may have got another since: then this handle is of no use.
     pub(crate) opened_as: NodeId,
     /// Content may be written through it.
@@ -34,6 +37,7 @@ pub(crate) struct Handle {
 /// How something is opened.
 pub(crate) struct Opening {
     pub(crate) opener: Caller,
+    pub(crate) policy: Option<PolicyId>,
     pub(crate) opened_as: NodeId,
     pub(crate) writable: bool,
     /// Reads through the handle count as accesses.
@@ -92,6 +96,7 @@ impl Handles {
             accessed: AtomicU64::new(if opening.reads { 0 } else { NEVER }),
             failures_told: AtomicU64::new(failures),
             opener: opening.opener,
+            policy: opening.policy,
             opened_as: opening.opened_as,
             writable: opening.writable,
             revoked: AtomicBool::new(false),

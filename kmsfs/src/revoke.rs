@@ -140,6 +140,7 @@ pub(crate) trait Kernel: Send + Sync {
 /// Work for the revoker's thread.
 enum Job {
     User((PolicyId, u32), UserReason, Revoke, Sender<Report>),
+    Group((PolicyId, u32, u32), Revoke, Sender<Report>),
     Lock(PolicyId, LockReason, Sender<Report>),
     Unlock(PolicyId, LockReason, Sender<()>),
     Kill(PolicyId, Sender<Vec<u32>>),
@@ -230,6 +231,13 @@ impl Revoker {
         self.reported(Job::User(whose, why, how, sender), &report)
     }
 
+    /// Ends what a user has opened with one group, which has lost the right that others of the user's still have. What they open from
+    /// now on is for kmsd to decide, which has refused that group already.
+    pub fn revoke_group(&self, policy: PolicyId, (uid, gid): (u32, u32), how: Revoke) -> Report {
+        let (sender, report) = mpsc::channel();
+        self.reported(Job::Group((policy, uid, gid), how, sender), &report)
+    }
+
     /// A user has access again: what they open from now on works.
     pub fn restore_user(&self, policy: PolicyId, uid: u32) {
         self.give_back((policy, uid), UserReason::Grants);
@@ -303,7 +311,7 @@ impl Revoker {
             return Vec::new();
         };
         let handles = match policy {
-            Some(policy) => fs.handles_under(&policy),
+            Some(policy) => fs.handles_by(&policy),
             None => fs.all_handles(),
         };
         handles
@@ -319,15 +327,21 @@ impl Revoker {
         found.unwrap_or_default()
     }
 
-    /// The users who have something open that is not revoked, by policy.
-    pub fn users(&self) -> Vec<(PolicyId, u32)> {
+    /// Who has something open that is not revoked: the policy whose right that needs, the user, and the group with which they opened
+    /// it. What was moved to another policy since needs the right to both.
+    pub fn users(&self) -> Vec<(PolicyId, u32, u32)> {
         let Some(fs) = self.fs.upgrade() else {
             return Vec::new();
         };
         let handles = fs.all_handles();
         let live = handles.iter().filter(|handle| !handle.is_revoked());
         let mut users: Vec<_> = live
-            .filter_map(|handle| Some((fs.policy_of(&handle.node)?, handle.opener.uid)))
+            .flat_map(|handle| {
+                let opener = handle.opener;
+                let policies = [handle.policy, fs.policy_of(&handle.node)];
+                let policies = policies.into_iter().flatten();
+                policies.map(move |policy| (policy, opener.uid, opener.gid))
+            })
             .collect();
         users.sort_unstable();
         users.dedup();
@@ -412,6 +426,15 @@ fn run(work: &Receiver<Job>, steps: &mut Steps, watchdog: &Watchdog) {
                     watchdog.guard(&what, || steps.revoke_user((policy, uid), why, how));
                 report.took = start.elapsed();
                 tracing::info!(%policy, uid, ?why, ?how, files = report.files, took = ?report.took, "a user lost access");
+                drop(sender.send(report));
+            }
+            Some(Job::Group((policy, uid, gid), how, sender)) => {
+                let what =
+                    format!("the revocation of group {gid} of user {uid} from policy {policy}");
+                let mut report =
+                    watchdog.guard(&what, || steps.revoke_group((policy, uid, gid), how));
+                report.took = start.elapsed();
+                tracing::info!(%policy, uid, gid, ?how, files = report.files, took = ?report.took, "a group of a user's lost access");
                 drop(sender.send(report));
             }
             Some(Job::Lock(policy, why, sender)) => {

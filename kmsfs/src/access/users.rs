@@ -21,6 +21,10 @@ const REFUSAL_TTL: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(100);
 /// Answers kept at most; who comes beyond them asks each time.
 const MAX_KEPT: usize = 65_536;
+/// Refusals kept at most: a user has tens of thousands of uids in other user namespaces, all of which are refused.
+const MAX_REFUSED: usize = 4096;
+/// Groups with which one user may come and is remembered; with others they are asked about each time.
+const MAX_GROUPS: usize = 32;
 
 /// A user, as the kernel names the caller, and a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +62,10 @@ pub struct Users {
     denied: Errno,
     limit: Duration,
     lease: RwLock<Arc<LeaseClient>>,
+    /// Who was let in.
     decisions: RwLock<HashMap<Who, Decision>>,
+    /// Who was not. Apart, so that those who are refused do not take the place of those who are not.
+    refusals: RwLock<HashMap<Who, Decision>>,
     flights: Mutex<HashMap<Who, Arc<Flight>>>,
     /// The groups with which users were let in.
     groups: Mutex<HashMap<(PolicyId, u32), Vec<u32>>>,
@@ -80,6 +87,7 @@ impl Users {
             limit,
             lease: RwLock::new(Arc::new(lease)),
             decisions: RwLock::default(),
+            refusals: RwLock::default(),
             flights: Mutex::default(),
             groups: Mutex::default(),
             forgotten: AtomicU64::new(0),
@@ -95,8 +103,10 @@ impl Users {
     /// Goes on under another lease; nothing is kept from the one before.
     pub fn renew(&self, lease: LeaseClient) {
         let mut decisions = self.decisions.write();
+        let mut refusals = self.refusals.write();
         *self.lease.write() = Arc::new(lease);
         decisions.clear();
+        refusals.clear();
         self.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -104,6 +114,12 @@ impl Users {
     pub fn forget(&self, key_arns: Option<&[String]>) {
         let concerned = |one: &Decision| key_arns.is_none_or(|arns| arns.contains(&one.key_arn));
         self.decisions.write().retain(|_, one| !concerned(one));
+        self.refusals.write().retain(|_, one| !concerned(one));
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Replies to requests that were decided before this call are not sent before they are decided once more.
+    pub fn decide_anew(&self) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -133,6 +149,7 @@ impl Users {
             }
             decision.holds()
         });
+        self.refusals.write().retain(|_, one| one.holds());
         for who in due {
             if self.ask(&who, 0, Instant::now() + RETRY).is_none() {
                 // What is kept holds for a while yet.
@@ -170,39 +187,73 @@ impl Users {
                 }
             };
             tracing::debug!(policy = %who.policy, uid = who.uid, gid = who.gid, pid, ?verdict, "asked");
-            if verdict == Verdict::Allowed {
-                let mut groups = self.groups.lock();
-                let of = groups.entry((who.policy, who.uid)).or_default();
-                if !of.contains(&who.gid) {
-                    of.push(who.gid);
-                }
-            }
+            let remembered = verdict != Verdict::Allowed || self.remember_group(who);
             if let (Some(kept), Ok(policy)) = (kept, policy) {
-                let mut decisions = self.decisions.write();
-                // Under the lock: either it is too old here, or who applies the news finds it.
-                if lease.may_keep(&kept) && decisions.len() < MAX_KEPT {
-                    let decision = Decision {
-                        answer,
-                        key_arn: policy.key_arn.clone(),
-                        lease,
-                        kept,
-                        since,
-                        used: AtomicBool::new(false),
-                    };
-                    decisions.insert(*who, decision);
-                }
+                let key_arn = policy.key_arn.clone();
+                let decision = Decision {
+                    answer,
+                    key_arn,
+                    lease,
+                    kept,
+                    since,
+                    used: AtomicBool::new(false),
+                };
+                self.keep(who, decision, remembered);
             }
             return Some(verdict);
         }
     }
 
-    fn kept(&self, who: &Who) -> Option<FsResult<()>> {
-        let decisions = self.decisions.read();
-        let decision = decisions.get(who).filter(|decision| decision.holds())?;
-        if !decision.used.load(Ordering::Relaxed) {
-            decision.used.store(true, Ordering::Relaxed);
+    /// Whether the group is among those with which the user is remembered.
+    fn remember_group(&self, who: &Who) -> bool {
+        let mut groups = self.groups.lock();
+        let of = groups.entry((who.policy, who.uid)).or_default();
+        let known = of.contains(&who.gid);
+        if !known && of.len() < MAX_GROUPS {
+            of.push(who.gid);
+            return true;
         }
-        Some(decision.answer)
+        known
+    }
+
+    /// Keeps a decision in the place of the one before it; only takes that away if there is no room.
+    fn keep(&self, who: &Who, decision: Decision, remembered: bool) {
+        let (mut decisions, mut refusals) = (self.decisions.write(), self.refusals.write());
+        decisions.remove(who);
+        refusals.remove(who);
+        // Under the locks: either it is too old here, or who applies the news finds it.
+        if !decision.lease.may_keep(&decision.kept) {
+            return;
+        }
+        if decision.answer.is_err() {
+            if refusals.len() >= MAX_REFUSED {
+                // They hold for a moment only: nothing is lost but a question.
+                refusals.clear();
+            }
+            refusals.insert(*who, decision);
+        } else if remembered {
+            if decisions.len() >= MAX_KEPT {
+                decisions.retain(|_, one| one.holds());
+            }
+            if decisions.len() < MAX_KEPT {
+                decisions.insert(*who, decision);
+            }
+        }
+    }
+
+    fn kept(&self, who: &Who) -> Option<FsResult<()>> {
+        {
+            let decisions = self.decisions.read();
+            if let Some(decision) = decisions.get(who).filter(|decision| decision.holds()) {
+                if !decision.used.load(Ordering::Relaxed) {
+                    decision.used.store(true, Ordering::Relaxed);
+                }
+                return Some(decision.answer);
+            }
+        }
+        let refusals = self.refusals.read();
+        let refused = refusals.get(who).filter(|decision| decision.holds())?;
+        Some(refused.answer)
     }
 
     /// Asks, or waits for somebody who asks the same.

@@ -313,20 +313,43 @@ impl Watcher {
         scope: &Scope<'_>,
         lease: &Arc<LeaseClient>,
     ) -> Result<(), NotApplied> {
-        let mut holders: HashSet<(PolicyId, u32)> = self.revoker.users().into_iter().collect();
-        if let Some(users) = &self.users {
-            users.forget_groups(&holders);
+        // Who has something open, and with which groups.
+        let mut holders: HashMap<(PolicyId, u32), Vec<u32>> = HashMap::new();
+        for (policy, uid, gid) in self.revoker.users() {
+            holders.entry((policy, uid)).or_default().push(gid);
         }
-        holders.extend(&self.revoked);
-        for (policy, uid) in holders {
+        if let Some(users) = &self.users {
+            users.forget_groups(&holders.keys().copied().collect());
+        }
+        for whose in &self.revoked {
+            holders.entry(*whose).or_default();
+        }
+        for ((policy, uid), gids) in holders {
             let state = self.states.get(&policy);
             if state.is_some_and(|state| state.unusable || !scope.covers(&state.key_arn)) {
                 continue;
             }
-            let allowed = self.may_still(policy, uid, lease)?;
+            let mut ended = Vec::new();
+            for gid in &gids {
+                if !self.may(policy, (uid, *gid), lease)? {
+                    ended.push(*gid);
+                }
+            }
+            let allowed = ended.len() < gids.len() || self.may_come(policy, uid, &ended, lease)?;
             if allowed && self.revoked.remove(&(policy, uid)) {
                 tracing::info!(%policy, uid, "may use it again");
                 self.revoker.restore_user(policy, uid);
+            } else if allowed && !ended.is_empty() {
+                if let Some(users) = &self.users {
+                    // What is being carried out was decided before.
+                    users.decide_anew();
+                }
+                let ending = self.policies.known(&policy).map(|row| row.ending);
+                for gid in ended {
+                    tracing::info!(%policy, uid, gid, "access by this group has ended");
+                    self.revoker
+                        .revoke_group(policy, (uid, gid), ending.unwrap_or_default());
+                }
             } else if !allowed && self.revoked.insert((policy, uid)) {
                 let ending = self.policies.known(&policy).map(|row| row.ending);
                 tracing::info!(%policy, uid, "access has ended");
@@ -337,26 +360,42 @@ impl Watcher {
         Ok(())
     }
 
-    /// Whether a user may use a policy with one of the groups with which they have come.
-    fn may_still(
+    /// Whether a user may use a policy, with this group.
+    fn may(
+        &self,
+        policy: PolicyId,
+        (uid, gid): (u32, u32),
+        lease: &Arc<LeaseClient>,
+    ) -> Result<bool, NotApplied> {
+        let Some(users) = &self.users else {
+            return Ok(true);
+        };
+        let who = Who { policy, uid, gid };
+        match users.ask(&who, 0, patience(Some(lease))) {
+            Some(verdict) => Ok(verdict == Verdict::Allowed),
+            None => Err(NotApplied),
+        }
+    }
+
+    /// Whether a user may use a policy with one of the groups with which they have come, other than those that were refused just now.
+    fn may_come(
         &self,
         policy: PolicyId,
         uid: u32,
+        refused: &[u32],
         lease: &Arc<LeaseClient>,
     ) -> Result<bool, NotApplied> {
         let Some(users) = &self.users else {
             return Ok(true);
         };
         let mut gids = users.groups(policy, uid);
-        if gids.is_empty() {
+        if gids.is_empty() && refused.is_empty() {
             gids.push(primary_group(uid));
         }
+        gids.retain(|gid| !refused.contains(gid));
         for gid in gids {
-            let who = Who { policy, uid, gid };
-            match users.ask(&who, 0, patience(Some(lease))) {
-                Some(Verdict::Allowed) => return Ok(true),
-                Some(_) => {}
-                None => return Err(NotApplied),
+            if self.may(policy, (uid, gid), lease)? {
+                return Ok(true);
             }
         }
         Ok(false)

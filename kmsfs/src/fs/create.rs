@@ -57,6 +57,7 @@ impl Fs {
                 let entry = made?;
                 let opening = Opening {
                     opener: *caller,
+                    policy: Some(named.context.policy.policy()),
                     opened_as: entry.node,
                     writable: true,
                     reads: flags & libc::O_NOATIME == 0,
@@ -107,6 +108,7 @@ impl Fs {
         let entry = self.entry_of(&node, self.attributes(&node, &stat, 0));
         let opening = Opening {
             opener: *caller,
+            policy: Some(context.policy.policy()),
             opened_as: entry.node,
             writable: true,
             reads: true,

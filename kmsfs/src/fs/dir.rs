@@ -31,14 +31,16 @@ impl Fs {
     /// # Errors
     /// `ENOTDIR`; `ENOKEY` if it is locked; `EIO` if its header is damaged.
     pub fn opendir(&self, caller: &Caller, node: NodeId) -> FsResult<FileHandle> {
+        let opened_as = node;
+        let node = self.table.get(node)?;
+        let context = self.context(&node)?;
         let opening = Opening {
             opener: *caller,
-            opened_as: node,
+            policy: Some(context.policy.policy()),
+            opened_as,
             writable: false,
             reads: false,
         };
-        let node = self.table.get(node)?;
-        self.context(&node)?;
         Ok(self.handles.insert(node, &opening))
     }
 

@@ -47,6 +47,7 @@ impl Fs {
         }
         let opening = Opening {
             opener: *caller,
+            policy: self.policy_of(&node),
             opened_as,
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
             reads,

@@ -167,10 +167,20 @@ impl Fs {
         Ok(())
     }
 
-    /// All handles of objects under a policy.
+    /// All handles of objects that are under a policy.
     pub(crate) fn handles_under(&self, policy: &PolicyId) -> Vec<Arc<Handle>> {
         let mut handles = self.handles.all();
         handles.retain(|handle| self.policy_of(&handle.node).as_ref() == Some(policy));
+        handles
+    }
+
+    /// All handles that need the right to a policy: they were opened by it, or what they are of has been moved under it since.
+    pub(crate) fn handles_by(&self, policy: &PolicyId) -> Vec<Arc<Handle>> {
+        let mut handles = self.handles.all();
+        handles.retain(|handle| {
+            handle.policy.as_ref() == Some(policy)
+                || self.policy_of(&handle.node).as_ref() == Some(policy)
+        });
         handles
     }
 

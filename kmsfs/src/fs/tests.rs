@@ -18,4 +18,4 @@ mod revoked;
 mod rewrap;
 mod sealed;
 mod tree;
-mod world;
+pub(crate) mod world;

@@ -9,7 +9,7 @@ use super::abi::{self, OUT_HEADER, fattr, op};
 use super::permit;
 use super::reply::{AlignedBuffer, Body, header_bytes, put_header};
 use super::request::{Arguments, Header, Truncated};
-use crate::errno::Errno;
+use crate::errno::{Errno, FsResult};
 use crate::fs::flags;
 use crate::fs::{Caller, FileHandle, Fs, NodeId, SetAttr, SetTime, Timestamp};
 use crate::volume::WOULD_WAIT;
@@ -171,14 +171,23 @@ impl Dispatcher {
         u32::try_from(written).map_err(|_| Failure::Malformed)
     }
 
+    /// Whether the caller of a request may use what it touches.
+    pub(super) fn permitted(&self, header: &Header, a: Arguments<'_>) -> FsResult<()> {
+        let touched = permit::touched(header, a).map_err(|Truncated| Errno::IO)?;
+        self.permit(&caller(header), touched)
+    }
+
+    fn permit(&self, caller: &Caller, touched: [Option<NodeId>; 2]) -> FsResult<()> {
+        let mut nodes = touched.into_iter().flatten();
+        nodes.try_for_each(|node| self.fs.permit(caller, node))
+    }
+
     /// Every operation whose reply is small.
     fn operation(&self, header: &Header, mut a: Arguments<'_>, out: &mut Body) -> Done {
         let fs = &self.fs;
         let node = NodeId(header.node);
         let caller = &caller(header);
-        for touched in permit::touched(header, a)?.into_iter().flatten() {
-            fs.permit(caller, touched)?;
-        }
+        self.permit(caller, permit::touched(header, a)?)?;
         match header.opcode {
             op::LOOKUP => match fs.lookup(caller, node, a.name()?) {
                 Err(Errno::NOENT) => {

@@ -43,18 +43,21 @@ pub(super) fn touched(
 }
 
 /// Whether a reply to this request must not be sent when its caller may not be allowed it any more, and the request be
-/// carried out again. What was changed is changed, and a file that has just been made has nothing in it.
+/// decided, and mostly carried out, again. What was changed is changed.
 pub(super) fn is_void(asked: &Asked, message: &[u8]) -> bool {
-    let Ok((header, mut a)) = Header::parse(message) else {
+    let Ok((header, a)) = Header::parse(message) else {
         return false;
     };
-    let made = match header.opcode {
-        op::TMPFILE => true,
-        op::CREATE => a.u32().is_ok_and(|flags| flags & O_EXCL != 0),
-        _ => false,
-    };
     let decided = touched(&header, a).is_ok_and(|nodes| nodes.iter().any(Option::is_some));
-    asked.shows() && decided && !made
+    asked.shows() && decided
+}
+
+/// Whether a request cannot be carried out again: it makes what must not be there before. Its reply is kept, and sent when its caller is
+/// let in once more.
+pub(super) fn is_once(message: &[u8]) -> bool {
+    Header::parse(message).is_ok_and(|(header, mut a)| {
+        header.opcode == op::CREATE && a.u32().is_ok_and(|flags| flags & O_EXCL != 0)
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Threads that answer requests, and requests that wait.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::abi::{self, OUT_HEADER, WRITE_DATA};
 use super::asked::asked;
@@ -15,47 +13,28 @@ use super::dispatch::{Dispatcher, Outcome, Scratch};
 use super::reply::{AlignedBuffer, header_bytes};
 use super::request::Header;
 use super::slots::Slot;
-use super::{notify, permit, undo};
+use super::waiting::{Kept, Waiting};
+use super::{permit, undo};
 use crate::errno::Errno;
-use crate::fs::{Fs, NodeId};
-use crate::revoke::Kernel;
-use crate::revoke::marks::{Asked, Class, Marks, Verdict};
+use crate::fs::Fs;
+use crate::revoke::marks::{Asked, Marks, Verdict};
 
 /// Largest read or write in one request. The kernel's own limit is 256 pages.
 pub(super) const MAX_IO: usize = 1 << 20;
 /// Threads for requests that wait for kmsd. Requests beyond them wait in a queue; what they wait for
 /// is the same few policies.
 const WAITERS: usize = 16;
-/// How long a revocation lets writes that are under way come to their end.
-const GRACE: Duration = Duration::from_millis(50);
-
 /// A connection that is served.
 pub(super) struct Shared {
     pub(super) connection: OwnedFd,
     pub(super) fs: Arc<Fs>,
     pub(super) dispatcher: Dispatcher,
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
     /// One for each thread, the waiting ones last.
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     threads: usize,
     /// Requests that wait for the end of a revocation.
-    parked: Mutex<Vec<Vec<u8>>>,
-}
-
-/// Requests that have to wait for kmsd, copied out of the thread that read them.
-#[derive(Default)]
-struct Waiting {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// With the time since which each waits.
-    requests: VecDeque<(Instant, Vec<u8>)>,
-    idle: usize,
-    threads: Vec<JoinHandle<()>>,
-    closed: bool,
+    pub(super) parked: Mutex<Vec<Kept>>,
 }
 
 /// A request, and what was decided when it was begun.
@@ -140,8 +119,8 @@ impl Shared {
                 slot.end(|| self.send(&failure(&header, errno)));
                 return;
             }
-            Verdict::Park => return self.park(slot, message),
-            Verdict::Wait(_) => return self.wait(slot, message),
+            Verdict::Park => return self.park(slot, message, None),
+            Verdict::Wait(_) => return self.wait(slot, message, None),
         }
         let decided = self.fs.decisions();
         let handled = caught(message, |message| self.dispatcher.handle(message, scratch));
@@ -157,7 +136,7 @@ impl Shared {
             Ok(Outcome::Wait) if worker.waits => {
                 slot.end(|| ());
             }
-            Ok(Outcome::Wait) => self.wait(slot, message),
+            Ok(Outcome::Wait) => self.wait(slot, message, None),
             // What no reply is expected to panicked.
             Err(None) => {
                 slot.end(|| ());
@@ -221,13 +200,45 @@ impl Shared {
         });
         // Answered by somebody else, or not at all: what it would have given is not taken.
         let verdict = verdict.unwrap_or(Verdict::Fail(Errno::STALE));
-        if verdict != Verdict::Pass {
+        let later = matches!(verdict, Verdict::Park | Verdict::Wait(_));
+        let kept = later && undo::succeeded(reply).is_some() && permit::is_once(message);
+        if verdict != Verdict::Pass && !kept {
             undo::take_back(&self.fs, header.opcode, reply);
         }
+        let kept = kept.then(|| reply.to_vec());
         match verdict {
-            Verdict::Park => self.park(slot, message),
-            Verdict::Wait(_) => self.wait(slot, message),
+            Verdict::Park => self.park(slot, message, kept),
+            Verdict::Wait(_) => self.wait(slot, message, kept),
             Verdict::Pass | Verdict::Fail(_) => {}
+        }
+    }
+
+    /// Sends the reply to a request that was carried out before, if its caller is let in now; otherwise nothing of it is given.
+    fn confirm(self: &Arc<Shared>, worker: Worker, message: &[u8], reply: Vec<u8>) {
+        let Some(slot) = self.slots.get(worker.number) else {
+            return;
+        };
+        let Ok((header, arguments)) = Header::parse(message) else {
+            return;
+        };
+        let asked = asked(&header, arguments);
+        slot.begin(header, asked);
+        let decided = self.fs.decisions();
+        let refused = match self.before(&asked, worker) {
+            Verdict::Pass => self.dispatcher.permitted(&header, arguments).err(),
+            Verdict::Fail(errno) => Some(errno),
+            Verdict::Park => return self.park(slot, message, Some(reply)),
+            Verdict::Wait(_) => return self.wait(slot, message, Some(reply)),
+        };
+        match refused {
+            None => {
+                let since = Since { asked, decided };
+                self.answer(slot, &header, &since, message, &reply);
+            }
+            Some(errno) => {
+                slot.end(|| self.send(&failure(&header, errno)));
+                undo::take_back(&self.fs, header.opcode, &reply);
+            }
         }
     }
 
@@ -262,7 +273,7 @@ impl Shared {
 
     /// Sends a reply. The only failures are that nobody waits for it any more: the request was
     /// aborted (ENOENT) or the file system is gone (ENODEV).
-    fn send(&self, reply: &[u8]) {
+    pub(super) fn send(&self, reply: &[u8]) {
         if let Err(error) = rustix::io::write(&self.connection, reply)
             && !matches!(
                 error,
@@ -274,24 +285,24 @@ impl Shared {
     }
 
     /// Keeps a request until the present revocation is over; it may be over already.
-    fn park(self: &Arc<Shared>, slot: &Slot, message: &[u8]) {
-        let kept = self.marks().during(|| {
-            self.parked.lock().push(message.to_vec());
+    fn park(self: &Arc<Shared>, slot: &Slot, message: &[u8], reply: Option<Vec<u8>>) {
+        let message = message.to_vec();
+        let mut one = Some(Kept { message, reply });
+        self.marks().during(|| {
+            self.parked.lock().extend(one.take());
         });
-        if kept {
-            slot.end(|| ());
-        } else {
-            self.wait(slot, message);
-        }
+        // Under the lock of the slot: see below.
+        slot.end(|| one.map(|one| self.enqueue(one)));
     }
 
     /// Hands a request to a thread that may wait for kmsd, unless somebody else has answered it.
-    fn wait(self: &Arc<Shared>, slot: &Slot, message: &[u8]) {
+    fn wait(self: &Arc<Shared>, slot: &Slot, message: &[u8], reply: Option<Vec<u8>>) {
+        let message = message.to_vec();
         // Under the lock of the slot: a revocation finds it there or in the queue.
-        slot.end(|| self.enqueue(message.to_vec()));
+        slot.end(|| self.enqueue(Kept { message, reply }));
     }
 
-    fn enqueue(self: &Arc<Shared>, request: Vec<u8>) {
+    pub(super) fn enqueue(self: &Arc<Shared>, request: Kept) {
         let mut queue = self.waiting.queue.lock();
         queue.requests.push_back((Instant::now(), request));
         if queue.idle < queue.requests.len() && queue.threads.len() < WAITERS {
@@ -317,97 +328,16 @@ impl Shared {
         while let Some((since, mut request)) = self.waiting.next() {
             // Those who came first may have used up the limit of all.
             crate::volume::waiting_since(since);
-            self.process(worker, &mut request, &mut scratch);
+            match request.reply {
+                None => self.process(worker, &mut request.message, &mut scratch),
+                Some(reply) => self.confirm(worker, &request.message, reply),
+            }
         }
     }
 
     /// Ends the threads for waiting requests.
     pub(super) fn close(&self) {
         self.waiting.close();
-    }
-
-    /// Answers, in place of their threads, requests that `judge` refuses and that hold up invalidations.
-    fn interrupt(&self, judge: &dyn Fn(&Asked) -> Verdict) {
-        let mut writing = Vec::new();
-        for slot in &self.slots {
-            let left = slot.interrupt(|busy| self.refuse(&busy.header, &busy.asked, judge, false));
-            if let Some(unique) = left {
-                writing.push((slot, unique));
-            }
-        }
-        // Those that change something are let come to their end, so that what they say is true.
-        let until = Instant::now() + GRACE;
-        for (slot, unique) in writing {
-            let holds_up = |slot: &Slot| {
-                let mut holds_up = false;
-                slot.interrupt(|busy| {
-                    holds_up = busy.header.unique == unique
-                        && busy.asked.blocks()
-                        && matches!(judge(&busy.asked), Verdict::Fail(_));
-                    false
-                });
-                holds_up
-            };
-            if !holds_up(slot) {
-                continue;
-            }
-            while slot.is_at(unique) && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            slot.interrupt(|busy| {
-                busy.header.unique == unique && self.refuse(&busy.header, &busy.asked, judge, true)
-            });
-        }
-        let mut queue = self.waiting.queue.lock();
-        queue.requests.retain(|(_, request)| {
-            let Ok((header, arguments)) = Header::parse(request) else {
-                return false;
-            };
-            !self.refuse(&header, &asked(&header, arguments), judge, true)
-        });
-    }
-
-    /// Answers a request with the error that `judge` has for it, if it holds up invalidations; one that changes something
-    /// only if `changes`. Says whether it was answered.
-    fn refuse(
-        &self,
-        header: &Header,
-        asked: &Asked,
-        judge: &dyn Fn(&Asked) -> Verdict,
-        changes: bool,
-    ) -> bool {
-        let Verdict::Fail(errno) = judge(asked) else {
-            return false;
-        };
-        let refused = asked.class == Class::Read || changes && asked.blocks();
-        if refused {
-            self.send(&failure(header, errno));
-        }
-        refused
-    }
-}
-
-impl Kernel for Shared {
-    fn forget_pages(&self, node: NodeId) -> io::Result<()> {
-        notify::forget_pages(&self.connection, node)
-    }
-
-    fn forget_attributes(&self, node: NodeId) {
-        notify::forget_attributes(&self.connection, node);
-    }
-
-    fn forget_names(&self) {
-        notify::forget_names(&self.connection);
-    }
-
-    fn drain(&self) {
-        self.interrupt(&|asked| self.fs.judge(asked));
-    }
-
-    fn release(self: Arc<Self>) {
-        for request in std::mem::take(&mut *self.parked.lock()) {
-            self.enqueue(request);
-        }
     }
 }
 
@@ -439,39 +369,10 @@ pub(super) fn caught<T>(
     })
 }
 
-fn failure(header: &Header, errno: Errno) -> [u8; OUT_HEADER] {
+pub(super) fn failure(header: &Header, errno: Errno) -> [u8; OUT_HEADER] {
     let length = u32::try_from(OUT_HEADER).unwrap_or(0);
     header_bytes(length, -errno.raw(), header.unique)
 }
 
-impl Waiting {
-    fn next(&self) -> Option<(Instant, Vec<u8>)> {
-        let mut queue = self.queue.lock();
-        loop {
-            if let Some(request) = queue.requests.pop_front() {
-                return Some(request);
-            }
-            if queue.closed {
-                return None;
-            }
-            queue.idle += 1;
-            self.changed.wait(&mut queue);
-            queue.idle -= 1;
-        }
-    }
-
-    fn close(&self) {
-        let threads = {
-            let mut queue = self.queue.lock();
-            queue.closed = true;
-            queue.requests.clear();
-            std::mem::take(&mut queue.threads)
-        };
-        self.changed.notify_all();
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a waiting thread panicked");
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

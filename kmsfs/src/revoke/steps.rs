@@ -82,8 +82,46 @@ impl Steps {
         self.fs
             .marks()
             .change(|state| state.users.entry((policy, uid)).or_default().insert(why));
-        let mut handles = self.fs.handles_under(&policy);
+        let mut handles = self.fs.handles_by(&policy);
         handles.retain(|handle| handle.opener.uid == uid && !handle.is_revoked());
+        let (report, handles) = self.end(&policy, uid, how, handles, true);
+        self.names(&policy, uid, &handles);
+        report
+    }
+
+    /// See [`super::Revoker::revoke_group`].
+    pub(super) fn revoke_group(
+        &mut self,
+        (policy, uid, gid): (PolicyId, u32, u32),
+        how: Revoke,
+    ) -> Report {
+        // From now on handles are looked at.
+        self.fs.marks().change(|_| ());
+        // What was decided before kmsd refused the group is open after this, or asked about once more.
+        self.kernel.drain();
+        let mut handles = self.fs.handles_by(&policy);
+        handles.retain(|handle| {
+            (handle.opener.uid, handle.opener.gid) == (uid, gid) && !handle.is_revoked()
+        });
+        let (report, handles) = self.end(&policy, uid, how, handles, false);
+        for handle in handles {
+            if handle.node.kind == Kind::Directory {
+                self.forget_pages(handle.node.number());
+            }
+        }
+        report
+    }
+
+    /// Ends what is open by these handles of a user. `all`: the user has no access by any other right either. Gives those of them that
+    /// are still open.
+    fn end(
+        &mut self,
+        policy: &PolicyId,
+        uid: u32,
+        how: Revoke,
+        mut handles: Vec<Arc<Handle>>,
+        all: bool,
+    ) -> (Report, Vec<Arc<Handle>>) {
         let holders = handles.iter().map(|handle| holder(&self.fs, handle));
         let mut report = Report {
             holders: holders.collect(),
@@ -94,15 +132,14 @@ impl Steps {
         }
         if how == Revoke::Kill {
             self.kernel.drain();
-            report.killed = self.kill(&policy, Some(uid), &handles);
+            report.killed = self.kill(policy, Some(uid), &handles, all);
             let alive: HashSet<_> = self.fs.all_handles().iter().map(Arc::as_ptr).collect();
             handles.retain(|handle| alive.contains(&Arc::as_ptr(handle)));
         }
         let victims = files(handles.iter().map(|handle| &handle.node));
         report.files = victims.len();
         self.take_pages(&victims, uid);
-        self.names(&policy, uid, &handles);
-        report
+        (report, handles)
     }
 
     /// Every reply that was judged before is sent on return.
@@ -206,11 +243,18 @@ impl Steps {
 
     /// See [`super::Revoker::kill_holders`].
     pub(super) fn kill_all(&self, policy: &PolicyId) -> Vec<u32> {
-        self.kill(policy, None, &self.fs.handles_under(policy))
+        self.kill(policy, None, &self.fs.handles_under(policy), true)
     }
 
-    /// Kills the processes of a user, or all, that have something of a policy open, and waits until these handles are gone.
-    fn kill(&self, policy: &PolicyId, uid: Option<u32>, handles: &[Arc<Handle>]) -> Vec<u32> {
+    /// Kills the processes of a user, or all, that have something of these handles open, or, if `all`, anything of the policy, and
+    /// waits until the handles are gone.
+    fn kill(
+        &self,
+        policy: &PolicyId,
+        uid: Option<u32>,
+        handles: &[Arc<Handle>],
+        all: bool,
+    ) -> Vec<u32> {
         let ours: HashSet<_> = handles.iter().map(Arc::as_ptr).collect();
         let inodes: HashSet<_> = handles
             .iter()
@@ -231,7 +275,8 @@ impl Steps {
                         return true;
                     }
                     let node = self.fs.node_of_inode(found.ino);
-                    node.is_some_and(|node| self.fs.policy_of(&node).as_ref() == Some(policy))
+                    all && node
+                        .is_some_and(|node| self.fs.policy_of(&node).as_ref() == Some(policy))
                 })
                 .map(|found| (found.pid, found.began))
                 .collect();

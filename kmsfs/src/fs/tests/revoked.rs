@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::world::{World, me, noise};
 use crate::errno::Errno;
-use crate::fs::{Caller, FileHandle, NodeId};
+use crate::fs::{Caller, FileHandle, Fs, NodeId};
 use crate::revoke::marks::{Asked, Class, Verdict};
 use crate::revoke::{Abort, Kernel, LockReason, Revoke, Revoker, Settings};
 
@@ -237,10 +237,10 @@ fn a_revocation_takes_its_steps_in_order_and_lasts_as_long_as_any_reason() {
         device: None,
     };
     let revoker = Revoker::start(&fs, Arc::clone(&kernel) as Arc<dyn Kernel>, settings).unwrap();
-    assert!(revoker.users().contains(&(policy, ALICE)));
+    assert!(revoker.users().contains(&(policy, ALICE, ALICE)));
     let report = revoker.revoke_user(policy, ALICE, Revoke::Stale);
     assert_eq!((report.files, report.holders.len()), (1, 1));
-    assert!(!report.aborted && !revoker.users().contains(&(policy, ALICE)));
+    assert!(!report.aborted && !revoker.users().contains(&(policy, ALICE, ALICE)));
     let old = found.node.0;
     let pages = format!("pages {old}");
     let expected = [
@@ -326,4 +326,122 @@ fn without_the_thread_for_revocations_the_mount_ends_and_nothing_counts_as_done(
     // And so for whoever asks after that.
     let report = revoker.lock_policy(policy, LockReason::Administrator);
     assert!(report.aborted && revoker.aborted());
+}
+
+fn revoker(fs: &Arc<Fs>) -> Revoker {
+    let settings = Settings {
+        key_wait: Duration::ZERO,
+        limit: Duration::from_secs(3600),
+        abort: Abort::prepare("/nowhere".into(), None),
+        device: None,
+    };
+    Revoker::start(fs, Arc::new(Recorder::default()), settings).unwrap()
+}
+
+#[test]
+fn what_was_opened_needs_the_right_by_which_it_was_and_the_one_of_where_it_is() {
+    let mut world = World::new();
+    let [first, second] = ["first", "second"].map(|name| {
+        let dir = world.mkdir(NodeId::ROOT, name);
+        let policy = world.keys.add(world.volume);
+        world.fs().protect(dir, &policy).unwrap();
+        policy.policy()
+    });
+    let dir = world.at(&["first"]).unwrap().node;
+    world.put(dir, "file", b"content");
+    world.unmount();
+    let fs = Arc::new(world.open().unwrap());
+    let find = |parent, name: &str| fs.lookup(&me(), parent, OsStr::new(name)).unwrap().node;
+    let (from, to) = (find(NodeId::ROOT, "first"), find(NodeId::ROOT, "second"));
+    let file = find(from, "file");
+    let revoker = revoker(&fs);
+    let open = |uid| {
+        let alice = Caller {
+            uid,
+            gid: uid,
+            pid: 1,
+        };
+        fs.open(&alice, file, libc::O_RDONLY, false).unwrap().fh
+    };
+    let name = OsStr::new("file");
+    let [early, other] = [ALICE, ALICE + 1].map(open);
+    fs.rename(&me(), from, name, to, name, 0).unwrap();
+    let late = open(ALICE + 2);
+    let rights = revoker.users();
+    assert_eq!(rights.len(), 5, "{rights:?}");
+    for (policy, uid) in [
+        (first, ALICE),
+        (first, ALICE + 1),
+        (second, ALICE),
+        (second, ALICE + 1),
+        (second, ALICE + 2),
+    ] {
+        assert!(rights.contains(&(policy, uid, uid)), "{uid}");
+    }
+    let served = |fh| !fs.handles.get(fh).unwrap().is_revoked();
+    // Who opened it there by the right of the first loses it with that.
+    revoker.revoke_user(first, ALICE, Revoke::Stale);
+    assert!(!served(early) && served(other) && served(late));
+    // And whoever has no right to where it is now.
+    revoker.revoke_user(second, ALICE + 1, Revoke::Stale);
+    assert!(!served(other) && served(late));
+    revoker.revoke_user(first, ALICE + 2, Revoke::Stale);
+    assert!(served(late), "never opened by that");
+    revoker.stop();
+    for fh in [early, other, late] {
+        fs.release(fh);
+    }
+}
+
+#[test]
+fn a_group_that_has_lost_its_right_takes_what_was_opened_with_it_and_no_more() {
+    let mut world = World::new();
+    world.put(NodeId::ROOT, "hers", b"content");
+    world.put(NodeId::ROOT, "by group", b"content");
+    world.unmount();
+    let fs = Arc::new(world.open().unwrap());
+    let revoker = revoker(&fs);
+    let find = |name: &str| {
+        fs.lookup(&me(), NodeId::ROOT, OsStr::new(name))
+            .unwrap()
+            .node
+    };
+    let policy = fs.policy_of(&fs.node(find("hers")).unwrap()).unwrap();
+    let open = |name: &str, gid| {
+        let alice = Caller {
+            uid: ALICE,
+            gid,
+            pid: 1,
+        };
+        fs.open(&alice, find(name), libc::O_RDONLY, false)
+            .unwrap()
+            .fh
+    };
+    let (hers, by_group) = (open("hers", 1), open("by group", 2));
+    let listing = {
+        let alice = Caller {
+            uid: ALICE,
+            gid: 2,
+            pid: 1,
+        };
+        fs.opendir(&alice, NodeId::ROOT).unwrap()
+    };
+    assert_eq!(revoker.users(), [(policy, ALICE, 1), (policy, ALICE, 2)]);
+    let report = revoker.revoke_group(policy, (ALICE, 2), Revoke::Stale);
+    assert_eq!((report.files, report.holders.len()), (1, 2));
+    let served = |fh| {
+        let node = fs.handles.get(fh).unwrap().node.number();
+        fs.judge(&asked(Class::Read, node, Some(fh))) == Verdict::Pass
+    };
+    assert!(served(hers) && !served(by_group) && !served(listing));
+    // She may open what she has another right to.
+    let node = find("by group");
+    let open_again = fs.judge(&asked(Class::Open, node, None));
+    assert_eq!(open_again, Verdict::Pass);
+    assert_eq!(revoker.users(), [(policy, ALICE, 1)]);
+    revoker.stop();
+    fs.releasedir(listing);
+    for fh in [hers, by_group] {
+        fs.release(fh);
+    }
 }

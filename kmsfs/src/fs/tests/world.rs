@@ -17,7 +17,7 @@ use crate::fs::{Caller, Entry, FileHandle, Fs, NodeId, SetAttr};
 use crate::volume::Keys;
 
 /// Who runs the tests.
-pub(super) fn me() -> Caller {
+pub(crate) fn me() -> Caller {
     Caller {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
@@ -27,16 +27,16 @@ pub(super) fn me() -> Caller {
 
 /// Keys that were made in this process.
 #[derive(Default)]
-pub(super) struct FixedKeys {
+pub(crate) struct FixedKeys {
     known: Mutex<HashMap<(PolicyId, u32), Arc<UnlockedPolicy>>>,
 }
 
 impl FixedKeys {
-    pub(super) fn add(&self, volume: VolumeId) -> Arc<UnlockedPolicy> {
+    pub(crate) fn add(&self, volume: VolumeId) -> Arc<UnlockedPolicy> {
         self.add_mode(volume, ContentMode::Xts)
     }
 
-    pub(super) fn add_mode(&self, volume: VolumeId, mode: ContentMode) -> Arc<UnlockedPolicy> {
+    pub(crate) fn add_mode(&self, volume: VolumeId, mode: ContentMode) -> Arc<UnlockedPolicy> {
         let policy = PolicyId::random().unwrap();
         let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
         let unlocked = UnlockedPolicy::derive(volume, policy, 1, mode, &data, &secret).unwrap();
@@ -46,7 +46,7 @@ impl FixedKeys {
     }
 
     /// The next generation of a policy.
-    pub(super) fn rotate(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
+    pub(crate) fn rotate(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
         let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
         let (volume, id, mode) = (policy.volume(), policy.policy(), policy.mode());
         let generation = policy.generation() + 1;
@@ -58,14 +58,14 @@ impl FixedKeys {
         next
     }
 
-    pub(super) fn forget(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
+    pub(crate) fn forget(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
         self.known
             .lock()
             .remove(&(policy.policy(), policy.generation()))
             .unwrap()
     }
 
-    pub(super) fn put_back(&self, policy: Arc<UnlockedPolicy>) {
+    pub(crate) fn put_back(&self, policy: Arc<UnlockedPolicy>) {
         self.known
             .lock()
             .insert((policy.policy(), policy.generation()), policy);
@@ -102,30 +102,30 @@ enum Lower {
 }
 
 /// A volume, mounted or not.
-pub(super) struct World {
+pub(crate) struct World {
     below: Lower,
-    pub(super) keys: Arc<FixedKeys>,
-    pub(super) volume: VolumeId,
+    pub(crate) keys: Arc<FixedKeys>,
+    pub(crate) volume: VolumeId,
     fs: Option<Fs>,
 }
 
 impl World {
     /// On a real file system.
-    pub(super) fn new() -> World {
+    pub(crate) fn new() -> World {
         World::with(default_mode())
     }
 
     /// On a real file system, with a root in this mode.
-    pub(super) fn with(mode: ContentMode) -> World {
+    pub(crate) fn with(mode: ContentMode) -> World {
         World::over(Lower::Folder(tempfile::tempdir().unwrap()), mode)
     }
 
     /// On a simulated one, which loses names in a power cut as `model` says.
-    pub(super) fn simulated(model: Model) -> World {
+    pub(crate) fn simulated(model: Model) -> World {
         World::simulated_with(model, default_mode())
     }
 
-    pub(super) fn simulated_with(model: Model, mode: ContentMode) -> World {
+    pub(crate) fn simulated_with(model: Model, mode: ContentMode) -> World {
         World::over(Lower::Simulated(LowerFs::new(model)), mode)
     }
 
@@ -149,7 +149,7 @@ impl World {
         world
     }
 
-    pub(super) fn lower(&self) -> &Path {
+    pub(crate) fn lower(&self) -> &Path {
         match &self.below {
             Lower::Folder(folder) => folder.path(),
             Lower::Simulated(_) => Path::new("simulated"),
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// The simulated lower file system.
-    pub(super) fn below(&self) -> &LowerFs {
+    pub(crate) fn below(&self) -> &LowerFs {
         match &self.below {
             Lower::Folder(_) => panic!("not simulated"),
             Lower::Simulated(fs) => fs,
@@ -165,34 +165,34 @@ impl World {
     }
 
     /// The root of the lower tree, to look at and change it behind the mount's back.
-    pub(super) fn root(&self) -> Dir {
+    pub(crate) fn root(&self) -> Dir {
         match &self.below {
             Lower::Folder(folder) => Dir::open_root(folder.path()).unwrap(),
             Lower::Simulated(fs) => fs.root(),
         }
     }
 
-    pub(super) fn fs(&self) -> &Fs {
+    pub(crate) fn fs(&self) -> &Fs {
         self.fs.as_ref().unwrap()
     }
 
-    pub(super) fn open(&self) -> FsResult<Fs> {
+    pub(crate) fn open(&self) -> FsResult<Fs> {
         let keys = Arc::clone(&self.keys) as Arc<dyn Keys>;
         Fs::over(self.root(), self.lower(), keys, false)
     }
 
     /// A clean unmount and a mount.
-    pub(super) fn remount(&mut self) {
+    pub(crate) fn remount(&mut self) {
         self.unmount();
         self.fs = Some(self.open().unwrap());
     }
 
-    pub(super) fn unmount(&mut self) {
+    pub(crate) fn unmount(&mut self) {
         self.fs = None;
     }
 
     /// As after kill -9: the lower tree as it is this moment, opened by another process.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         let left = match &self.below {
             Lower::Folder(_) => {
                 let copy = tempfile::tempdir().unwrap();
@@ -212,14 +212,14 @@ impl World {
     }
 
     /// A power cut on the simulated file system; what survives it follows from `seed`. Not mounted again.
-    pub(super) fn power_cut(&mut self, model: Model, seed: u64) {
+    pub(crate) fn power_cut(&mut self, model: Model, seed: u64) {
         let left = self.below().crash(model, seed);
         self.unmount();
         self.below = Lower::Simulated(left);
     }
 
     /// The node at a path of components.
-    pub(super) fn at(&self, path: &[&str]) -> FsResult<Entry> {
+    pub(crate) fn at(&self, path: &[&str]) -> FsResult<Entry> {
         let mut parent = NodeId::ROOT;
         let mut found = None;
         for name in path {
@@ -230,14 +230,14 @@ impl World {
         Ok(found.unwrap())
     }
 
-    pub(super) fn mkdir(&self, parent: NodeId, name: &str) -> NodeId {
+    pub(crate) fn mkdir(&self, parent: NodeId, name: &str) -> NodeId {
         self.fs()
             .mkdir(&me(), parent, OsStr::new(name), 0o755, 0)
             .unwrap()
             .node
     }
 
-    pub(super) fn create(&self, parent: NodeId, name: impl AsRef<[u8]>) -> (Entry, FileHandle) {
+    pub(crate) fn create(&self, parent: NodeId, name: impl AsRef<[u8]>) -> (Entry, FileHandle) {
         let name = OsStr::from_bytes(name.as_ref());
         let flags = libc::O_RDWR | libc::O_EXCL;
         let (entry, opened) = self
@@ -248,14 +248,14 @@ impl World {
     }
 
     /// Makes a file with this content.
-    pub(super) fn put(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
+    pub(crate) fn put(&self, parent: NodeId, name: &str, content: &[u8]) -> NodeId {
         let (entry, fh) = self.create(parent, name);
         self.write(fh, 0, content);
         self.fs().release(fh);
         entry.node
     }
 
-    pub(super) fn write(&self, fh: FileHandle, offset: u64, data: &[u8]) {
+    pub(crate) fn write(&self, fh: FileHandle, offset: u64, data: &[u8]) {
         let mut data = data.to_vec();
         let length = data.len();
         assert_eq!(
@@ -264,7 +264,7 @@ impl World {
         );
     }
 
-    pub(super) fn resize(&self, node: NodeId, size: u64) {
+    pub(crate) fn resize(&self, node: NodeId, size: u64) {
         let changes = SetAttr {
             size: Some(size),
             ..SetAttr::default()
@@ -275,12 +275,12 @@ impl World {
         );
     }
 
-    pub(super) fn size(&self, node: NodeId) -> u64 {
+    pub(crate) fn size(&self, node: NodeId) -> u64 {
         self.fs().getattr(&me(), node, None).unwrap().size
     }
 
     /// The whole content, in pieces of different sizes.
-    pub(super) fn get(&self, node: NodeId) -> FsResult<Vec<u8>> {
+    pub(crate) fn get(&self, node: NodeId) -> FsResult<Vec<u8>> {
         let fh = self.fs().open(&me(), node, libc::O_RDONLY, false)?.fh;
         let mut content = Vec::new();
         let mut step = 4096;
@@ -297,7 +297,7 @@ impl World {
         Ok(content)
     }
 
-    pub(super) fn names(&self, node: NodeId) -> Vec<Vec<u8>> {
+    pub(crate) fn names(&self, node: NodeId) -> Vec<Vec<u8>> {
         let fh = self.fs().opendir(&me(), node).unwrap();
         let mut names = Vec::new();
         self.fs()
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// The lower path of a node.
-    pub(super) fn lower_of(&self, entry: &Entry) -> PathBuf {
+    pub(crate) fn lower_of(&self, entry: &Entry) -> PathBuf {
         use std::os::unix::fs::MetadataExt as _;
         let mut open = vec![self.lower().to_owned()];
         while let Some(folder) = open.pop() {
@@ -334,7 +334,7 @@ impl World {
 }
 
 /// Bytes that are not compressible and depend on the seed.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
