@@ -259,7 +259,7 @@ impl Engine {
         let Entered { in_flight, epoch } = entered;
         let mut pair = None;
         if let Ok(Outcome::MakePair(spec)) = evaluated.outcome {
-            match shared.pool.make(spec).await {
+            match shared.pool.make(&caller.arn, spec).await {
                 Ok(made) => {
                     evaluated =
                         shared.evaluate(trace.as_deref(), &request, &caller, Some(&made))?;
@@ -276,7 +276,7 @@ impl Engine {
                 drop(in_flight);
                 Ok(self.reload_by_request().await?.into())
             }
-            Ok(Outcome::Use(usage)) => match shared.use_key(*usage).await {
+            Ok(Outcome::Use(usage)) => match shared.use_key(&caller.arn, *usage).await {
                 Ok(response) => Ok(shared.reply(response, &caller, in_flight, known)),
                 Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
             },
@@ -664,13 +664,13 @@ impl Shared {
     }
 
     /// Has a key used that the state machine has allowed.
-    async fn use_key(self: &Arc<Self>, usage: Use) -> Result<Response, ApiError> {
+    async fn use_key(self: &Arc<Self>, who: &Arc<str>, usage: Use) -> Result<Response, ApiError> {
         if !usage.is_slow() {
             return usage.run(&self.provider).await;
         }
         let shared = Arc::clone(self);
         let work = move || block_on::block_on(usage.run(&shared.provider));
-        self.pool.run(work).await?
+        self.pool.run(who, work).await?
     }
 
     /// Looks at a request that is registered; `pair` is what it needs made.

@@ -1,10 +1,10 @@
 //! Threads for what takes the processor for long: uses of private keys, and the making of key pairs.
 //!
 //! Neither is for the threads that answer requests, nor for a moment when somebody holds a lock. What waits is bounded;
-//! beyond that a request is throttled. Pairs are made by threads of their own with a lower priority, so that a flood of
+//! beyond that a request is throttled, and so is one of a principal who has half of it already: the others get something, too. Pairs are made by threads of their own with a lower priority, so that a flood of
 //! RSA keys slows down neither signatures nor data keys.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -45,18 +45,19 @@ impl Pool {
     /// Too much waits already; the error to reply with.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        who: &Arc<str>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.uses.run(1, work).await
+        self.uses.run(who, 1, work).await
     }
 
     /// Makes a key pair.
     ///
     /// # Errors
     /// Too much waits already, or it cannot be made; the error to reply with.
-    pub(super) async fn make(&self, spec: PairSpec) -> Result<KeyPair, ApiError> {
+    pub(super) async fn make(&self, who: &Arc<str>, spec: PairSpec) -> Result<KeyPair, ApiError> {
         self.making
-            .run(milliseconds(spec), move || make(spec))
+            .run(who, milliseconds(spec), move || make(spec))
             .await?
     }
 }
@@ -99,11 +100,27 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// What waits and what is being done, together.
     cost: u64,
+    /// The same by principal.
+    shares: HashMap<Arc<str>, u64>,
     started: usize,
     ended: bool,
 }
 
+impl Queue {
+    /// What was done counts no longer.
+    fn done(&mut self, who: &Arc<str>, cost: u64) {
+        self.cost = self.cost.saturating_sub(cost);
+        if let Some(share) = self.shares.get_mut(who) {
+            *share = share.saturating_sub(cost);
+            if *share == 0 {
+                self.shares.remove(who);
+            }
+        }
+    }
+}
+
 struct Job {
+    who: Arc<str>,
     cost: u64,
     work: Box<dyn FnOnce() + Send>,
 }
@@ -121,11 +138,13 @@ impl Workers {
 
     async fn run<T: Send + 'static>(
         &self,
+        who: &Arc<str>,
         cost: u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let (answer, answered) = oneshot::channel();
         self.put(Job {
+            who: Arc::clone(who),
             cost,
             work: Box::new(move || {
                 // Nobody waits any more when kmsd is about to end.
@@ -144,10 +163,17 @@ impl Workers {
         if queue.cost > 0 && queue.cost.saturating_add(job.cost) > self.most {
             return Err(throttled());
         }
+        let share = queue.shares.get(&job.who).copied().unwrap_or(0);
+        if share > 0 && share.saturating_add(job.cost) > self.most / 2 {
+            return Err(throttled());
+        }
         if queue.started < self.threads {
             self.start(&mut queue)?;
         }
         queue.cost = queue.cost.saturating_add(job.cost);
+        queue
+            .shares
+            .insert(Arc::clone(&job.who), share.saturating_add(job.cost));
         queue.jobs.push_back(job);
         drop(queue);
         self.shared.wake.notify_one();
@@ -195,7 +221,7 @@ impl Shared {
             drop(queue);
             let _ = catch_unwind(AssertUnwindSafe(job.work));
             queue = self.queue.lock();
-            queue.cost = queue.cost.saturating_sub(job.cost);
+            queue.done(&job.who, job.cost);
         }
     }
 }
@@ -223,7 +249,7 @@ mod tests {
         let first = std::thread::spawn({
             let workers = Arc::clone(&workers);
             move || {
-                block_on(workers.run(1, move || {
+                block_on(workers.run(&"a".into(), 1, move || {
                     begun.send(()).unwrap();
                     may_end.recv().unwrap();
                     7
@@ -233,25 +259,48 @@ mod tests {
         has_begun.recv().unwrap();
         let second = std::thread::spawn({
             let workers = Arc::clone(&workers);
-            move || block_on(workers.run(1, || -> u8 { panic!("for the test") }))
+            move || block_on(workers.run(&"b".into(), 1, || -> u8 { panic!("for the test") }))
         });
         while workers.shared.queue.lock().cost < 2 {
             std::thread::yield_now();
         }
-        let third = block_on(workers.run(1, || ()));
+        let third = block_on(workers.run(&"c".into(), 1, || ()));
         assert_eq!(third.unwrap_err().code, ErrorCode::Throttling);
         end.send(()).unwrap();
         assert_eq!(first.join().unwrap().unwrap(), 7);
         let second = second.join().unwrap();
         assert_eq!(second.unwrap_err().code, ErrorCode::Internal);
         // The thread lives on, and what was done counts no longer.
-        assert_eq!(block_on(workers.run(2, || 8)).unwrap(), 8);
+        assert_eq!(block_on(workers.run(&"a".into(), 2, || 8)).unwrap(), 8);
     }
 
     #[test]
     fn pairs_are_what_was_asked_for() {
         let pool = Pool::default();
-        let pair = block_on(pool.make(PairSpec::P256)).unwrap();
+        let pair = block_on(pool.make(&"a".into(), PairSpec::P256)).unwrap();
         assert_eq!(pair.spec(), PairSpec::P256);
+    }
+
+    #[test]
+    fn nobody_has_more_than_half_of_it() {
+        let workers = Workers::new("test", 1, NICER, 8);
+        let (end, may_end) = mpsc::channel::<()>();
+        let may_end = Mutex::new(may_end);
+        let put = |who: &str, cost, work: Box<dyn FnOnce() + Send>| {
+            let who = who.into();
+            workers.put(Job { who, cost, work })
+        };
+        put("eve", 3, Box::new(move || may_end.lock().recv().unwrap())).unwrap();
+        put("eve", 1, Box::new(|| ())).unwrap();
+        let refused = put("eve", 1, Box::new(|| ())).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Throttling);
+        put("bob", 4, Box::new(|| ())).unwrap();
+        end.send(()).unwrap();
+        while workers.shared.queue.lock().cost > 0 {
+            std::thread::yield_now();
+        }
+        assert!(workers.shared.queue.lock().shares.is_empty());
+        // One that is larger than a share may be alone.
+        put("eve", 6, Box::new(|| ())).unwrap();
     }
 }

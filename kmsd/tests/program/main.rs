@@ -11,6 +11,7 @@ mod approvals;
 mod enroll;
 mod flood;
 mod life;
+mod making;
 mod revoke;
 
 use std::fs;
