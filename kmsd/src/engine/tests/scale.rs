@@ -28,6 +28,7 @@ fn commit(engine: &Engine, count: usize, ask: impl Fn(&Kms, &World<'_>) -> Vec<C
                 entropy: &SystemEntropy,
                 domain: &domain,
                 host: &shared.host,
+                pair: None,
             };
             ask(&kms, &world)
         };
@@ -94,7 +95,15 @@ fn many_keys_and_many_versions_are_all_there_after_a_restart() {
     assert_eq!(ids.len(), keys);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), keys);
     assert!(ids.is_sorted());
-    assert_eq!(engine.shared.kms.read().snapshot().live_keys(), keys);
+    assert_eq!(
+        engine
+            .shared
+            .kms
+            .read()
+            .snapshot()
+            .live_keys(kms_core::Place::HOME),
+        keys
+    );
     let body = json!({"KeyId": old, "Limit": 1000});
     let rotations = pages(&engine, "ListKeyRotations", body, "Rotations");
     assert_eq!(rotations.len(), versions / 2 * 2);
@@ -117,7 +126,15 @@ fn many_keys_and_many_versions_are_all_there_after_a_restart() {
         assert!(decrypt(&engine, blob).is_err());
     }
     assert_eq!(engine.shared.kms.read().snapshot().materials(id).count(), 0);
-    assert_eq!(engine.shared.kms.read().snapshot().live_keys(), keys - 1);
+    assert_eq!(
+        engine
+            .shared
+            .kms
+            .read()
+            .snapshot()
+            .live_keys(kms_core::Place::HOME),
+        keys - 1
+    );
     let other = if ids[0] == old { ids[1] } else { ids[0] };
     let blob = encrypt(&engine, other, b"x");
     assert_eq!(decrypt(&engine, &blob).unwrap(), b"x");
