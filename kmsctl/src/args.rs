@@ -14,6 +14,7 @@ use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
 use crate::commands::key::create::CreateArgs;
+use crate::commands::key::multi_region::ReplicateArgs;
 use crate::commands::key::public::PublicKeyArgs;
 use crate::commands::lease::LeaseArgs;
 use crate::commands::lint::LintArgs;
@@ -215,6 +216,16 @@ pub enum KeyCommand {
     RotationStatus {
         /// The key.
         key: String,
+    },
+    /// Make a replica of a multi-Region primary key in another Region and print its ARN.
+    Replicate(ReplicateArgs),
+    /// Make the replica in another Region the primary key.
+    SetPrimaryRegion {
+        /// The primary key.
+        key: String,
+        /// The Region of the replica.
+        #[arg(long, value_name = "REGION")]
+        to: String,
     },
     /// Write the public key of an asymmetric key.
     PublicKey(PublicKeyArgs),

@@ -58,6 +58,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("ListRetirableGrants", "grant retirable"),
     ("PutKeyPolicy", "key policy put K F"),
     ("ReEncrypt", "re-encrypt --from K --to K"),
+    ("ReplicateKey", "key replicate K --to us-west-2"),
     ("RetireGrant", "grant retire --token T"),
     ("RevokeGrant", "grant revoke K 12345678"),
     ("RotateKeyOnDemand", "key rotate K"),
@@ -67,6 +68,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("UntagResource", "key untag K a"),
     ("UpdateAlias", "alias update alias/a K"),
     ("UpdateKeyDescription", "key set-description K text"),
+    (
+        "UpdatePrimaryRegion",
+        "key set-primary-region K --to us-west-2",
+    ),
     ("Verify", "verify --key K --signature F --in F"),
     ("VerifyMac", "verify-mac --key K --mac F --in F"),
 ];

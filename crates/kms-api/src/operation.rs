@@ -15,6 +15,7 @@ use crate::identity::*;
 use crate::lease::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
+use crate::multi_region::*;
 use crate::policies::*;
 use crate::request::*;
 use crate::response::*;
@@ -153,6 +154,8 @@ operations! {
         GenerateRandom(GenerateRandomRequest) -> GenerateRandomResponse;
         GetKeyLastUsage(GetKeyLastUsageRequest) -> GetKeyLastUsageResponse;
         UpdateKeyDescription(UpdateKeyDescriptionRequest) -> EmptyResponse;
+        ReplicateKey(ReplicateKeyRequest) -> ReplicateKeyResponse;
+        UpdatePrimaryRegion(UpdatePrimaryRegionRequest) -> EmptyResponse;
         EnableKey(EnableKeyRequest) -> EmptyResponse;
         DisableKey(DisableKeyRequest) -> EmptyResponse;
         ScheduleKeyDeletion(ScheduleKeyDeletionRequest) -> ScheduleKeyDeletionResponse;
@@ -311,6 +314,8 @@ impl Request {
             Self::GenerateDataKeyPairWithoutPlaintext(r) => Some(&r.key_id),
             Self::GetKeyLastUsage(r) => Some(&r.key_id),
             Self::UpdateKeyDescription(r) => Some(&r.key_id),
+            Self::ReplicateKey(r) => Some(&r.key_id),
+            Self::UpdatePrimaryRegion(r) => Some(&r.key_id),
             Self::EnableKey(r) => Some(&r.key_id),
             Self::DisableKey(r) => Some(&r.key_id),
             Self::ScheduleKeyDeletion(r) => Some(&r.key_id),

@@ -73,6 +73,9 @@ responses! {
         mac_algorithms: Vec<MacAlgorithm>,
         /// Whether this is a multi-Region key.
         multi_region: bool,
+        /// The keys that share the material; only for multi-Region keys.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        multi_region_configuration: Option<crate::MultiRegionConfiguration>,
         /// Waiting period; only for multi-Region keys whose replicas are pending deletion.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pending_deletion_window_in_days: Option<u32>,

@@ -234,11 +234,26 @@ impl DomainKeys {
 
     /// Key material under the current domain key.
     pub fn rewrap(&self, row: &MaterialRow) -> Result<Wrapped, DomainError> {
-        let subject = row.subject();
+        self.wrap_as(row, row.subject())
+    }
+
+    /// Key material under the current domain key, for another key of the same id.
+    pub fn copy(&self, row: &MaterialRow, to: KeyId) -> Result<MaterialRow, DomainError> {
+        let secret = self.wrap_as(row, Subject::Material(to, row.id, row.spec))?;
+        Ok(MaterialRow {
+            key: to,
+            secret,
+            ..row.clone()
+        })
+    }
+
+    fn wrap_as(&self, row: &MaterialRow, subject: Subject<'_>) -> Result<Wrapped, DomainError> {
         match row.spec {
-            KeySpec::SymmetricDefault => self.wrap(subject, &self.unwrap(subject, &row.secret)?),
+            KeySpec::SymmetricDefault => {
+                self.wrap(subject, &self.unwrap(row.subject(), &row.secret)?)
+            }
             _ => {
-                let secret = self.unwrap_bytes(subject, &row.secret)?;
+                let secret = self.unwrap_bytes(row.subject(), &row.secret)?;
                 self.wrap_bytes(subject, secret.expose())
             }
         }

@@ -17,6 +17,7 @@ mod last_usage;
 mod leases;
 mod mapped;
 mod material;
+mod multi_region;
 mod pages;
 mod policies;
 mod quotas;
@@ -59,10 +60,12 @@ pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::{null_key_id, unknown_key};
+pub(crate) use keys::wire_origin;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
 pub use mapped::{MappedRole, NameOrNumber, unit_matches};
 pub(crate) use material::{material_id_of, material_name};
+pub(crate) use multi_region::key_type;
 pub use quotas::Quotas;
 pub use status::{HostStatus, Settings};
 
@@ -280,6 +283,8 @@ impl Kms {
             Request::ListKeys(r) => self.list_keys(auth, r),
             Request::GetKeyLastUsage(r) => self.get_key_last_usage(auth, r, world),
             Request::UpdateKeyDescription(r) => self.update_key_description(auth, r),
+            Request::ReplicateKey(r) => self.replicate_key(auth, r, caller, world),
+            Request::UpdatePrimaryRegion(r) => self.update_primary_region(auth, r),
             Request::EnableKey(r) => self.enable_key(auth, r),
             Request::DisableKey(r) => self.disable_key(auth, r),
             Request::ScheduleKeyDeletion(r) => self.schedule_key_deletion(auth, r, world),

@@ -165,7 +165,9 @@ fn key(old: &KeyRow, new: &KeyRow) -> Relevance {
         // Enabled again, or out of its waiting period: nothing that was allowed is denied now.
         let more = match (old.state, new.state) {
             (State::Destroyed, _) | (_, State::Destroyed) => false,
-            (_, State::Enabled) | (State::PendingDeletion, State::Disabled) => true,
+            (_, State::Enabled)
+            | (State::PendingDeletion | State::PendingReplicaDeletion, State::Disabled)
+            | (State::PendingReplicaDeletion, State::PendingDeletion) => true,
             _ => false,
         };
         if more {

@@ -264,6 +264,9 @@ pub struct KeyRow {
     pub rotation: Option<Rotation>,
     /// On-demand rotations made so far.
     pub on_demand_rotations: u32,
+    /// What a multi-Region key knows of the others of its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_region: Option<MultiRegion>,
     /// The waiting period, while pending deletion.
     pub deletion: Option<Deletion>,
     /// Wall clock of the destruction, for a tombstone.
@@ -296,6 +299,8 @@ pub enum State {
     Disabled,
     /// Waits to be destroyed.
     PendingDeletion,
+    /// A primary key whose waiting period begins when its last replica is destroyed.
+    PendingReplicaDeletion,
     /// Made without material, which has not been imported yet.
     PendingImport,
     /// Its key store is not reachable.
@@ -306,6 +311,17 @@ pub enum State {
     Updating,
     /// Tombstone: the material is destroyed, the id stays taken.
     Destroyed,
+}
+
+/// A multi-Region key: the primary one or a replica. All of an id and an account share their material, each with a wrap of
+/// its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MultiRegion {
+    /// Region of the primary key.
+    pub primary: String,
+    /// 7 to 30, while pending replica deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_days: Option<u32>,
 }
 
 /// Where key material comes from.

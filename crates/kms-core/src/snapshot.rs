@@ -244,6 +244,18 @@ impl Snapshot {
         place.scope().unwrap_or_else(|| Arc::clone(&self.home))
     }
 
+    /// The keys of this id in every Region of its account, without tombstones: a multi-Region key and its replicas.
+    pub(crate) fn family(&self, id: KeyId) -> impl Iterator<Item = &Arc<KeyRow>> {
+        let account = self.scope_of(id.place()).account.clone();
+        let places = id.is_multi_region().then_some(&self.live_keys);
+        places
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .filter(move |place| self.is_of(**place, &account))
+            .filter_map(move |place| self.keys.get(&id.at(*place)))
+            .filter(|key| key.state != State::Destroyed)
+    }
+
     /// Whether a place belongs to an account.
     pub(crate) fn is_of(&self, place: Place, account: &str) -> bool {
         match place.scope() {

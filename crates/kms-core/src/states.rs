@@ -27,6 +27,10 @@ pub enum Action {
     CancelDeletion,
     /// CreateGrant.
     Grant,
+    /// ReplicateKey.
+    Replicate,
+    /// UpdatePrimaryRegion, for both keys.
+    MovePrimary,
     /// DescribeKey, ListAliases, DeleteAlias, the other operations on grants: allowed in every state.
     Describe,
 }
@@ -49,6 +53,7 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         ))
     };
     let pending = || invalid("is pending deletion.");
+    let pending_replicas = || invalid("is pending deletion (or pending replica deletion).");
     let wrong_origin = || {
         let text = format!("{arn} origin is EXTERNAL which is not valid for this operation.");
         Err(ApiError::new(ErrorCode::UnsupportedOperation, text))
@@ -59,7 +64,7 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (_, S::Destroyed) => Err(ApiError::not_found(format!("Key '{arn}' does not exist"))),
         (A::Describe, _) => Ok(()),
 
-        (A::CancelDeletion, S::PendingDeletion) => Ok(()),
+        (A::CancelDeletion, S::PendingDeletion | S::PendingReplicaDeletion) => Ok(()),
         (A::CancelDeletion, _) => invalid("is not pending deletion (or pending replica deletion)."),
 
         (A::ScheduleRotation | A::RotationStatus, _) if origin == Origin::External => {
@@ -70,16 +75,27 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (A::ScheduleRotation | A::Rotate, S::Unavailable) => unsupported(),
 
         (A::Name | A::ScheduleDeletion, S::PendingDeletion) => pending(),
+        (A::Name | A::ScheduleDeletion, S::PendingReplicaDeletion) => pending_replicas(),
         (A::Name, _) => Ok(()),
         (A::ScheduleDeletion, S::Updating) => invalid("is updating."),
         (A::ScheduleDeletion, _) => Ok(()),
 
-        (A::Cryptographic | A::ScheduleRotation | A::Rotate | A::Grant, S::Disabled) => disabled(),
+        (
+            A::Cryptographic
+            | A::ScheduleRotation
+            | A::Rotate
+            | A::Grant
+            | A::Replicate
+            | A::MovePrimary,
+            S::Disabled,
+        ) => disabled(),
+        (A::Replicate | A::MovePrimary, S::Unavailable) => unsupported(),
         (_, S::PendingDeletion) => pending(),
+        (_, S::PendingReplicaDeletion) => pending_replicas(),
         (_, S::PendingImport) => invalid("is pending import."),
         (_, S::Creating) => invalid("is creating."),
         (A::Cryptographic, S::Unavailable) => invalid("is unavailable."),
-        (A::Switch | A::Rotate, S::Updating) => invalid("is updating."),
+        (A::Switch | A::Rotate | A::Replicate, S::Updating) => invalid("is updating."),
         (A::Rotate, S::Enabled) if origin == Origin::External => {
             let text = format!("No available key material pending rotation for the key: {arn}.");
             Err(ApiError::new(ErrorCode::InvalidState, text))
@@ -88,7 +104,8 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (A::Cryptographic | A::ScheduleRotation, S::Enabled | S::Updating)
         | (A::Switch, S::Enabled | S::Disabled | S::Unavailable)
         | (A::Grant, S::Enabled | S::Unavailable | S::Updating)
-        | (A::Rotate, S::Enabled) => Ok(()),
+        | (A::MovePrimary, S::Enabled | S::Updating)
+        | (A::Rotate | A::Replicate, S::Enabled) => Ok(()),
     }
 }
 

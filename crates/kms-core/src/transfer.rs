@@ -279,7 +279,7 @@ fn leaving_key(
 ) -> Result<MovedKey, TransferError> {
     let row = snapshot.keys.get(&id);
     let row = row.ok_or_else(|| TransferError::Destroyed(format!("key {id}")))?;
-    if row.state == State::PendingDeletion {
+    if let State::PendingDeletion | State::PendingReplicaDeletion = row.state {
         return Err(TransferError::Pending(id));
     }
     let materials = snapshot.materials(id).map(|row| {

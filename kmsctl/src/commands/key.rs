@@ -3,6 +3,7 @@
 pub(crate) mod create;
 mod hanging;
 mod life;
+pub(crate) mod multi_region;
 pub(crate) mod public;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,10 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
         KeyCommand::Create(args) => create::create(args, context),
         KeyCommand::List => list(context),
         KeyCommand::Describe { key } => show(key, context),
+        KeyCommand::Replicate(args) => multi_region::replicate(args, context),
+        KeyCommand::SetPrimaryRegion { key, to } => {
+            multi_region::set_primary_region(key, to, context)
+        }
         KeyCommand::Enable { key } => {
             client.send(EnableKeyRequest {
                 key_id: key_id(key, context)?,

@@ -511,6 +511,8 @@ impl Shared {
                 Change::Put(Row::Material(row)) => Some((row, row.rotated?)),
                 _ => None,
             })
+            // A new replica gets what its primary key was rotated to before.
+            .filter(|(row, _)| snapshot.key(row.key).is_some())
             .map(|(row, kind)| {
                 let before = snapshot
                     .key(row.key)

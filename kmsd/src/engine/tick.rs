@@ -107,6 +107,14 @@ impl Shared {
             let kms = self.kms.read();
             kms.deletions_due(self.now(&kms))
         };
+        let begin = self.kms.read().waits_to_begin();
+        for key in begin {
+            let begun = self.write(None, None, |kms, world: &World<'_>| {
+                internal(kms.begin_wait(key, world).map(Outcome::from))
+            });
+            begun.map_err(EngineError::Refused)?;
+            tracing::info!(%key, "the last replica is destroyed: the waiting period of the primary key begins");
+        }
         if !found.clocks_disagree.is_empty() {
             self.alert("deletion", &found.clocks_disagree)?;
         }

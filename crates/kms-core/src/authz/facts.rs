@@ -3,10 +3,11 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use kms_api::{Caller, CallerRole, CreateGrantRequest, GrantConstraints};
+use kms_api::{Caller, CallerRole, CreateGrantRequest, GrantConstraints, MultiRegionKeyType};
 
 use super::table::{Details, VOLUME};
 use crate::clock::Now;
+use crate::kms::key_type;
 use crate::last_use::LastUse;
 use crate::policy::{CallerNames, ConditionKey as K, Context, Value, Values};
 use crate::rows::{KeyRow, Origin};
@@ -64,7 +65,25 @@ impl Context for Facts<'_> {
                 };
                 self.key_fact(origin, |new| Value::from(new.origin.as_str()))
             }
-            K::MultiRegion => self.key_fact(false, |new| Value::from(new.multi_region)),
+            K::MultiRegion => {
+                let multi_region = self.key.is_some_and(|key| key.multi_region.is_some());
+                self.key_fact(multi_region, |new| Value::from(new.multi_region))
+            }
+            K::MultiRegionKeyType => match (&details.new_key, self.key) {
+                (Some(new), _) => {
+                    Values::optional(new.multi_region.then_some(match new.is_replica {
+                        true => "REPLICA",
+                        false => "PRIMARY",
+                    }))
+                }
+                (None, Some(key)) => {
+                    let scope = self.snapshot.scope_of(key.id.place());
+                    Values::optional(key_type(&scope, key).map(MultiRegionKeyType::as_str))
+                }
+                (None, None) => Values::Absent,
+            },
+            K::PrimaryRegion => Values::optional(details.primary_region),
+            K::ReplicaRegion => Values::optional(details.replica_region),
             K::RequestAlias => Values::optional(details.request_alias.as_deref()),
             K::ResourceAliases => self.resource_aliases(),
             K::GrantOperations => match details.grant {
@@ -157,6 +176,9 @@ impl Context for Facts<'_> {
                 }
                 None => account(&caller.arn).into(),
             },
+            K::RequestedRegion if details.requested_region.is_some() => {
+                Values::optional(details.requested_region)
+            }
             K::RequestedRegion => {
                 let asked = caller.scope.as_ref().unwrap_or(self.snapshot.home());
                 asked.region.as_str().into()
@@ -200,13 +222,10 @@ impl Context for Facts<'_> {
             K::DataKeyPairSpec => Values::optional(details.data_key_pair_spec),
 
             // Operations that have these do not exist here yet, or no request has them.
-            K::MultiRegionKeyType
-            | K::ExpirationModel
+            K::ExpirationModel
             | K::ValidTo
             | K::WrappingAlgorithm
             | K::WrappingKeySpec
-            | K::PrimaryRegion
-            | K::ReplicaRegion
             | K::SourceIp
             | K::RecipientAttestation(_)
             | K::PrincipalTag(_)

@@ -95,6 +95,12 @@ pub(crate) struct Details<'a> {
     pub(crate) rotation_period_days: Option<u32>,
     /// `kms:PolicyName`.
     pub(crate) policy_name: Option<&'a str>,
+    /// `kms:ReplicaRegion`.
+    pub(crate) replica_region: Option<&'a str>,
+    /// `kms:PrimaryRegion`.
+    pub(crate) primary_region: Option<&'a str>,
+    /// `aws:RequestedRegion`, where it is not the request's own.
+    pub(crate) requested_region: Option<&'a str>,
     /// `kms:ReEncryptOnSameKey`.
     pub(crate) same_key: Option<bool>,
     /// The grant to be made: `kms:GrantOperations`, `kms:GranteePrincipal` and their siblings; and a grant that allows
@@ -111,6 +117,7 @@ pub(crate) struct NewKey {
     pub(crate) usage: KeyUsage,
     pub(crate) origin: kms_api::Origin,
     pub(crate) multi_region: bool,
+    pub(crate) is_replica: bool,
 }
 
 impl<'a> Needs<'a> {
@@ -209,6 +216,7 @@ impl Kms {
                         usage: r.key_usage.unwrap_or(KeyUsage::EncryptDecrypt),
                         origin: r.origin.unwrap_or(kms_api::Origin::AwsKms),
                         multi_region: r.multi_region,
+                        is_replica: false,
                     }),
                     request_tags: &r.tags,
                     bypass_lockout_check: Some(r.bypass_policy_lockout_safety_check),
@@ -231,6 +239,22 @@ impl Kms {
             }
             R::ListKeys(_) => Needs::any("kms:ListKeys"),
             R::GetKeyLastUsage(r) => Needs::key("kms:GetKeyLastUsage", self.key(at, &r.key_id)?),
+            R::ReplicateKey(r) => self.replicating(at, r)?,
+            R::UpdatePrimaryRegion(r) => {
+                let key = self.key(at, &r.key_id)?;
+                // Whether there is one is nobody's affair who may not move the primary key.
+                let next = self.next_primary(key, &r.primary_region).ok();
+                let action = "kms:UpdatePrimaryRegion";
+                let details = Details {
+                    primary_region: Some(&r.primary_region),
+                    ..Details::default()
+                };
+                let needs = Needs::with(action, Resource::Key(key), details.clone());
+                match next.filter(|next| next.id != key.id) {
+                    Some(next) => needs.and(action, Resource::Key(next), details),
+                    None => needs,
+                }
+            }
             R::UpdateKeyDescription(r) => {
                 Needs::key("kms:UpdateKeyDescription", self.key(at, &r.key_id)?)
             }
@@ -622,6 +646,41 @@ impl Kms {
             R::CancelApproval(_) => {
                 Needs::with("kmsd:CancelApproval", Resource::Own, Details::default())
             }
+        })
+    }
+
+    /// What ReplicateKey needs: the permission on the primary key, and to make a key in the other Region.
+    fn replicating<'a>(
+        &'a self,
+        at: &At,
+        request: &'a kms_api::ReplicateKeyRequest,
+    ) -> Result<Needs<'a>, ApiError> {
+        let key = self.key(at, &request.key_id)?;
+        let details = Details {
+            replica_region: Some(&request.replica_region),
+            bypass_lockout_check: Some(request.bypass_policy_lockout_safety_check),
+            request_tags: &request.tags,
+            ..Details::default()
+        };
+        let made = Details {
+            new_key: Some(NewKey {
+                spec: key.spec,
+                usage: key.usage,
+                origin: crate::kms::wire_origin(key.origin),
+                multi_region: true,
+                is_replica: true,
+            }),
+            requested_region: Some(&request.replica_region),
+            ..details.clone()
+        };
+        let needs = Needs::with("kms:ReplicateKey", Resource::Key(key), details).and(
+            "kms:CreateKey",
+            Resource::Any,
+            made.clone(),
+        );
+        Ok(match request.tags.is_empty() {
+            true => needs,
+            false => needs.and("kms:TagResource", Resource::Any, made),
         })
     }
 

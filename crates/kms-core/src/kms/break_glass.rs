@@ -115,7 +115,9 @@ impl Kms {
             }
             Measure::CancelKeyDeletion { key } => {
                 let key = self.any_key(key)?;
-                self.require(key, State::PendingDeletion, "pending deletion")?;
+                if key.state != State::PendingReplicaDeletion {
+                    self.require(key, State::PendingDeletion, "pending deletion")?;
+                }
                 let state = match key.current {
                     Some(_) => State::Disabled,
                     None => State::PendingImport,
@@ -123,6 +125,9 @@ impl Kms {
                 Ok(self.change_key(key, "PendingDeletion".to_owned(), |row| {
                     row.state = state;
                     row.deletion = None;
+                    if let Some(multi_region) = &mut row.multi_region {
+                        multi_region.window_days = None;
+                    }
                 }))
             }
             Measure::DeleteIdentityPolicy {

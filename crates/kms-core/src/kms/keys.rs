@@ -19,7 +19,7 @@ use crate::entropy;
 use crate::ids::KeyId;
 use crate::place::{At, Place};
 use crate::policy::PolicyKind;
-use crate::rows::{Change, Deletion, KeyRow, Origin, Row, State};
+use crate::rows::{Change, Deletion, KeyRow, MultiRegion, Origin, Row, State};
 use crate::specs;
 use crate::states::Action;
 
@@ -56,7 +56,7 @@ impl Kms {
         }
 
         let mut key = KeyRow {
-            id: self.new_key_id(*place, world)?,
+            id: self.new_key_id(*place, request.multi_region, world)?,
             created_ms: world.now.wall_ms,
             state: State::PendingImport,
             description: request.description.clone().unwrap_or_default(),
@@ -69,6 +69,7 @@ impl Kms {
                 .iter()
                 .map(|tag| (tag.tag_key.clone(), tag.tag_value.clone()))
                 .collect(),
+            multi_region: Self::new_multi_region(request.multi_region, scope),
             current: None,
             rotation: None,
             on_demand_rotations: 0,
@@ -235,16 +236,23 @@ impl Kms {
             )));
         }
         self.allow(auth, Action::ScheduleDeletion, key)?;
-        let due = Due::after(world.now, u64::from(window_days) * DAY_MS);
-        let row = KeyRow {
-            state: State::PendingDeletion,
-            deletion: Some(Deletion { window_days, due }),
-            ..KeyRow::clone(key)
-        };
+        let mut row = KeyRow::clone(key);
+        // The waiting period of a primary key begins when its last replica is gone.
+        if self.replicas(key).next().is_some() {
+            row.state = State::PendingReplicaDeletion;
+            if let Some(multi_region) = &mut row.multi_region {
+                multi_region.window_days = Some(window_days);
+            }
+        } else {
+            let due = Due::after(world.now, u64::from(window_days) * DAY_MS);
+            row.state = State::PendingDeletion;
+            row.deletion = Some(Deletion { window_days, due });
+        }
+        let ends = row.deletion.map(|deletion| deletion.due.wall_ms);
         let response = ScheduleKeyDeletionResponse {
             key_id: self.arn(key.id),
-            deletion_date: Some(Timestamp::from_millis(due.wall_ms)),
-            key_state: KeyState::PendingDeletion,
+            deletion_date: ends.map(Timestamp::from_millis),
+            key_state: wire_state(row.state),
             pending_window_in_days: Some(window_days),
         };
         let changes = vec![Change::Put(Row::Key(Box::new(row)))];
@@ -267,6 +275,10 @@ impl Kms {
         let row = KeyRow {
             state,
             deletion: None,
+            multi_region: key.multi_region.clone().map(|multi_region| MultiRegion {
+                window_days: None,
+                ..multi_region
+            }),
             ..KeyRow::clone(key)
         };
         let response = CancelKeyDeletionResponse {
@@ -299,19 +311,28 @@ impl Kms {
             key_agreement_algorithms: specs::agreement_algorithms(key.usage).to_vec(),
             encapsulation_algorithms: specs::encapsulation_algorithms(key.usage).to_vec(),
             mac_algorithms: specs::mac_algorithms(key.spec).to_vec(),
-            multi_region: false,
-            pending_deletion_window_in_days: None,
+            multi_region: key.id.is_multi_region(),
+            multi_region_configuration: self.multi_region_configuration(key),
+            pending_deletion_window_in_days: key
+                .multi_region
+                .as_ref()
+                .and_then(|multi_region| multi_region.window_days),
             current_key_material_id: (key.spec == KeySpec::SymmetricDefault)
                 .then(|| key.current.map(|id| id.to_string()))
                 .flatten(),
         }
     }
 
-    fn new_key_id(&self, place: Place, world: &World<'_>) -> Result<KeyId, ApiError> {
+    fn new_key_id(
+        &self,
+        place: Place,
+        multi_region: bool,
+        world: &World<'_>,
+    ) -> Result<KeyId, ApiError> {
         // Tombstones keep their ids, so an id is never used twice; a collision is drawn again.
         loop {
             let bytes = entropy::array(world.entropy).map_err(no_entropy)?;
-            let id = KeyId::from_random(bytes, false).at(place);
+            let id = KeyId::from_random(bytes, multi_region).at(place);
             if !self.snapshot.keys.contains_key(&id) {
                 return Ok(id);
             }
@@ -320,7 +341,7 @@ impl Kms {
 }
 
 /// The origin as clients see it.
-pub(super) fn wire_origin(origin: Origin) -> kms_api::Origin {
+pub(crate) fn wire_origin(origin: Origin) -> kms_api::Origin {
     match origin {
         Origin::AwsKms => kms_api::Origin::AwsKms,
         Origin::External => kms_api::Origin::External,
@@ -334,6 +355,7 @@ pub(super) fn wire_state(state: State) -> KeyState {
         State::Disabled => KeyState::Disabled,
         // A tombstone is never shown; every lookup ends before it gets here.
         State::PendingDeletion | State::Destroyed => KeyState::PendingDeletion,
+        State::PendingReplicaDeletion => KeyState::PendingReplicaDeletion,
         State::PendingImport => KeyState::PendingImport,
         State::Unavailable => KeyState::Unavailable,
         State::Creating => KeyState::Creating,
@@ -367,9 +389,6 @@ fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
             ErrorCode::CustomKeyStoreNotFound,
             store.clone(),
         ));
-    }
-    if request.multi_region {
-        return unsupported("MultiRegion keys are not supported by this kmsd.".to_owned());
     }
     match request.origin {
         None | Some(kms_api::Origin::AwsKms) if request.xks_key_id.is_none() => Ok(Origin::AwsKms),

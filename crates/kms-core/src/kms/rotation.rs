@@ -28,6 +28,7 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
         only_symmetric(key)?;
+        self.refuse_replica(key)?;
         self.allow(auth, Action::Rotate, key)?;
         let arn = self.arn(key.id);
         if key.on_demand_rotations >= MAX_ON_DEMAND {
@@ -68,10 +69,9 @@ impl Kms {
             .unwrap_or(0);
         let material = self.new_material(row.id, last.saturating_add(1), Some(kind), world)?;
         row.current = Some(material.id);
-        let changes = vec![
-            Change::Put(Row::Material(material)),
-            Change::Put(Row::Key(Box::new(row))),
-        ];
+        let mut changes = self.copies(&row, &material, world)?;
+        changes.push(Change::Put(Row::Material(material)));
+        changes.push(Change::Put(Row::Key(Box::new(row))));
         Ok(self.write(response, changes))
     }
 
@@ -117,7 +117,11 @@ impl Kms {
         only_symmetric(key)?;
         self.allow(auth, Action::RotationStatus, key)?;
         // A key that waits for its end is not rotated; cancelling brings the setting back.
-        let rotation = key.rotation.filter(|_| key.state != State::PendingDeletion);
+        let waits = matches!(
+            key.state,
+            State::PendingDeletion | State::PendingReplicaDeletion
+        );
+        let rotation = self.rotates_with(key).rotation.filter(|_| !waits);
         Ok(reply(Response::GetKeyRotationStatus(
             GetKeyRotationStatusResponse {
                 key_rotation_enabled: rotation.is_some(),
@@ -137,6 +141,7 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
         only_symmetric(key)?;
+        self.refuse_replica(key)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         let asked = request.rotation_period_in_days;
         let period_days = asked
@@ -163,6 +168,7 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
         only_symmetric(key)?;
+        self.refuse_replica(key)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
         if key.rotation.is_none() {
             return Ok(reply(Response::DisableKeyRotation(EMPTY)));

@@ -12,6 +12,7 @@ mod granted;
 mod grants;
 mod keys;
 mod last_use;
+mod multi_region;
 mod places;
 mod possible;
 mod programs;

@@ -37,6 +37,7 @@ const ADMINISTER: &[&str] = &[
     "kms:ListKeyRotations",
     "kms:ListResourceTags",
     "kms:PutKeyPolicy",
+    "kms:ReplicateKey",
     "kms:RevokeGrant",
     "kms:RotateKeyOnDemand",
     "kms:ScheduleKeyDeletion",
@@ -44,6 +45,7 @@ const ADMINISTER: &[&str] = &[
     "kms:UntagResource",
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
+    "kms:UpdatePrimaryRegion",
 ];
 
 /// A key has those of these that its kind has.

@@ -23,6 +23,7 @@ fn key(text: &str, state: State) -> KeyRow {
         current: None,
         rotation: None,
         on_demand_rotations: 0,
+        multi_region: None,
         deletion: None,
         destroyed_ms: None,
     }

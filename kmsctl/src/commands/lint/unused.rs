@@ -90,6 +90,7 @@ mod tests {
             encapsulation_algorithms: Vec::new(),
             mac_algorithms: Vec::new(),
             multi_region: false,
+            multi_region_configuration: None,
             pending_deletion_window_in_days: None,
             current_key_material_id: None,
         }

@@ -117,7 +117,8 @@ fn anything(key: &str, blob: &str) -> Value {
         "Before": 2, "Message": "aGVsbG8=", "SigningAlgorithm": "ECDSA_SHA_256", "Signature": "aGVsbG8=",
         "MacAlgorithm": "HMAC_SHA_256", "Mac": "aGVsbG8=", "KeyAgreementAlgorithm": "ECDH",
         "PublicKey": "aGVsbG8=", "EncapsulationAlgorithm": "ML_KEM",
-        "SharedSecretCiphertextBlob": "aGVsbG8=", "KeyPairSpec": "RSA_2048", "Description": "d",
+        "SharedSecretCiphertextBlob": "aGVsbG8=", "KeyPairSpec": "RSA_2048",
+        "ReplicaRegion": "us-west-2", "PrimaryRegion": "us-west-2", "Description": "d",
     })
 }
 

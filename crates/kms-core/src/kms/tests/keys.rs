@@ -68,10 +68,6 @@ fn create_key_refuses_what_does_not_fit() {
              request. CustomerMasterKeySpec is deprecated.",
         ),
         (
-            json!({"MultiRegion": true}),
-            "UnsupportedOperationException",
-        ),
-        (
             json!({"Origin": "EXTERNAL_KEY_STORE"}),
             "UnsupportedOperationException",
         ),
