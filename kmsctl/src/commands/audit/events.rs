@@ -278,9 +278,12 @@ pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure
     output.write(b"\n]}\n")
 }
 
-/// The account and Region that a record names by the ARN of a key.
+/// The home's account and Region, as a record of a request in the home names them by the ARN of a key of the caller's account.
 fn named_scope(record: &Record) -> Option<Scope> {
-    let mut parts = record.keys.first()?.split(':').skip(3);
-    let (region, account) = (parts.next()?, parts.next()?);
-    Scope::new(account, region)
+    if record.account.is_some() || record.region.is_some() {
+        return None;
+    }
+    let caller = record.caller.as_ref()?;
+    let named = Scope::of_arn(record.keys.first()?)?;
+    (caller.arn.split(':').nth(4) == Some(&named.account)).then_some(named)
 }
