@@ -196,8 +196,9 @@ responses! {
         key_id: String,
         /// SubjectPublicKeyInfo in DER.
         public_key: Blob,
-        /// Deprecated name of `KeySpec`.
-        customer_master_key_spec: KeySpec,
+        /// Deprecated name of `KeySpec`; absent for the newer kinds of keys.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        customer_master_key_spec: Option<KeySpec>,
         /// Kind of key.
         key_spec: KeySpec,
         /// What it is for.

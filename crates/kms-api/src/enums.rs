@@ -72,6 +72,34 @@ wire_enum! {
     }
 }
 
+impl KeySpec {
+    /// The value of the deprecated member `CustomerMasterKeySpec`, which the newer kinds of keys do not have.
+    pub fn customer_master_key_spec(self) -> Option<Self> {
+        match self {
+            Self::MlDsa44
+            | Self::MlDsa65
+            | Self::MlDsa87
+            | Self::EccNistEdwards25519
+            | Self::MlKem512
+            | Self::MlKem768
+            | Self::MlKem1024 => None,
+            Self::Rsa2048
+            | Self::Rsa3072
+            | Self::Rsa4096
+            | Self::EccNistP256
+            | Self::EccNistP384
+            | Self::EccNistP521
+            | Self::EccSecgP256k1
+            | Self::SymmetricDefault
+            | Self::Hmac224
+            | Self::Hmac256
+            | Self::Hmac384
+            | Self::Hmac512
+            | Self::Sm2 => Some(self),
+        }
+    }
+}
+
 wire_enum! {
     /// What a key is for.
     KeyUsage {

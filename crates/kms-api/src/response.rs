@@ -52,8 +52,9 @@ responses! {
         origin: Origin,
         /// Who manages it.
         key_manager: KeyManager,
-        /// Deprecated name of `KeySpec`.
-        customer_master_key_spec: KeySpec,
+        /// Deprecated name of `KeySpec`; absent for the newer kinds of keys.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        customer_master_key_spec: Option<KeySpec>,
         /// Kind of key.
         key_spec: KeySpec,
         /// Algorithms, for keys that encrypt.

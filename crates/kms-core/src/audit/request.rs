@@ -112,7 +112,6 @@ fn elements(response: &Response) -> Recorded {
                 "AWSAccountId": key.aws_account_id,
                 "arn": key.arn,
                 "creationDate": millis(key.creation_date),
-                "customerMasterKeySpec": key.customer_master_key_spec,
                 "description": key.description,
                 "enabled": key.enabled,
                 "keyId": key.key_id,
@@ -141,6 +140,9 @@ fn elements(response: &Response) -> Recorded {
                     if list != json!([]) {
                         members.insert(name.to_owned(), list);
                     }
+                }
+                if let Some(spec) = key.customer_master_key_spec {
+                    members.insert("customerMasterKeySpec".to_owned(), json!(spec));
                 }
                 if let Some(id) = &key.current_key_material_id {
                     members.insert("currentKeyMaterialId".to_owned(), json!(id));

@@ -104,7 +104,7 @@ impl Kms {
         Ok(reply(Response::GetPublicKey(GetPublicKeyResponse {
             key_id: self.arn(key.id),
             public_key: Blob::from(public.0.as_slice()),
-            customer_master_key_spec: key.spec,
+            customer_master_key_spec: key.spec.customer_master_key_spec(),
             key_spec: key.spec,
             key_usage: key.usage,
             encryption_algorithms: specs::encryption_algorithms(key.spec, key.usage).to_vec(),

@@ -304,7 +304,7 @@ impl Kms {
             deletion_date: key.deletion.map(|d| Timestamp::from_millis(d.due.wall_ms)),
             origin: wire_origin(key.origin),
             key_manager: KeyManager::Customer,
-            customer_master_key_spec: key.spec,
+            customer_master_key_spec: key.spec.customer_master_key_spec(),
             key_spec: key.spec,
             encryption_algorithms: specs::encryption_algorithms(key.spec, key.usage).to_vec(),
             signing_algorithms: specs::signing_algorithms(key.spec, key.usage).to_vec(),

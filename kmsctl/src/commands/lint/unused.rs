@@ -82,7 +82,7 @@ mod tests {
             deletion_date: None,
             origin: Origin::AwsKms,
             key_manager: KeyManager::Customer,
-            customer_master_key_spec: KeySpec::SymmetricDefault,
+            customer_master_key_spec: Some(KeySpec::SymmetricDefault),
             key_spec: KeySpec::SymmetricDefault,
             encryption_algorithms: Vec::new(),
             signing_algorithms: Vec::new(),

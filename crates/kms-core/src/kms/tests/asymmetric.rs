@@ -612,7 +612,15 @@ fn keys_say_which_algorithms_they_have_and_show_no_material() {
         let reply = bench.call("DescribeKey", json!({"KeyId": key})).unwrap();
         let metadata = &reply["KeyMetadata"];
         assert_eq!(metadata["KeySpec"], spec);
-        assert_eq!(metadata["CustomerMasterKeySpec"], spec);
+        // botocore's model does not know the newer kinds by the deprecated name.
+        let newer = spec.starts_with("ML_") || spec == "ECC_NIST_EDWARDS25519";
+        match newer {
+            true => assert!(
+                metadata.get("CustomerMasterKeySpec").is_none(),
+                "{metadata}"
+            ),
+            false => assert_eq!(metadata["CustomerMasterKeySpec"], spec),
+        }
         assert_eq!(metadata["KeyUsage"], usage);
         assert_eq!(metadata[member], list);
         let members = metadata.as_object().unwrap();
