@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::access::{GuardRailArgs, KeyPolicyCommand, TagArgs, UntagArgs, WhoCanArgs};
+use crate::commands::access_key::AccessKeyArgs;
 use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
 use crate::commands::crypto::CryptoCommand;
@@ -105,6 +106,8 @@ pub enum Command {
     Grant(GrantArgs),
     /// Check policy documents, and begin new ones.
     Policy(PolicyArgs),
+    /// Access keys: what signs requests that come over the network.
+    AccessKey(AccessKeyArgs),
     /// Services that rely on answers of kmsd for a while.
     Lease(LeaseArgs),
     /// Requests that wait for the approval of others.

@@ -7,6 +7,7 @@ use crate::args::{Command, RecoveryCommand};
 use crate::exit::{self, Exit, Failure};
 
 pub(crate) mod access;
+pub(crate) mod access_key;
 mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
@@ -42,6 +43,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::WhoCan(args) => access::who_can(args, context),
         Command::Why(args) => why::run(args, context),
         Command::Grant(args) => grant::run(args, context),
+        Command::AccessKey(args) => access_key::run(args, context),
         Command::Lease(args) => lease::run(args, context),
         Command::Approval(args) => approval::run(args, context),
         Command::Policy(args) => return policy::run(args, context),

@@ -160,6 +160,15 @@ fn from_api(error: &ApiError) -> Failure {
                 "`kmsctl whoami` shows whom kmsd takes you for; an administrator asks `kmsctl who-can` and `kmsctl policy simulate`, and changes policies or grants.",
             ),
         ),
+        ErrorCode::IncompleteSignature
+        | ErrorCode::InvalidRequestSignature
+        | ErrorCode::MissingAuthenticationToken
+        | ErrorCode::UnrecognizedClient => (
+            Exit::Denied,
+            Some(
+                "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and the clock; `kmsctl access-key list` on kmsd's host shows which keys are active.",
+            ),
+        ),
         ErrorCode::NotFound | ErrorCode::CustomKeyStoreNotFound => (
             Exit::NotFound,
             Some("List what there is with `kmsctl key list` and `kmsctl alias list`."),

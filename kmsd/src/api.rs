@@ -179,9 +179,8 @@ async fn process<S: Service>(
             operation,
             asker,
             principal: &identity.arn,
-            uid: identity.uid,
-            gid: identity.gid,
-            pid: identity.pid,
+            ids: Some((identity.uid, identity.gid, identity.pid)),
+            network: None,
             error: &error,
         });
         Refusal {

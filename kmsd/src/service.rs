@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_api::{ApiError, Caller, ErrorCode, LeaseReport, Reliance, Request, Response};
+use kms_core::audit::ActorNetwork;
 use uuid::Uuid;
 
 use crate::audit::Asker;
@@ -145,12 +146,10 @@ pub struct Refused<'a> {
     pub asker: Option<Asker>,
     /// The principal of the connection.
     pub principal: &'a str,
-    /// User id at connect.
-    pub uid: u32,
-    /// Primary group id at connect.
-    pub gid: u32,
-    /// Process id at connect.
-    pub pid: u32,
+    /// User, primary group and process id at connect; none over the network.
+    pub ids: Option<(u32, u32, u32)>,
+    /// Where it came from over the network.
+    pub network: Option<&'a ActorNetwork>,
     /// The error that is replied with.
     pub error: &'a ApiError,
 }

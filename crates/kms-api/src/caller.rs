@@ -1,5 +1,6 @@
 //! Who is asking, as the transport established it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::Scope;
@@ -23,7 +24,8 @@ pub enum CallerRole {
 /// service on behalf of a user has the *user* here, and the service as [`Caller::via`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// User id, from the kernel (or named by the service in `via`).
+    /// User id, from the kernel (or named by the service in `via`); [`Caller::NOBODY`] for one that comes over the network,
+    /// as the other numbers are.
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
@@ -55,6 +57,8 @@ pub struct Caller {
     /// What is known of the process; none where it could not be established, and then a policy that
     /// needs it does not allow.
     pub process: Option<Arc<ProcessFacts>>,
+    /// Where the request came from, for one that came over the network; none on the socket of this host.
+    pub network: Option<Arc<Network>>,
     /// The service that asks on this user's behalf.
     pub via: Option<Arc<Via>>,
     /// The lease that a service named (`X-Kmsd-Lease`): it wants to rely on the answer for a while.
@@ -81,6 +85,21 @@ pub struct ProcessFacts {
     /// Whether a pidfd of the peer vouched for all this; without one (before Linux 6.5) the process
     /// id may have been re-used between connect and reading.
     pub checked: bool,
+}
+
+/// A caller that came over the network: what the signature of the request and the connection say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Address of the client.
+    pub address: IpAddr,
+    /// Id of the access key that signed the request.
+    pub access_key_id: Arc<str>,
+    /// Subject of the client's certificate, where it showed one that the configured authority signed.
+    pub certificate: Option<Arc<str>>,
+    /// What the client calls itself (`User-Agent`).
+    pub user_agent: Option<Arc<str>>,
+    /// Whether the connection is encrypted; plain HTTP is served on the loopback interface only.
+    pub tls: bool,
 }
 
 /// A service that asks on behalf of a user.
@@ -116,10 +135,52 @@ impl Caller {
             possible_roles: Arc::new([]),
             possible_principals: Arc::new([]),
             process: None,
+            network: None,
             via: None,
             lease: None,
             scope: None,
         }
+    }
+
+    /// The numbers of a caller that has none on this host: no user, group or process has it.
+    pub const NOBODY: u32 = u32::MAX;
+
+    /// A caller over the network that acts as `principal`: `arn:aws:iam::ACCOUNT:root`, `…:user/NAME` or `…:role/NAME`. A
+    /// role is acted as in a session that is named after the access key.
+    pub fn remote(principal: &str, network: Network) -> Self {
+        let (account, last) = principal
+            .strip_prefix("arn:aws:iam::")
+            .and_then(|rest| rest.split_once(':'))
+            .unwrap_or_default();
+        let role = last.strip_prefix("role/");
+        let arn: Arc<str> = match role {
+            Some(role) => {
+                let session = &network.access_key_id;
+                format!("arn:aws:sts::{account}:assumed-role/{role}/{session}").into()
+            }
+            None => principal.into(),
+        };
+        let kind = match last {
+            "root" => CallerRole::Root,
+            _ => CallerRole::User,
+        };
+        let mut caller = Self::new(kind, Self::NOBODY, Arc::clone(&arn));
+        caller.groups = Arc::new([]);
+        caller.pid = Self::NOBODY;
+        if kind == CallerRole::Root {
+            caller.user_name = "root".into();
+        }
+        if let Some(role) = role {
+            caller.roles = Arc::new([role.into()]);
+            caller.principals = Arc::new([arn, principal.into()]);
+        }
+        caller.network = Some(Arc::new(network));
+        caller
+    }
+
+    /// User, primary group and process id, for a caller that has any.
+    pub fn local_ids(&self) -> Option<(u32, u32, u32)> {
+        (self.network.is_none()).then_some((self.uid, self.gid, self.pid))
     }
 
     /// The daemon itself, for background work.

@@ -294,6 +294,7 @@ impl Request {
                 | Self::ScheduleKeyDeletion(_)
                 | Self::CancelKeyDeletion(_)
                 | Self::RotateKeyOnDemand(_)
+                | Self::CreateAccessKey(_)
                 | Self::CreateVolume(_)
                 | Self::CreatePolicy(_)
                 | Self::RotatePolicy(_)

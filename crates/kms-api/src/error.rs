@@ -47,6 +47,8 @@ error_codes! {
     Disabled = "DisabledException", 400;
     /// The request would have succeeded but was a dry run.
     DryRunOperation = "DryRunOperationException", 400;
+    /// The signature of the request lacks something.
+    IncompleteSignature = "IncompleteSignatureException", 400;
     /// Not the key the ciphertext was made under.
     IncorrectKey = "IncorrectKeyException", 400;
     /// kmsd failed.
@@ -69,6 +71,8 @@ error_codes! {
     InvalidMac = "KMSInvalidMacException", 400;
     /// The signature is not that of the message.
     InvalidSignature = "KMSInvalidSignatureException", 400;
+    /// The signature of the request is another than it should be, too old, or for something else.
+    InvalidRequestSignature = "InvalidSignatureException", 400;
     /// The state of the key does not allow the operation.
     InvalidState = "KMSInvalidStateException", 400;
     /// The key cannot be used right now.
@@ -77,6 +81,8 @@ error_codes! {
     LimitExceeded = "LimitExceededException", 400;
     /// Key policy not valid.
     MalformedPolicyDocument = "MalformedPolicyDocumentException", 400;
+    /// A request over the network is not signed.
+    MissingAuthenticationToken = "MissingAuthenticationTokenException", 400;
     /// No such key, alias, volume or policy.
     NotFound = "NotFoundException", 400;
     /// The request did not arrive in time.
@@ -93,6 +99,8 @@ error_codes! {
     Throttling = "ThrottlingException", 400;
     /// No such operation.
     UnknownOperation = "UnknownOperationException", 400;
+    /// No such access key, or one that is disabled; or a session token.
+    UnrecognizedClient = "UnrecognizedClientException", 400;
     /// The operation does not apply to this key, or kmsd does not have it.
     UnsupportedOperation = "UnsupportedOperationException", 400;
     /// A member of the request breaks a constraint.

@@ -36,12 +36,15 @@ responses! {
         principals: Vec<String>,
         /// `Root`, `Admin`, `Service`, `User` or `Internal`.
         role: String,
-        /// User id.
-        uid: u32,
+        /// User id; absent for a caller that comes over the network, as the other numbers are.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        uid: Option<u32>,
         /// Primary group id.
-        gid: u32,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        gid: Option<u32>,
         /// Process id at connect.
-        pid: u32,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pid: Option<u32>,
         /// Name of the user.
         user_name: String,
         /// All groups by number.
@@ -53,6 +56,9 @@ responses! {
         /// What is known of the process; absent where it could not be established.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         process: Option<CallerProcess>,
+        /// Where the request came from, for a caller that comes over the network.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        network: Option<CallerNetwork>,
         /// The service that asks on this user's behalf.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         via: Option<CallerVia>,
@@ -80,6 +86,19 @@ responses! {
         security_label: Option<String>,
         /// Whether a pidfd vouched for all this.
         checked: bool,
+    }
+
+    /// Where a request over the network came from.
+    CallerNetwork {
+        /// Address of the client, as kmsd sees it.
+        source_ip_address: String,
+        /// The access key that signed the request.
+        access_key_id: String,
+        /// Subject of the client's certificate.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        certificate: Option<String>,
+        /// Whether the connection is encrypted.
+        secure_transport: bool,
     }
 
     /// A service that asks on behalf of a user.
@@ -122,17 +141,21 @@ impl CallerRole {
 impl GetCallerIdentityResponse {
     /// What is known of `caller`, who belongs to `account`.
     pub fn of(caller: &Caller, account: &str) -> Self {
+        let ids = caller.local_ids();
         let texts =
             |list: &[std::sync::Arc<str>]| list.iter().map(|text| text.to_string()).collect();
         Self {
             account: account.to_owned(),
             arn: caller.arn.to_string(),
-            user_id: caller.uid.to_string(),
+            user_id: match &caller.network {
+                Some(network) => network.access_key_id.to_string(),
+                None => caller.uid.to_string(),
+            },
             principals: texts(&caller.principals),
             role: caller.role.as_str().to_owned(),
-            uid: caller.uid,
-            gid: caller.gid,
-            pid: caller.pid,
+            uid: ids.map(|(uid, ..)| uid),
+            gid: ids.map(|(_, gid, _)| gid),
+            pid: ids.map(|(.., pid)| pid),
             user_name: caller.user_name.to_string(),
             groups: caller.groups.to_vec(),
             group_names: texts(&caller.group_names),
@@ -145,6 +168,12 @@ impl GetCallerIdentityResponse {
                 exe_sha256: process.exe_sha256.clone(),
                 security_label: process.security_label.clone(),
                 checked: process.checked,
+            }),
+            network: caller.network.as_deref().map(|network| CallerNetwork {
+                source_ip_address: network.address.to_string(),
+                access_key_id: network.access_key_id.to_string(),
+                certificate: network.certificate.as_deref().map(str::to_owned),
+                secure_transport: network.tls,
             }),
             via: caller.via.as_deref().map(|via| CallerVia {
                 service: via.service.to_string(),

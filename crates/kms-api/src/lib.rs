@@ -16,6 +16,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod access;
+pub mod access_keys;
 pub mod approval;
 pub mod asymmetric;
 pub mod audit;
@@ -41,15 +42,17 @@ mod recorded;
 pub mod request;
 pub mod response;
 mod scope;
+pub mod sigv4;
 pub mod timestamp;
 
 pub use access::*;
+pub use access_keys::*;
 pub use approval::*;
 pub use asymmetric::*;
 pub use audit::*;
 pub use backup::*;
 pub use blob::Blob;
-pub use caller::{Caller, CallerRole, ProcessFacts, Via};
+pub use caller::{Caller, CallerRole, Network, ProcessFacts, Via};
 pub use destruction::*;
 pub use enums::*;
 pub use error::{ApiError, ErrorCode};

@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::access::*;
+use crate::access_keys::*;
 use crate::approval::*;
 use crate::asymmetric::*;
 use crate::audit::*;
@@ -229,6 +230,10 @@ operations! {
         DescribeApproval(DescribeApprovalRequest) -> DescribeApprovalResponse;
         ApproveRequest(ApproveRequestRequest) -> ApproveRequestResponse;
         CancelApproval(CancelApprovalRequest) -> EmptyResponse;
+        CreateAccessKey(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
+        ListAccessKeys(ListAccessKeysRequest) -> ListAccessKeysResponse;
+        UpdateAccessKey(UpdateAccessKeyRequest) -> EmptyResponse;
+        DeleteAccessKey(DeleteAccessKeyRequest) -> EmptyResponse;
     }
 }
 
@@ -283,7 +288,11 @@ impl Request {
             | Self::ListApprovals(_)
             | Self::DescribeApproval(_)
             | Self::ApproveRequest(_)
-            | Self::CancelApproval(_) => None,
+            | Self::CancelApproval(_)
+            | Self::CreateAccessKey(_)
+            | Self::ListAccessKeys(_)
+            | Self::UpdateAccessKey(_)
+            | Self::DeleteAccessKey(_) => None,
             Self::PutKeyPolicy(r) => Some(&r.key_id),
             Self::GetKeyPolicy(r) => Some(&r.key_id),
             Self::ListKeyPolicies(r) => Some(&r.key_id),

@@ -119,6 +119,10 @@ pub fn check_secrets(snapshot: &Snapshot, domain: &DomainKeys) -> Result<u64, Do
             count += 1;
         }
     }
+    for row in snapshot.access_keys.values() {
+        domain.unwrap(Subject::AccessKey(&row.id, &row.principal), &row.secret)?;
+        count += 1;
+    }
     Ok(count)
 }
 

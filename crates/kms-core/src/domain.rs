@@ -20,6 +20,8 @@ pub enum Subject<'a> {
     Material(KeyId, MaterialId, KeySpec),
     /// The secret of a policy: volume, policy, generation.
     PolicySecret(&'a str, &'a str, u32),
+    /// The secret of an access key: its id and its principal.
+    AccessKey(&'a str, &'a str),
 }
 
 /// The domain keys that are open, and the one that new wraps use.
@@ -317,6 +319,13 @@ impl DomainKeys {
                 volume.as_bytes(),
                 policy.as_bytes(),
                 &generation.to_be_bytes(),
+            ]),
+            Subject::AccessKey(id, principal) => fields(&[
+                b"kmsd access key 1",
+                store,
+                &domain,
+                id.as_bytes(),
+                principal.as_bytes(),
             ]),
         }
     }

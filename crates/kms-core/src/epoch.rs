@@ -24,7 +24,7 @@ use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::KeyId;
 use crate::rows::{
-    Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
+    AccessKeyRow, Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
     Wrapped, alias_id, domain_id, grant_id, material_id,
 };
 use crate::snapshot::Snapshot;
@@ -101,8 +101,13 @@ pub fn rewrap(snapshot: &Snapshot, domain: &DomainKeys) -> Result<Vec<Change>, D
             secrets.any(|secret| secret.domain != current)
         })
         .map(Old::Policy);
+    let access_keys = snapshot.access_keys.values();
+    let access_keys = access_keys
+        .filter(|row| row.secret.domain != current)
+        .map(Old::AccessKey);
     materials
         .chain(policies)
+        .chain(access_keys)
         .take(BATCH)
         .map(|row| row.moved(domain))
         .collect()
@@ -163,6 +168,7 @@ fn tombstone(key: &KeyRow, wall_ms: i64) -> KeyRow {
 enum Old<'a> {
     Material(&'a Arc<MaterialRow>),
     Policy(&'a Arc<PolicyRow>),
+    AccessKey(&'a Arc<AccessKeyRow>),
 }
 
 impl Old<'_> {
@@ -190,6 +196,15 @@ impl Old<'_> {
                     old.secret = moved(old.generation, &old.secret)?;
                 }
                 Ok(Change::Put(Row::Policy(row)))
+            }
+            Self::AccessKey(row) => {
+                let subject = Subject::AccessKey(&row.id, &row.principal);
+                let secret = domain.unwrap(subject, &row.secret)?;
+                let secret = domain.wrap(subject, &secret)?;
+                Ok(Change::Put(Row::AccessKey(Box::new(AccessKeyRow {
+                    secret,
+                    ..AccessKeyRow::clone(row)
+                }))))
             }
         }
     }

@@ -188,10 +188,14 @@ impl Bursts {
         }
         let mut burst = Record::service(event_id(), now, LOCAL_SOURCE, DENIAL_BURST)
             .detail("principal", caller.arn.as_str())
-            .detail("uid", caller.uid)
             .detail("denials", window.denials)
             .detail("withinMs", now - window.began_ms)
             .detail("lastOperation", record.operation.as_str());
+        burst = match (caller.uid, &caller.network) {
+            (Some(uid), _) => burst.detail("uid", uid),
+            (None, Some(network)) => burst.detail("sourceIPAddress", network.address.as_str()),
+            (None, None) => burst,
+        };
         burst.epoch = record.epoch;
         burst.keys.clone_from(&record.keys);
         Some(burst)

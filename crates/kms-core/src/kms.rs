@@ -1,5 +1,6 @@
 //! The state machine: one request against one snapshot.
 
+mod access_keys;
 mod aliases;
 mod approvals;
 mod asymmetric;
@@ -52,6 +53,7 @@ use crate::rows::{Change, KeyRow, State};
 use crate::snapshot::Snapshot;
 use crate::states::{self, Action};
 
+pub use access_keys::AccessKeyUses;
 pub(crate) use aliases::check_name as check_alias_name;
 pub use approvals::ApprovalRules;
 pub(crate) use asymmetric::pair_spec;
@@ -142,6 +144,7 @@ pub struct Kms {
     pub(crate) roles: RoleNames,
     pub(crate) last_use: Arc<LastUse>,
     pub(crate) served: Served,
+    access_key_uses: Arc<AccessKeyUses>,
 }
 
 /// Who has the policies that come with kmsd; for questions about callers that are not there.
@@ -173,6 +176,7 @@ impl Kms {
             roles: RoleNames::default(),
             last_use: Arc::default(),
             served: Served::default(),
+            access_key_uses: Arc::default(),
         }
     }
 
@@ -387,6 +391,10 @@ impl Kms {
             Request::DescribeApproval(r) => self.describe_approval(r.approval_id, caller, world),
             Request::ApproveRequest(r) => self.approve_request(r.approval_id, caller, world),
             Request::CancelApproval(r) => self.cancel_approval(r.approval_id, caller, world),
+            Request::CreateAccessKey(r) => self.create_access_key(auth, r, caller, world),
+            Request::ListAccessKeys(r) => self.list_access_keys(auth, r),
+            Request::UpdateAccessKey(r) => self.update_access_key(auth, r),
+            Request::DeleteAccessKey(r) => self.delete_access_key(auth, &r.access_key_id),
         }
     }
 

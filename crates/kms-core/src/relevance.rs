@@ -111,6 +111,8 @@ pub fn takes_away(request: &Request) -> bool {
             | "PutGuardRail"
             | "DeleteGuardRail"
             | "UpdatePolicy"
+            | "UpdateAccessKey"
+            | "DeleteAccessKey"
     )
 }
 
@@ -143,6 +145,11 @@ fn put(before: &Snapshot, row: &Row) -> Relevance {
             old.map_or(Relevance::None, |old| policy(old, row))
         }
         Row::IdentityPolicy(_) | Row::GuardRail(_) => Relevance::Tightening(Reach::All),
+        // Another key of a principal, or one that is accepted again, makes no older answer wrong.
+        Row::AccessKey(row) => match before.access_keys.get(&row.id) {
+            Some(old) if old.enabled && !row.enabled => Relevance::Tightening(Reach::All),
+            Some(_) | None => Relevance::None,
+        },
         // New material, and material under another wrap, opens what it opened before.
         Row::Material(_)
         | Row::Meta(_)
@@ -215,7 +222,7 @@ fn remove(before: &Snapshot, table: Table, id: &str) -> Relevance {
             Some(old) => Reach::key(old.key),
             None => return Relevance::None,
         },
-        Table::Policy | Table::IdentityPolicy | Table::GuardRail => Reach::All,
+        Table::Policy | Table::IdentityPolicy | Table::GuardRail | Table::AccessKey => Reach::All,
         Table::Meta
         | Table::Mac
         | Table::Enrollment

@@ -12,8 +12,10 @@ use crate::domain::Subject;
 use crate::ids::{KeyId, MaterialId, Scope};
 use crate::place::Place;
 
+mod access_key;
 mod policy;
 
+pub use access_key::AccessKeyRow;
 pub use policy::{OldGeneration, OnLoss, PolicyRow, PolicySettings, Revoke};
 
 /// The version of the row encodings; a store of another version is refused.
@@ -54,11 +56,13 @@ pub enum Table {
     Outbox,
     /// One row per policy whose extent was reported.
     PolicyUse,
+    /// One row per access key.
+    AccessKey,
 }
 
 impl Table {
     /// Every table, in a fixed order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Meta,
         Self::Mac,
         Self::Enrollment,
@@ -75,6 +79,7 @@ impl Table {
         Self::Approval,
         Self::Outbox,
         Self::PolicyUse,
+        Self::AccessKey,
     ];
 
     /// The table's name in a database.
@@ -96,6 +101,7 @@ impl Table {
             Self::Approval => "approvals",
             Self::Outbox => "audit_outbox",
             Self::PolicyUse => "policy_use",
+            Self::AccessKey => "access_keys",
         }
     }
 }
@@ -659,6 +665,8 @@ pub enum Row {
     Outbox(OutboxRow),
     /// See [`PolicyUseRow`].
     PolicyUse(PolicyUseRow),
+    /// See [`AccessKeyRow`].
+    AccessKey(Box<AccessKeyRow>),
 }
 
 /// A row cannot be read or written.
@@ -693,6 +701,7 @@ impl Row {
             Self::Approval(_) => Table::Approval,
             Self::Outbox(_) => Table::Outbox,
             Self::PolicyUse(_) => Table::PolicyUse,
+            Self::AccessKey(_) => Table::AccessKey,
         }
     }
 
@@ -713,6 +722,7 @@ impl Row {
             Self::Approval(row) => row.id.clone(),
             Self::Outbox(row) => row.id.clone(),
             Self::PolicyUse(row) => policy_id(&row.volume, &row.id),
+            Self::AccessKey(row) => row.id.clone(),
         }
     }
 
@@ -741,6 +751,7 @@ impl Row {
             Self::Approval(row) => json(serde_json::to_vec(row))?,
             Self::Outbox(row) => json(serde_json::to_vec(row))?,
             Self::PolicyUse(row) => json(serde_json::to_vec(row))?,
+            Self::AccessKey(row) => json(serde_json::to_vec(row))?,
         };
         Ok(RawRow {
             table: self.table(),
@@ -780,6 +791,7 @@ impl Row {
             Table::Approval => Self::Approval(json(raw)?),
             Table::Outbox => Self::Outbox(json(raw)?),
             Table::PolicyUse => Self::PolicyUse(json(raw)?),
+            Table::AccessKey => Self::AccessKey(Box::new(json(raw)?)),
         };
         if row.id() != raw.id {
             return Err(damaged(format!("its content belongs to row {}", row.id())));

@@ -14,7 +14,7 @@ use crate::ids::{KeyId, MaterialId};
 use crate::place::Place;
 use crate::policy::PolicyKind;
 use crate::rows::{
-    ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow, LeaseRow,
+    AccessKeyRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow, LeaseRow,
     MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError, State, Table,
     VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
 };
@@ -43,6 +43,7 @@ pub struct Snapshot {
     pub(crate) outbox: BTreeMap<String, Arc<OutboxRow>>,
     /// By volume and policy, as [`policy_id`] joins them.
     pub(crate) policy_use: BTreeMap<String, Arc<PolicyUseRow>>,
+    pub(crate) access_keys: BTreeMap<String, Arc<AccessKeyRow>>,
     /// The policy of every key, compiled.
     pub(crate) key_policies: BTreeMap<KeyId, Arc<Document>>,
     pub(crate) interned: Interned,
@@ -87,6 +88,7 @@ impl Snapshot {
             approvals: BTreeMap::new(),
             outbox: BTreeMap::new(),
             policy_use: BTreeMap::new(),
+            access_keys: BTreeMap::new(),
             key_policies: BTreeMap::new(),
             interned: Interned::default(),
             attached: Attached::default(),
@@ -206,6 +208,11 @@ impl Snapshot {
     /// The leases of services.
     pub fn leases(&self) -> impl Iterator<Item = &Arc<LeaseRow>> {
         self.leases.values()
+    }
+
+    /// An access key by its id.
+    pub fn access_key(&self, id: &str) -> Option<&Arc<AccessKeyRow>> {
+        self.access_keys.get(id)
     }
 
     /// Requests that wait for approvals.
@@ -359,6 +366,9 @@ impl Snapshot {
                 let id = policy_id(&row.volume, &row.id);
                 self.policy_use.insert(id, Arc::new(row));
             }
+            Row::AccessKey(row) => {
+                self.access_keys.insert(row.id.clone(), Arc::from(row));
+            }
         }
     }
 
@@ -433,6 +443,9 @@ impl Snapshot {
             }
             Table::PolicyUse => {
                 self.policy_use.remove(id);
+            }
+            Table::AccessKey => {
+                self.access_keys.remove(id);
             }
         }
     }

@@ -15,29 +15,34 @@ fn human(identity: &GetCallerIdentityResponse) -> String {
     let mut lines = vec![
         ("principal", identity.arn.clone()),
         ("role", identity.role.clone()),
-        (
-            "user",
-            format!("{} (uid {})", identity.user_name, identity.uid),
-        ),
-        (
-            "groups",
-            format!(
-                "{} (gids {})",
-                list(&identity.group_names),
-                numbers.join(", ")
-            ),
-        ),
     ];
+    match identity.uid {
+        Some(uid) => {
+            lines.push(("user", format!("{} (uid {uid})", identity.user_name)));
+            let gids = numbers.join(", ");
+            let groups = format!("{} (gids {gids})", list(&identity.group_names));
+            lines.push(("groups", groups));
+        }
+        None => lines.push(("user", identity.user_name.clone())),
+    }
     for principal in identity.principals.iter().skip(1) {
         lines.push(("also", principal.clone()));
     }
     if !identity.roles.is_empty() {
         lines.push(("roles", list(&identity.roles)));
     }
+    if let Some(network) = &identity.network {
+        lines.push(("access key", network.access_key_id.clone()));
+        lines.push(("address", network.source_ip_address.clone()));
+        if let Some(certificate) = &network.certificate {
+            lines.push(("certificate", certificate.clone()));
+        }
+    }
     match &identity.process {
         Some(process) => {
             let text = |value: &Option<String>| value.as_deref().unwrap_or("not known").to_owned();
-            lines.push(("process", identity.pid.to_string()));
+            let pid = identity.pid.unwrap_or_default();
+            lines.push(("process", pid.to_string()));
             lines.push(("unit", text(&process.unit)));
             lines.push(("cgroup", text(&process.cgroup)));
             lines.push(("executable", text(&process.exe)));
@@ -53,6 +58,7 @@ fn human(identity: &GetCallerIdentityResponse) -> String {
             };
             lines.push(("checked", vouched.to_owned()));
         }
+        None if identity.network.is_some() => {}
         None => lines.push((
             "process",
             "not known: policies that need its unit or executable do not allow".to_owned(),

@@ -9,6 +9,7 @@
 //! without tokens is counted instead of recorded.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,10 +27,29 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub enum Asker {
     /// A user.
     Uid(u32),
+    /// Whoever comes over the network from an address.
+    Address(IpAddr),
     /// Everybody who is not let in at all, together: a user has tens of thousands of uids in other user namespaces.
     Stranger,
     /// A user for whom a service asks; none for all whom the name service does not know, together.
     Behalf(Option<u32>),
+}
+
+impl Asker {
+    /// A client of the network: an IPv6 network of 64 bits is one client, since it costs nothing to have all its addresses.
+    pub(crate) fn address(address: IpAddr) -> Self {
+        Self::Address(network_of(address))
+    }
+}
+
+/// The address that stands for all those that one client has.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 /// The buckets.
@@ -153,6 +173,7 @@ fn report(asker: Asker, bucket: &Bucket) -> Record {
     match asker {
         Asker::Uid(uid) => event.detail("uid", uid),
         Asker::Behalf(Some(uid)) => event.detail("uid", uid),
+        Asker::Address(address) => event.detail("sourceIPAddress", address.to_string()),
         Asker::Stranger | Asker::Behalf(None) => event.detail("strangers", true),
     }
 }

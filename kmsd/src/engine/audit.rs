@@ -159,6 +159,9 @@ impl Drop for Trace {
 /// Whose records of refused requests are limited: those of users, who are trusted with nothing but what policies give them.
 fn asker(caller: &Caller) -> Option<Asker> {
     let user = caller.role == CallerRole::User;
+    if let Some(network) = &caller.network {
+        return user.then_some(Asker::address(network.address));
+    }
     user.then(|| match &caller.via {
         None => Asker::Uid(caller.uid),
         // Without a name it is mostly one of the many that a user has in a user namespace.
@@ -186,6 +189,7 @@ fn actor(caller: &Caller) -> Arc<Actor> {
                 && Arc::ptr_eq(&other.user_name, &caller.user_name)
                 && same(other.process.as_ref(), caller.process.as_ref())
                 && same(other.via.as_ref(), caller.via.as_ref())
+                && same(other.network.as_ref(), caller.network.as_ref())
                 && (other.uid, other.gid, other.pid, other.role)
                     == (caller.uid, caller.gid, caller.pid, caller.role)
         });
@@ -297,10 +301,11 @@ impl Shared {
     pub(super) fn record_refused(&self, refused: &Refused<'_>) -> Result<(), ApiError> {
         let actor = Actor {
             arn: refused.principal.to_owned(),
-            gid: refused.gid,
-            pid: refused.pid,
+            gid: refused.ids.map(|(_, gid, _)| gid),
+            network: refused.network.cloned(),
+            pid: refused.ids.map(|(.., pid)| pid),
             role: "stranger".to_owned(),
-            uid: refused.uid,
+            uid: refused.ids.map(|(uid, ..)| uid),
             ..Actor::default()
         };
         let Refused {
@@ -364,6 +369,10 @@ impl Shared {
         for report in self.limit.reports(last) {
             tracing::warn!(
                 uid = report.details.get("uid").map(|uid| uid.to_string()),
+                address = report
+                    .details
+                    .get("sourceIPAddress")
+                    .and_then(|one| one.as_str()),
                 requests = report
                     .details
                     .get("requests")

@@ -129,9 +129,9 @@ fn record(
     record.caller = Some(
         Actor {
             arn,
-            uid: reason.uid,
-            gid: reason.gid,
-            pid: std::process::id(),
+            uid: Some(reason.uid),
+            gid: Some(reason.gid),
+            pid: Some(std::process::id()),
             role: "root".to_owned(),
             ..Actor::default()
         }

@@ -127,10 +127,10 @@ impl Offline {
         let meta = self.kms.snapshot().meta();
         let actor = Actor {
             arn: format!("arn:aws:iam::{}:root", meta.scope.account),
-            gid: nix::unistd::getegid().as_raw(),
-            pid: std::process::id(),
+            gid: Some(nix::unistd::getegid().as_raw()),
+            pid: Some(std::process::id()),
             role: "root".to_owned(),
-            uid: nix::unistd::geteuid().as_raw(),
+            uid: Some(nix::unistd::geteuid().as_raw()),
             ..Actor::default()
         };
         let mut record = Record::request(

@@ -37,6 +37,7 @@ impl Shared {
             self.tick_audit(),
             self.tick_unanswered(),
             self.tick_approvals(),
+            self.tick_access_keys(),
         ];
         let result: Result<(), EngineError> = results.into_iter().collect();
         if let Err(error) = &result {
@@ -216,6 +217,20 @@ impl Shared {
             .map(|id| Change::Remove(Table::Approval, id))
             .collect();
         self.commit_recorded(&mut writer, &changes, Anchor::Never, records)?;
+        Ok(())
+    }
+
+    /// Writes down when access keys were used last.
+    fn tick_access_keys(&self) -> Result<(), EngineError> {
+        if self.kms.read().used_access_keys().is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.writer()?;
+        if writer.stale {
+            self.reload(&mut writer)?;
+        }
+        let changes = self.kms.read().used_access_keys();
+        self.commit_recorded(&mut writer, &changes, Anchor::Never, Vec::new())?;
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! Records in the form of AWS CloudTrail, event version 1.11.
 //!
 //! What CloudTrail has a member for is there; what only this host knows (user and group ids, process, unit, executable,
-//! the statement that decided) is under `additionalEventData`. There is no TLS and no access key, so there are no such
-//! members.
+//! the statement that decided) is under `additionalEventData`.
 
 use serde_json::{Map, Value, json};
 
@@ -34,10 +33,18 @@ pub fn event(line: &Line, home: &Scope) -> Value {
         .caller
         .as_ref()
         .and_then(|caller| caller.via.as_ref());
-    let (address, agent) = match (service, via) {
-        (true, _) => ("AWS Internal", "AWS Internal"),
-        (false, Some(via)) => (via.service.as_str(), via.service.as_str()),
-        (false, None) => (
+    let network = record
+        .caller
+        .as_ref()
+        .and_then(|caller| caller.network.as_ref());
+    let (address, agent) = match (service, via, network) {
+        (true, ..) => ("AWS Internal", "AWS Internal"),
+        (false, Some(via), _) => (via.service.as_str(), via.service.as_str()),
+        (false, None, Some(network)) => (
+            network.address.as_str(),
+            network.user_agent.as_deref().unwrap_or("unknown"),
+        ),
+        (false, None, None) => (
             // Requests come over a Unix socket.
             "127.0.0.1",
             record
@@ -113,7 +120,15 @@ fn identity(record: &Record, scope: &Scope) -> Value {
     let Some(caller) = &record.caller else {
         return json!({"accountId": account, "invokedBy": "AWS Internal"});
     };
-    let id = format!("uid-{}", caller.uid);
+    let access_key = caller
+        .network
+        .as_ref()
+        .and_then(|network| network.access_key_id.as_deref());
+    let id = match (caller.uid, access_key) {
+        (Some(uid), _) => format!("uid-{uid}"),
+        (None, Some(key)) => key.to_owned(),
+        (None, None) => "unknown".to_owned(),
+    };
     let arn = caller.arn.as_str();
     let name = arn.rsplit('/').next().unwrap_or_default();
     let mut identity = match arn.split_once(":assumed-role/") {
@@ -137,6 +152,9 @@ fn identity(record: &Record, scope: &Scope) -> Value {
     if let Value::Object(members) = &mut identity {
         members.insert("arn".to_owned(), json!(arn));
         members.insert("accountId".to_owned(), json!(account));
+        if let Some(key) = access_key {
+            members.insert("accessKeyId".to_owned(), json!(key));
+        }
         if let Some(via) = &caller.via {
             members.insert("invokedBy".to_owned(), json!(via.service));
         }

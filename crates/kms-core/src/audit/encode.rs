@@ -192,8 +192,8 @@ mod tests {
             exe: texts.1,
             user: texts.2,
             role: "user".to_owned(),
-            uid: numbers.0,
-            pid: numbers.1,
+            uid: Some(numbers.0),
+            pid: Some(numbers.1),
             checked: numbers.2,
             via: via.then(|| ActorVia {
                 arn: texts.0,

@@ -27,6 +27,6 @@ pub use encode::Encoded;
 pub use filter::Filter;
 pub use line::{Line, LineError, MAX_LINE, compose, split};
 pub use record::{
-    Actor, ActorVia, Authorization, Effect, Failure, KMS_SOURCE, Kind, LOCAL_SOURCE, Record,
-    Recorded,
+    Actor, ActorNetwork, ActorVia, Authorization, Effect, Failure, KMS_SOURCE, Kind, LOCAL_SOURCE,
+    Record, Recorded,
 };

@@ -119,17 +119,23 @@ pub struct Actor {
     /// SHA-256 of the executable, where a policy asked for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exe_sha256: Option<String>,
-    /// Primary group id.
-    pub gid: u32,
+    /// Primary group id; none for one that came over the network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gid: Option<u32>,
     /// Label of the security module.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label: Option<String>,
-    /// Process id at connect.
-    pub pid: u32,
+    /// Where the request came from, if it came over the network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<ActorNetwork>,
+    /// Process id at connect; none for one that came over the network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
     /// `root`, `admin`, `service`, `user`, `internal`, or `stranger` for one that is not let in.
     pub role: String,
-    /// User id.
-    pub uid: u32,
+    /// User id; none for one that came over the network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uid: Option<u32>,
     /// The systemd unit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unit: Option<String>,
@@ -142,6 +148,25 @@ pub struct Actor {
     /// Its bytes, once a record was written: the records of a connection share them.
     #[serde(skip)]
     pub encoded: Encoded,
+}
+
+/// Where a request over the network came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActorNetwork {
+    /// Id of the access key that signed it, or is said to have.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access_key_id: Option<String>,
+    /// Address of the client.
+    pub address: String,
+    /// Subject of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certificate: Option<String>,
+    /// Whether the connection was encrypted.
+    pub tls: bool,
+    /// What the client calls itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_agent: Option<String>,
 }
 
 /// A service that asked on behalf of a user.
@@ -229,10 +254,18 @@ impl From<&ApiError> for Failure {
 
 impl From<&Caller> for Actor {
     fn from(caller: &Caller) -> Self {
+        let ids = caller.local_ids();
         let mut actor = Self {
             arn: caller.arn.to_string(),
-            gid: caller.gid,
-            pid: caller.pid,
+            gid: ids.map(|(_, gid, _)| gid),
+            network: caller.network.as_deref().map(|network| ActorNetwork {
+                access_key_id: Some(network.access_key_id.to_string()),
+                address: network.address.to_string(),
+                certificate: network.certificate.as_deref().map(str::to_owned),
+                tls: network.tls,
+                user_agent: network.user_agent.as_deref().map(str::to_owned),
+            }),
+            pid: ids.map(|(_, _, pid)| pid),
             role: match caller.role {
                 CallerRole::Root => "root",
                 CallerRole::Admin => "admin",
@@ -241,7 +274,7 @@ impl From<&Caller> for Actor {
                 CallerRole::Internal => "internal",
             }
             .to_owned(),
-            uid: caller.uid,
+            uid: ids.map(|(uid, ..)| uid),
             user: caller.user_name.to_string(),
             via: caller.via.as_deref().map(|via| ActorVia {
                 arn: via.arn.to_string(),

@@ -164,6 +164,15 @@ fn elements(response: &Response) -> Recorded {
             pairs
         }
         Response::CancelKeyDeletion(response) => vec![("keyId", json!(response.key_id))],
+        Response::CreateAccessKey(response) => vec![(
+            "accessKey",
+            json!({
+                "accessKeyId": response.access_key_id,
+                "createDate": millis(response.create_date),
+                "principalArn": response.principal_arn,
+                "status": response.status,
+            }),
+        )],
         Response::CreateGrant(response) => vec![("grantId", json!(response.grant_id))],
         Response::CreateTemporaryGrant(response) => vec![
             ("grantId", json!(response.grant_id)),

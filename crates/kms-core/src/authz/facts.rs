@@ -146,16 +146,31 @@ impl Context for Facts<'_> {
             K::PrincipalIsAwsService => false.into(),
             K::UserName => match caller.role {
                 CallerRole::Root => Values::Absent,
+                // A session of a role has no user.
+                _ if caller.network.is_some() && caller.arn.contains(":assumed-role/") => {
+                    Values::Absent
+                }
                 _ => (&*caller.user_name).into(),
             },
-            K::UserId => caller.uid.to_string().into_one(),
+            K::UserId => match &caller.network {
+                Some(network) => (&*network.access_key_id).into(),
+                None => caller.uid.to_string().into_one(),
+            },
             K::SourceArn => self.source_arn().map_or(Values::Absent, IntoOne::into_one),
             K::SourceAccount => match self.source_arn() {
                 Some(_) => self.snapshot.meta.scope.account.as_str().into(),
                 None => Values::Absent,
             },
-            // Requests come over a socket of this host: nobody listens in, and there is no address.
-            K::SecureTransport => true.into(),
+            // On a socket of this host nobody listens in, and there is no address.
+            K::SecureTransport => caller
+                .network
+                .as_ref()
+                .is_none_or(|network| network.tls)
+                .into(),
+            K::SourceIp => match &caller.network {
+                Some(network) => network.address.into(),
+                None => Values::Absent,
+            },
             K::TagKeys => self.tag_keys(),
             K::RequestTag(name) => without_case(
                 details
@@ -193,8 +208,14 @@ impl Context for Facts<'_> {
             }
 
             K::User => Values::optional(caller.login.as_deref()),
-            K::Uid => caller.uid.into(),
-            K::Gid => caller.gid.into(),
+            K::Uid => match caller.local_ids() {
+                Some((uid, ..)) => uid.into(),
+                None => Values::Absent,
+            },
+            K::Gid => match caller.local_ids() {
+                Some((_, gid, _)) => gid.into(),
+                None => Values::Absent,
+            },
             K::Groups => match caller.group_names.is_empty() {
                 true => Values::Absent,
                 false => Values::Texts(&caller.group_names),
@@ -226,7 +247,6 @@ impl Context for Facts<'_> {
             | K::ValidTo
             | K::WrappingAlgorithm
             | K::WrappingKeySpec
-            | K::SourceIp
             | K::RecipientAttestation(_)
             | K::PrincipalTag(_)
             | K::Elsewhere(_) => Values::Absent,
@@ -279,6 +299,8 @@ impl<'a> Facts<'a> {
     fn process(&self, fact: impl FnOnce(&'a kms_api::ProcessFacts) -> Values<'a>) -> Values<'a> {
         match &self.caller.process {
             Some(facts) if facts.checked => fact(facts),
+            // It runs on another host, or nobody knows where.
+            None if self.caller.network.is_some() => Values::Absent,
             Some(_) | None => Values::Unknown,
         }
     }
@@ -342,6 +364,9 @@ fn without_case<'a>(
 
 /// The caller's unit, if it is known: none inside for a caller that is in no unit.
 pub(super) fn known_unit(caller: &Caller) -> Option<Option<&str>> {
+    if caller.network.is_some() {
+        return Some(None);
+    }
     let facts = caller.process.as_deref().filter(|facts| facts.checked)?;
     Some(facts.unit.as_deref())
 }

@@ -585,6 +585,19 @@ impl Kms {
                 "kmsd:DeleteGuardRail",
                 guard_rail_resource(&r.guard_rail_name),
             ),
+            R::CreateAccessKey(r) => {
+                let principal = Resource::Given(&r.principal_arn);
+                Needs::with("kmsd:CreateAccessKey", principal, Details::default())
+            }
+            R::ListAccessKeys(_) => Needs::any("kmsd:ListAccessKeys"),
+            R::UpdateAccessKey(r) => Needs::local(
+                "kmsd:UpdateAccessKey",
+                access_key_resource(&r.access_key_id),
+            ),
+            R::DeleteAccessKey(r) => Needs::local(
+                "kmsd:DeleteAccessKey",
+                access_key_resource(&r.access_key_id),
+            ),
             R::SimulatePrincipalPolicy(r) => {
                 if let Some(key) = &r.key_id {
                     self.key_or_alias(at, key)?;
@@ -798,6 +811,10 @@ impl Kms {
 fn identity_resource(kind: IdentityType, identity: &str, name: &str) -> String {
     let kind = identity_kind(kind);
     format!("identity-policy/{}/{identity}/{name}", kind.as_str())
+}
+
+fn access_key_resource(id: &str) -> String {
+    format!("access-key/{id}")
 }
 
 pub(crate) fn guard_rail_resource(name: &str) -> String {

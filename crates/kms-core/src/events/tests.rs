@@ -13,7 +13,7 @@ fn request(operation: &str, principal: &str, time: i64, error: Option<(&str, &st
     record.caller = Some(
         Actor {
             arn: principal.into(),
-            uid: 1000,
+            uid: Some(1000),
             ..Actor::default()
         }
         .into(),

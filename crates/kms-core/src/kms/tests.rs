@@ -1,6 +1,7 @@
 //! The state machine over memory, driven through the wire's JSON.
 
 mod access;
+mod access_keys;
 mod aliases;
 mod approvals;
 mod asymmetric;

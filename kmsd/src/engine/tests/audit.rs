@@ -164,7 +164,7 @@ fn every_request_has_one_record_allowed_or_denied_and_secrets_have_none() {
     let [refused] = refused[..] else {
         panic!("{refused:?}")
     };
-    assert_eq!(refused.caller.as_ref().unwrap().uid, 4711);
+    assert_eq!(refused.caller.as_ref().unwrap().uid, Some(4711));
     assert_eq!(
         refused.error.as_ref().unwrap().code,
         "AccessDeniedException"
@@ -308,9 +308,8 @@ fn what_never_reached_an_operation_is_recorded() {
         operation: "Decrypt",
         asker: Some(Asker::Stranger),
         principal: "arn:aws:iam::000000000000:user/uid-65534",
-        uid: 65534,
-        gid: 65534,
-        pid: 7,
+        ids: Some((65534, 65534, 7)),
+        network: None,
         error: &error,
     };
     engine.refused(&refused).unwrap();

@@ -119,6 +119,7 @@ fn anything(key: &str, blob: &str) -> Value {
         "PublicKey": "aGVsbG8=", "EncapsulationAlgorithm": "ML_KEM",
         "SharedSecretCiphertextBlob": "aGVsbG8=", "KeyPairSpec": "RSA_2048",
         "ReplicaRegion": "us-west-2", "PrimaryRegion": "us-west-2", "Description": "d",
+        "PrincipalArn": ROOT_ARN, "AccessKeyId": "AKIA0123456789ABCDEF", "Status": "Active",
     })
 }
 
