@@ -52,6 +52,13 @@ pub struct Cli {
         value_parser = account
     )]
     pub account: Option<String>,
+    /// Ask a kmsd of the network: https://HOST:PORT. Requests are signed with the access key in AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY.
+    #[arg(long, global = true, value_name = "URL", env = "KMSD_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// With --endpoint: file with the authorities to trust, PEM, instead of the host's.
+    #[arg(long, global = true, value_name = "FILE", env = "AWS_CA_BUNDLE")]
+    pub ca_file: Option<PathBuf>,
     /// Print results (and errors, on standard error) as JSON.
     #[arg(long, global = true)]
     pub json: bool,

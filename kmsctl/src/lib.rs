@@ -16,6 +16,7 @@ mod commands;
 #[cfg(test)]
 mod coverage;
 mod duration;
+mod endpoint;
 pub mod exit;
 mod import;
 pub mod output;
@@ -47,11 +48,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    let output = output::Output::new(cli.json);
+    let client = match endpoint::client(&cli) {
+        Ok(client) => client,
+        Err(failure) => {
+            output.failure(&failure);
+            return failure.exit.into();
+        }
+    };
     let context = Context {
-        client: kms_api::client::Client::new(&cli.socket)
+        client: client
             .with_timeout(std::time::Duration::from_secs(cli.timeout))
             .in_place(cli.region.clone(), cli.account.clone()),
-        output: output::Output::new(cli.json),
+        output,
     };
     let done = commands::run(&cli.command, &context);
     if let Some(report) = context.client.take_lease_report() {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use kms_api::{
     ApiError, Caller, ErrorCode, LEASE_HEADER, LEASES_HEADER, MAX_BODY_BYTES, RELIANCE_HEADER,
@@ -23,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::auth::{self, Asked, OnBehalfOf, Session};
 use crate::listen::places::Slot;
 use crate::listen::server::Shared;
-use crate::listen::vouched::Origin;
+use crate::listen::source::Source;
 use crate::service::{Entered, ErrorReply, Refused, Reply, Service};
 use crate::uuids;
 
@@ -34,8 +35,7 @@ const MAX_DRAIN: usize = 32 * 1024 * 1024;
 /// Answers one HTTP request.
 pub(crate) async fn answer<S: Service>(
     shared: &Shared<S>,
-    session: &Arc<Session>,
-    origin: &Origin,
+    source: &Source,
     slot: &Slot,
     request: HttpRequest<Incoming>,
 ) -> HttpResponse<Full<Bytes>> {
@@ -48,7 +48,7 @@ pub(crate) async fn answer<S: Service>(
         via: None,
         is_read_only: false,
     };
-    let result = process(shared, session, origin, slot, id, request, &mut entry).await;
+    let result = process(shared, source, slot, id, request, &mut entry).await;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let code = result
         .as_ref()
@@ -65,21 +65,31 @@ pub(crate) async fn answer<S: Service>(
         .as_ref()
         .err()
         .and_then(|refusal| refusal.failure.error.message.as_deref());
-    let identity = session.identity();
+    let (ids, address) = match source {
+        Source::Socket(session, _) => (Some(session.peer_ids()), None),
+        Source::Network(session) => (None, Some(session.address())),
+    };
+    let (uid, pid) = ids.unzip();
+    let address = address.map(tracing::field::display);
     if code == Some(ErrorCode::Throttling) {
         // One record says how many there were; kmsd's own log is not to be flooded instead.
-        tracing::debug!(request_id = %id, uid = identity.uid, pid = identity.pid, "not answered");
+        tracing::debug!(request_id = %id, uid, pid, address, "not answered");
         return encode(result, id);
     }
+    let principal = entry
+        .principal
+        .clone()
+        .unwrap_or_else(|| source.principal());
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
                 request_id = %id,
                 operation = ?entry.operation,
-                principal = entry.principal.as_deref().unwrap_or(&identity.arn),
+                principal = &*principal,
                 via = entry.via.as_deref(),
-                uid = identity.uid,
-                pid = identity.pid,
+                uid,
+                pid,
+                address,
                 key = entry.key.as_deref().map(tracing::field::debug),
                 outcome,
                 reason = reason.map(tracing::field::debug),
@@ -142,70 +152,80 @@ impl From<ApiError> for Refusal {
 
 async fn process<S: Service>(
     shared: &Shared<S>,
-    session: &Arc<Session>,
-    origin: &Origin,
+    source: &Source,
     slot: &Slot,
     id: Uuid,
     request: HttpRequest<Incoming>,
     entry: &mut Entry,
 ) -> Result<Reply, Refusal> {
-    let target = target(&request);
+    let (parts, body) = request.into_parts();
+    let target = target(&parts);
     if let Ok(target) = &target {
         let operation = target.rsplit('.').next().unwrap_or_default();
         entry.operation = operation.chars().take(64).collect();
     }
-    let lease = request
-        .headers()
+    let lease = parts
+        .headers
         .get(LEASE_HEADER)
         .and_then(|value| value.to_str().ok())
         .map(Into::into);
-    let user = on_behalf_of(&request);
-    let place = place(&request);
+    let user = on_behalf_of(&parts);
+    let place = place(&parts);
     // The body is read whatever follows, so that the connection can be used again.
-    let body = read_body(request.into_body(), shared.limits.body).await;
+    let body = read_body(body, shared.limits.body).await;
     // From here on the connection keeps its place.
     let Some(_work) = slot.work() else {
         return Err(Refusal::closing(crowded()));
     };
-    let asker = session.asker();
+    let asker = source.asker();
     if let Some(asker) = asker {
-        shared.service.answers(asker, &session.identity().arn)?;
+        shared.service.answers(asker, &source.principal())?;
     }
     let refuse = |refusal: auth::Refusal, operation: &str| {
-        let identity = session.identity();
-        let error = refusal.error(&identity.arn, operation);
-        let recorded = shared.service.refused(&Refused {
-            id,
-            operation,
-            asker,
-            principal: &identity.arn,
-            ids: Some((identity.uid, identity.gid, identity.pid)),
-            network: None,
-            error: &error,
-        });
-        Refusal {
-            failure: recorded.err().unwrap_or(error).into(),
-            // Who may not call holds no connection.
-            close: refusal.closes(),
+        let error = refusal.error(&source.principal(), operation);
+        // Who may not call holds no connection.
+        let close = refusal.closes();
+        recorded_refusal(shared, source, &parts, id, operation, error, close)
+    };
+    let (mut caller, entered) = match source {
+        Source::Socket(session, origin) => {
+            // Only now: everything that was sent for this request has been received.
+            let foreign = origin.foreign();
+            let caller = match (foreign, user) {
+                (Some((uid, pid)), _) => Err(auth::Refusal::Foreign { uid, pid }),
+                (None, Ok(user)) => registered(shared, session, user).await,
+                (None, Err(refusal)) => Err(refusal),
+            };
+            let caller = caller.and_then(|(caller, entered)| {
+                let caller = session.in_place(caller, &place?)?;
+                Ok((caller, entered))
+            });
+            caller.map_err(|refusal| refuse(refusal, &entry.operation))?
+        }
+        Source::Network(session) => {
+            // A signature covers the whole body: without it nobody is known.
+            let Ok(body) = &body else {
+                return Err(body.err().unwrap_or_else(|| Refusal::closing(crowded())));
+            };
+            if !matches!(user, Ok(None)) {
+                return Err(refuse(auth::Refusal::NotAService, &entry.operation));
+            }
+            // The signature says it.
+            if !matches!(&place, Ok(asked) if asked.region.is_none() && asked.account.is_none()) {
+                let text = "The account and the Region of a request over the network are those of its signature.";
+                let refusal = auth::Refusal::Header(text.to_owned());
+                return Err(refuse(refusal, &entry.operation));
+            }
+            let entered = shared.service.enter();
+            let caller = session.caller(&*shared.service, &parts, body);
+            let caller = caller.map_err(|error| {
+                recorded_refusal(shared, source, &parts, id, &entry.operation, error, false)
+            })?;
+            entry.principal = Some(Arc::clone(&caller.arn));
+            (caller, entered)
         }
     };
-    // Only now: everything that was sent for this request has been received.
-    if let Some((uid, pid)) = origin.foreign() {
-        return Err(refuse(
-            auth::Refusal::Foreign { uid, pid },
-            &entry.operation,
-        ));
-    }
-    let caller = match user {
-        Ok(user) => registered(shared, session, user).await,
-        Err(refusal) => Err(refusal),
-    };
-    let caller = caller.and_then(|(caller, entered)| {
-        let caller = session.in_place(caller, &place?)?;
-        Ok((caller, entered))
-    });
-    let (mut caller, entered) = caller.map_err(|refusal| refuse(refusal, &entry.operation))?;
-    if caller.scope.is_some() {
+    if matches!(source, Source::Socket(..)) && caller.scope.is_some() {
         entry.principal = Some(Arc::clone(&caller.arn));
     }
     if let Some(via) = &caller.via {
@@ -236,6 +256,38 @@ async fn process<S: Service>(
     Ok(reply)
 }
 
+/// The reply to a request that was refused before a policy could be asked; it is recorded.
+fn recorded_refusal<S: Service>(
+    shared: &Shared<S>,
+    source: &Source,
+    parts: &Parts,
+    id: Uuid,
+    operation: &str,
+    error: ApiError,
+    close: bool,
+) -> Refusal {
+    let (ids, network) = match source {
+        Source::Socket(session, _) => {
+            let identity = session.identity();
+            (Some((identity.uid, identity.gid, identity.pid)), None)
+        }
+        Source::Network(session) => (None, Some(session.refused(parts))),
+    };
+    let recorded = shared.service.refused(&Refused {
+        id,
+        operation,
+        asker: source.asker(),
+        principal: &source.principal(),
+        ids,
+        network: network.as_ref(),
+        error: &error,
+    });
+    Refusal {
+        failure: recorded.err().unwrap_or(error).into(),
+        close,
+    }
+}
+
 /// The caller of a request, and the request's registration: the caller is who it is after the request was registered, so
 /// that whoever waits for registered requests waits for everything that is decided about a caller who is another by then.
 async fn registered<S: Service>(
@@ -256,9 +308,9 @@ async fn registered<S: Service>(
 }
 
 /// The account and Region that a request names.
-fn place<B>(request: &HttpRequest<B>) -> Result<Asked, auth::Refusal> {
+fn place(parts: &Parts) -> Result<Asked, auth::Refusal> {
     let one = |name: &str| {
-        let mut values = request.headers().get_all(name).iter();
+        let mut values = parts.headers.get_all(name).iter();
         let Some(value) = values.next() else {
             return Ok(None);
         };
@@ -276,8 +328,8 @@ fn place<B>(request: &HttpRequest<B>) -> Result<Asked, auth::Refusal> {
 }
 
 /// The user that a service names.
-fn on_behalf_of<B>(request: &HttpRequest<B>) -> Result<Option<OnBehalfOf>, auth::Refusal> {
-    let mut values = request.headers().get_all(kms_api::ON_BEHALF_OF).iter();
+fn on_behalf_of(parts: &Parts) -> Result<Option<OnBehalfOf>, auth::Refusal> {
+    let mut values = parts.headers.get_all(kms_api::ON_BEHALF_OF).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -331,12 +383,12 @@ async fn call<S: Service>(
 }
 
 /// Checks method, path, headers; returns the value of `X-Amz-Target`.
-fn target<B>(request: &HttpRequest<B>) -> Result<String, ApiError> {
+fn target(parts: &Parts) -> Result<String, ApiError> {
     let refused = |text: &str| Err(ApiError::new(ErrorCode::UnknownOperation, text));
-    if request.method() != Method::POST || request.uri().path() != "/" {
+    if parts.method != Method::POST || parts.uri.path() != "/" {
         return refused("kmsd takes POST requests for the path /.");
     }
-    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
     if let Some(kind) = header("content-type") {
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         if !kind

@@ -22,6 +22,7 @@ mod cgroup;
 mod exe;
 mod map;
 mod names;
+mod network;
 mod peer;
 mod place;
 mod process;
@@ -32,6 +33,8 @@ mod tests;
 pub(crate) use behalf::OnBehalfOf;
 use map::{Roles, Subject};
 use names::{Names, NamesError, UserEntry};
+pub(crate) use network::NetworkSession;
+pub use network::Signer;
 pub(crate) use peer::Peer;
 pub(crate) use place::Asked;
 use process::Namespace;
@@ -355,6 +358,8 @@ pub(crate) enum Kind {
     User,
     /// Nobody who can be let in.
     Stranger,
+    /// Whoever comes over the network.
+    Network,
 }
 
 /// The characters that systemd allows in names of units.

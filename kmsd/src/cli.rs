@@ -9,11 +9,14 @@ use crate::exit;
 
 mod break_glass;
 mod store;
+mod tls;
 
 pub use break_glass::{BreakGlassAction, BreakGlassArgs, SplitArgs};
 pub use store::{
     ExportVolumeArgs, ImportVolumeArgs, RestoreArgs, RotateRecoveryArgs, VerifyBackupArgs,
 };
+
+pub use tls::{ClientArgs, PlaceArgs, ServerArgs, TlsArgs, TlsCommand};
 
 /// A key management daemon with the AWS KMS API, its root key sealed to a TPM 2.0.
 ///
@@ -71,6 +74,8 @@ pub enum Command {
     ExportVolume(ExportVolumeArgs),
     /// Take in the keys of a volume of another host. Needs this host's recovery key.
     ImportVolume(ImportVolumeArgs),
+    /// Make certificates for the TLS listener.
+    Tls(TlsArgs),
     /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
     #[command(hide = true)]
     Offline(OfflineArgs),

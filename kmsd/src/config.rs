@@ -17,6 +17,7 @@ mod events;
 pub(crate) mod identity;
 mod limits;
 mod metrics;
+mod network;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use events::Events;
 pub use identity::{Identity, Rule, ServiceUser};
 pub use limits::Limits;
 pub use metrics::Metrics;
+pub use network::{ClientCertificates, Http, Network, Tls};
 
 /// Where kmsd looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/kmsd/kmsd.toml";
@@ -55,6 +57,12 @@ pub struct Config {
     pub events: Events,
     /// Where metrics are given out.
     pub metrics: Metrics,
+    /// Where requests over TLS are taken.
+    pub tls: Tls,
+    /// Where requests over plain HTTP are taken.
+    pub http: Http,
+    /// Limits of connections of the network.
+    pub network: Network,
     /// How much there may be, and how fast it may be asked for.
     pub limits: Limits,
     /// For tests only.
@@ -415,6 +423,9 @@ impl Config {
         self.metrics.check()?;
         self.events.check()?;
         self.limits.check()?;
+        self.tls.check()?;
+        self.http.check()?;
+        self.network.check()?;
         let anchor = self.store.anchor_interval;
         require(
             (1..=3600).contains(&anchor),

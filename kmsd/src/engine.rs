@@ -30,6 +30,7 @@ mod policies;
 mod pool;
 mod restore;
 mod rotate;
+mod signers;
 mod status;
 mod tick;
 mod unenroll;
@@ -73,6 +74,7 @@ pub use offline_log::OfflineLog;
 use pool::Pool;
 pub use restore::{Contents, RestoreReport, RestoreSource, VerifyReport, restore, verify_backup};
 pub use rotate::{RotateReport, rotate_recovery};
+pub use signers::FixedKey;
 pub use unenroll::unenroll;
 pub use volume::{Opening, export_volume, import_volume};
 use writer::Writer;
@@ -162,6 +164,7 @@ struct Shared {
     stored_generation: Arc<AtomicU64>,
     closed: AtomicBool,
     outside: policies::Outside,
+    signers: signers::Signers,
     /// Changes that are made durable together.
     group: group::Group,
     metrics: Metrics,

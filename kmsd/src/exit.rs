@@ -1,7 +1,6 @@
 //! How kmsd ends: one table of exit codes, and the error that carries what to do next.
 
 use std::fmt;
-use std::io;
 use std::process::ExitCode;
 
 use kms_seal::SealError;
@@ -9,6 +8,7 @@ use kms_seal::SealError;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
 use crate::listen::ListenError;
+use crate::listen::network::NetworkError;
 use crate::policies::PolicyFilesError;
 
 /// The table of exit codes for the help text.
@@ -47,7 +47,7 @@ pub struct Failure {
 
 impl Failure {
     /// Something local failed.
-    pub(crate) fn local(what: impl fmt::Display, error: &io::Error, next: &str) -> Self {
+    pub(crate) fn local(what: impl fmt::Display, error: &impl fmt::Display, next: &str) -> Self {
         Self {
             status: LOCAL,
             message: format!("{what}: {error}"),
@@ -134,6 +134,20 @@ impl From<ListenError> for Failure {
             CONFIG
         } else {
             LISTEN
+        };
+        Self {
+            status,
+            message: error.to_string(),
+            next_step: error.next_step().to_owned(),
+        }
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let status = match error {
+            NetworkError::Tls(_) => CONFIG,
+            NetworkError::Bind { .. } => LISTEN,
         };
         Self {
             status,

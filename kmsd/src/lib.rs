@@ -78,6 +78,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     }
     if cli.check_config {
         policies::PolicyFiles::new(&config.identity.policies).read()?;
+        if !config.tls.listen.is_empty() {
+            let loaded = listen::tls::Certificates::load(&config.tls);
+            loaded.map_err(listen::network::NetworkError::from)?;
+        }
         if !cli.json {
             println!("The configuration is good.");
         }
@@ -109,6 +113,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Some(Command::RotateRecovery(args)) => commands::rotate_recovery(&config, args, cli.json),
         Some(Command::ExportVolume(args)) => commands::export(&config, args, cli.json),
         Some(Command::ImportVolume(args)) => commands::import(&config, args, cli.json),
+        Some(Command::Tls(args)) => commands::tls(&config, &args.command, cli.json),
         Some(Command::TpmStatus) => commands::tpm_status(&config, cli.json),
     }
 }

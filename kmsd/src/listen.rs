@@ -13,10 +13,13 @@ use crate::sys;
 
 pub(crate) mod connection;
 pub(crate) mod deadline;
+pub mod network;
 pub(crate) mod places;
 pub mod server;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub(crate) mod vouched;
 
 /// Why there is no socket to serve.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_api::sigv4::Signed;
 use kms_api::{ApiError, Caller, ErrorCode, Request};
 use kms_core::audit::Record;
 use kms_core::ids::Scope;
@@ -14,13 +15,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::audit::{Asker, AuditLog};
-use crate::auth::Auth;
+use crate::auth::{Auth, Signer};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::events::{Events, Hook};
 use crate::exit::Failure;
 use crate::listen::Listener;
+use crate::listen::network::Network;
 use crate::listen::server::{Server, stopped};
+use crate::listen::tls::Certificates;
 use crate::policies::PolicyFiles;
 use crate::service::{Entered, ErrorReply, Needs, Refused, Reply, Service};
 use crate::{metrics, notify, world};
@@ -65,6 +68,18 @@ impl Service for Engine {
         Engine::needs(self)
     }
 
+    fn signer(&self, signed: &Signed) -> Result<Arc<Signer>, ApiError> {
+        Engine::signer(self, signed)
+    }
+
+    fn accepted(&self, access_key_id: &str) {
+        self.access_key_used(access_key_id);
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.wall_ms()
+    }
+
     fn identity_changed(&self) -> bool {
         self.authorization_changed("users and groups")
             .inspect_err(|error| {
@@ -88,11 +103,18 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
     engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
     engine.know_host(auth.role_names());
     let listener = Listener::open(&config.server)?;
+    let network = Network::open(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| system("the runtime", &e))?;
-    let served = runtime.block_on(live(config, auth, engine.clone(), bursts, listener));
+    let served = runtime.block_on(live(
+        config,
+        auth,
+        engine.clone(),
+        bursts,
+        (listener, network),
+    ));
     // Threads that still wait for the TPM have had their time.
     runtime.shutdown_timeout(Duration::from_secs(config.server.shutdown_timeout));
     let closed = engine.shutdown();
@@ -127,7 +149,7 @@ async fn live(
     auth: Arc<Auth>,
     engine: Engine,
     bursts: UnboundedReceiver<Record>,
-    listener: Listener,
+    (listener, network): (Listener, Network),
 ) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(signals(engine.clone(), stop)?);
@@ -152,17 +174,24 @@ async fn live(
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = place,
+        network = ?network.urls(),
         "kmsd serves requests"
     );
-    let server = Server::new(&config.server, auth, Arc::new(engine));
-    let run = server.run(listener, stopping);
+    if let Some(certificates) = network.certificates() {
+        tokio::spawn(follow(certificates, stopping.clone()));
+    }
+    let service = Arc::new(engine);
+    let network = network.serve(config, Arc::clone(&service), stopping.clone());
+    let server = Server::new(&config.server, auth, service);
+    let run = async { tokio::join!(server.run(listener, stopping), network) };
     notify::ready(&format!("Serving requests on {place}"));
-    let result = run.await;
+    let (result, network) = run.await;
     signals.abort();
     let _ = ticks.await;
     waits.abort();
     let _ = watched.await;
-    result.map_err(|e| system("the socket", &e))
+    result.map_err(|e| system("the socket", &e))?;
+    network.map_err(|e| system("the network", &e))
 }
 
 /// Derives events from the records of the log, for those who listen and for the program of `events.exec`: what is to be
@@ -268,6 +297,30 @@ async fn policies(engine: Engine, mut stopping: watch::Receiver<bool>) {
         let engine = engine.clone();
         // A panic in there has been reported by the hook.
         let _ = tokio::task::spawn_blocking(move || engine.watch_policies()).await;
+    }
+}
+
+/// Looks every second whether the files of the certificate have changed.
+async fn follow(certificates: Arc<Certificates>, mut stopping: watch::Receiver<bool>) {
+    let mut timer = interval(TICK);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = stopped(&mut stopping) => break,
+        }
+        let certificates = Arc::clone(&certificates);
+        let look = move || match certificates.refresh() {
+            Ok(true) => tracing::info!("the certificate was read again; new connections get it"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                %error,
+                next_step = error.next_step(),
+                "the certificate has changed and cannot be used; the former one stays in force"
+            ),
+        };
+        // A panic in there has been reported by the hook.
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_api::sigv4::{Signed, invalid_token};
 use kms_api::{ApiError, Caller, ErrorCode, LeaseReport, Reliance, Request, Response};
 use kms_core::audit::ActorNetwork;
 use uuid::Uuid;
 
 use crate::audit::Asker;
+use crate::auth::Signer;
 use crate::engine::InFlight;
 
 /// An answer, and what the transport says about it beside the body.
@@ -127,6 +129,25 @@ pub trait Service: Send + Sync + 'static {
     /// made before is void. Blocks until nobody relies on one. Returns whether that is done; else it is to be said again.
     fn identity_changed(&self) -> bool {
         true
+    }
+
+    /// The access key that a request over the network says it is signed with.
+    ///
+    /// # Errors
+    /// There is none, it is disabled, or the Region is not served; the error to reply with.
+    fn signer(&self, signed: &Signed) -> Result<Arc<Signer>, ApiError> {
+        let _ = signed;
+        Err(invalid_token())
+    }
+
+    /// A signature of this access key was right.
+    fn accepted(&self, access_key_id: &str) {
+        let _ = access_key_id;
+    }
+
+    /// The wall clock, milliseconds since 1970-01-01 UTC.
+    fn now_ms(&self) -> i64 {
+        0
     }
 
     /// Which facts about a process the policies in force ask for.

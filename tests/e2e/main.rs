@@ -24,6 +24,7 @@ mod kmsfs_crash;
 mod last_use;
 mod lint;
 mod metrics;
+mod network;
 mod places;
 mod real_input;
 mod rescue;

@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod host;
 pub mod http;
 pub mod mount;
+pub mod network;
 pub mod process;
 pub mod programs;
 pub mod require;

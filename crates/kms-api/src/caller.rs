@@ -94,7 +94,7 @@ pub struct Network {
     pub address: IpAddr,
     /// Id of the access key that signed the request.
     pub access_key_id: Arc<str>,
-    /// Subject of the client's certificate, where it showed one that the configured authority signed.
+    /// SHA-256 of the certificate of the client, in hexadecimal, where it showed one that the configured authority signed.
     pub certificate: Option<Arc<str>>,
     /// What the client calls itself (`User-Agent`).
     pub user_agent: Option<Arc<str>>,

@@ -1,4 +1,4 @@
-//! A blocking client of kmsd over its Unix socket.
+//! A blocking client of kmsd over its Unix socket, or (with the feature `tls`) over the network.
 //!
 //! Connections are kept and re-used, one per concurrent caller. A connection that the server closed
 //! while idle (a restart of kmsd) is replaced without the caller noticing, unless the request may have
@@ -15,11 +15,15 @@ use crate::{ApiError, LeaseReport, Operation, Reliance, Request, ResourceId, Res
 
 mod connection;
 mod lease;
+#[cfg(feature = "tls")]
+mod remote;
 #[cfg(test)]
 mod tests;
 
 use connection::{Connection, Failure};
 pub use lease::{Answered, Kept, LeaseClient, News};
+#[cfg(feature = "tls")]
+pub use remote::{Remote, RemoteError};
 
 /// Where kmsd listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/kmsd/kmsd.sock";
@@ -97,7 +101,10 @@ struct Place {
 
 /// A client; cheap to share between threads.
 pub struct Client {
+    /// Of a kmsd of the network: its URL.
     socket: PathBuf,
+    #[cfg(feature = "tls")]
+    remote: Option<Remote>,
     timeout: Duration,
     place: Place,
     idle: Mutex<Vec<Connection>>,
@@ -117,11 +124,48 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            #[cfg(feature = "tls")]
+            remote: None,
             timeout: Duration::from_secs(30),
             place: Place::default(),
             idle: Mutex::default(),
             report: Mutex::default(),
         }
+    }
+
+    /// A client of a kmsd of the network. Does not connect yet.
+    #[cfg(feature = "tls")]
+    pub fn of_remote(remote: Remote) -> Self {
+        Self {
+            remote: Some(remote),
+            ..Self::new("")
+        }
+        .named()
+    }
+
+    #[cfg(feature = "tls")]
+    fn named(mut self) -> Self {
+        if let Some(remote) = &self.remote {
+            self.socket = remote.url().into();
+        }
+        self
+    }
+
+    fn connect(&self, deadline: Instant) -> io::Result<Connection> {
+        #[cfg(feature = "tls")]
+        if let Some(remote) = &self.remote {
+            return Ok(Connection::new(remote.open(deadline)?));
+        }
+        Connection::open(&self.socket, deadline)
+    }
+
+    /// The head of a request, without its last, empty line.
+    fn head(&self, target: &str, asking: Asking, body: &[u8]) -> String {
+        #[cfg(feature = "tls")]
+        if let Some(remote) = &self.remote {
+            return remote.head(target, body);
+        }
+        connection::head(target, (asking, &self.place), body)
     }
 
     /// The same with another timeout per call (connecting included).
@@ -251,9 +295,10 @@ impl Client {
             let stale_possible = reused.is_some();
             let mut connection = match reused {
                 Some(connection) => connection,
-                None => Connection::open(&self.socket, deadline).map_err(|e| self.lost(e))?,
+                None => self.connect(deadline).map_err(|e| self.lost(e))?,
             };
-            match connection.exchange(target, (asking, &self.place), body, deadline) {
+            let head = self.head(target, asking, body);
+            match connection.exchange(&head, body, deadline) {
                 Ok((reply, keep)) => {
                     if keep {
                         let mut idle = self.idle.lock();

@@ -94,7 +94,7 @@ responses! {
         source_ip_address: String,
         /// The access key that signed the request.
         access_key_id: String,
-        /// Subject of the client's certificate.
+        /// SHA-256 of the certificate of the client, in hexadecimal.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         certificate: Option<String>,
         /// Whether the connection is encrypted.

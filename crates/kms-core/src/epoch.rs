@@ -24,8 +24,8 @@ use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::KeyId;
 use crate::rows::{
-    AccessKeyRow, Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row, State, Table,
-    Wrapped, alias_id, domain_id, grant_id, material_id,
+    AccessKeyRow, Change, DomainRow, EpochPhase, KeyRow, MaterialRow, MetaRow, PolicyRow, Row,
+    State, Table, Wrapped, alias_id, domain_id, grant_id, material_id,
 };
 use crate::snapshot::Snapshot;
 

@@ -14,9 +14,9 @@ use crate::ids::{KeyId, MaterialId};
 use crate::place::Place;
 use crate::policy::PolicyKind;
 use crate::rows::{
-    AccessKeyRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow, LeaseRow,
-    MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError, State, Table,
-    VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
+    AccessKeyRow, ApprovalRow, Change, DomainRow, FORMAT, GuardRailRow, IdentityPolicyRow, KeyRow,
+    LeaseRow, MaterialRow, MetaRow, OutboxRow, PolicyRow, PolicyUseRow, RawRow, Row, RowError,
+    State, Table, VolumeRow, domain_id, grant_id, identity_policy_id, policy_id,
 };
 
 /// The rows of one store.

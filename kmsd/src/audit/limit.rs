@@ -107,7 +107,7 @@ impl Limit {
         match asker {
             Asker::Behalf(_) => self.answers(asker, &principal.into()),
             // It would not have been looked at.
-            Asker::Uid(_) | Asker::Stranger => true,
+            Asker::Uid(_) | Asker::Address(_) | Asker::Stranger => true,
         }
     }
 
@@ -164,7 +164,7 @@ impl Limit {
 
 fn report(asker: Asker, bucket: &Bucket) -> Record {
     let event = service(match asker {
-        Asker::Uid(_) | Asker::Stranger => "RequestsNotAnswered",
+        Asker::Uid(_) | Asker::Address(_) | Asker::Stranger => "RequestsNotAnswered",
         Asker::Behalf(_) => "RequestsNotRecorded",
     });
     let event = event

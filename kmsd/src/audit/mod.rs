@@ -30,6 +30,7 @@ pub use error::AuditError;
 pub use files::{LogFile, list};
 pub use limit::Asker;
 pub(crate) use limit::Limit;
+pub(crate) use limit::network_of;
 pub use log::{AuditLog, AuditStatus, Durable, Health, Start, Ticket};
 pub(crate) use log::{kms_service, service};
 pub use witness::{COSIGNED, Submission, WitnessConfig, WitnessStatus};

@@ -60,7 +60,7 @@ impl Session {
         match self.kind {
             Kind::Known => None,
             Kind::User if self.identity.lock().callers.is_ok() => Some(Asker::Uid(self.peer.uid)),
-            Kind::User | Kind::Stranger => Some(Asker::Stranger),
+            Kind::User | Kind::Stranger | Kind::Network => Some(Asker::Stranger),
         }
     }
 

@@ -289,6 +289,7 @@ pub(super) fn assemble(
         unproved: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         outside: Default::default(),
+        signers: Default::default(),
         group: Default::default(),
         metrics,
         events,

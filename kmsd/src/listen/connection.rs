@@ -6,15 +6,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::deadline::{Limits, Stage, Timed};
 use super::places::Slot;
 use super::server::{Shared, stopped};
-use super::vouched::Vouched;
+use super::source::Source;
 use crate::api;
-use crate::auth::Session;
 use crate::service::Service;
 
 /// Largest head of a request, in bytes.
@@ -25,8 +24,8 @@ const MAX_HEADERS: usize = 64;
 /// Serves a connection until it ends, or for `idle` no request comes; at shutdown a request in progress is still answered.
 pub(super) async fn serve<S: Service>(
     shared: Arc<Shared<S>>,
-    stream: UnixStream,
-    session: Session,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    source: Source,
     slot: Slot,
     idle: Duration,
     mut stopping: watch::Receiver<bool>,
@@ -36,25 +35,15 @@ pub(super) async fn serve<S: Service>(
         idle,
         head: shared.limits.head,
     };
-    let (uid, pid) = session.peer_ids();
-    let (stream, origin) = match Vouched::new(stream, uid, pid) {
-        Ok(vouched) => vouched,
-        Err(error) => {
-            tracing::warn!(uid, pid, %error, "a connection was closed: the kernel does not vouch for it");
-            return;
-        }
-    };
     let stream = Timed::new(stream, Arc::clone(&stage), limits);
-    let session = Arc::new(session);
     let slot = Arc::new(slot);
     let place = Arc::clone(&slot);
     let service = service_fn(move |request| {
         stage.request_begins();
         let (stage, shared) = (Arc::clone(&stage), Arc::clone(&shared));
-        let (session, origin) = (Arc::clone(&session), Arc::clone(&origin));
-        let slot = Arc::clone(&slot);
+        let (source, slot) = (source.clone(), Arc::clone(&slot));
         async move {
-            let response = api::answer(&shared, &session, &origin, &slot, request).await;
+            let response = api::answer(&shared, &source, &slot, request).await;
             stage.request_ends();
             Ok::<_, std::convert::Infallible>(response)
         }
@@ -76,6 +65,6 @@ pub(super) async fn serve<S: Service>(
         () = place.given_up() => Ok(()),
     };
     if let Err(error) = result {
-        tracing::debug!(pid, %error, "a connection ended early");
+        tracing::debug!(%error, "a connection ended early");
     }
 }

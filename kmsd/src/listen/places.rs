@@ -5,6 +5,7 @@
 //! holds fewer: the one on which nothing has been worked on for the longest time. So a few users cannot shut the others out.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -22,8 +23,17 @@ pub(super) struct Places {
     clock: AtomicU64,
 }
 
-/// The places that each user holds.
-type Users = HashMap<u32, Vec<Arc<Place>>>;
+/// Who holds places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Holder {
+    /// A user of this host.
+    Uid(u32),
+    /// An address of the network.
+    Address(IpAddr),
+}
+
+/// The places that each of them holds.
+type Users = HashMap<Holder, Vec<Arc<Place>>>;
 
 const IDLE: u8 = 0;
 const WORKING: u8 = 1;
@@ -48,7 +58,7 @@ pub(crate) struct Slot {
     places: Arc<Places>,
     place: Arc<Place>,
     kind: Kind,
-    uid: u32,
+    holder: Holder,
 }
 
 impl Place {
@@ -71,14 +81,16 @@ impl Slot {
         places: &Arc<Places>,
         limits: &Limits,
         kind: Kind,
-        uid: u32,
+        holder: Holder,
     ) -> Option<Self> {
         let mut taken = places.taken.lock();
         let users = taken.entry(kind).or_default();
         let total: usize = users.values().map(Vec::len).sum();
-        let own = users.get(&uid).map_or(0, Vec::len);
-        let (all, each) = match (kind, uid) {
-            (Kind::Known, 0) => (limits.connections, limits.per_user),
+        let own = users.get(&holder).map_or(0, Vec::len);
+        let (all, each) = match (kind, holder) {
+            (Kind::Known, Holder::Uid(0)) | (Kind::Network, _) => {
+                (limits.connections, limits.per_user)
+            }
             // The last eighth is root's, so that an administrator gets in when a service runs wild.
             (Kind::Known, _) => (limits.connections - limits.connections / 8, limits.per_user),
             (Kind::User, _) => (
@@ -93,13 +105,13 @@ impl Slot {
         }
         let place = Arc::new(Place::default());
         place.last.store(places.tick(), Ordering::Relaxed);
-        users.entry(uid).or_default().push(Arc::clone(&place));
+        users.entry(holder).or_default().push(Arc::clone(&place));
         drop(taken);
         Some(Self {
             places: Arc::clone(places),
             place,
             kind,
-            uid,
+            holder,
         })
     }
 
@@ -120,14 +132,14 @@ impl Slot {
 
 /// Takes a place from one of those who hold the most, if that leaves it no fewer than the one who asks.
 fn make_room(users: &mut Users, own: usize) -> bool {
-    let mut most: Vec<(usize, u32)> = users
+    let mut most: Vec<(usize, Holder)> = users
         .iter()
-        .map(|(uid, held)| (held.len(), *uid))
+        .map(|(holder, held)| (held.len(), *holder))
         .filter(|(count, _)| *count > own.saturating_add(1))
         .collect();
     most.sort_unstable_by(|a, b| b.cmp(a));
-    for (_, uid) in most {
-        let Some(held) = users.get_mut(&uid) else {
+    for (_, holder) in most {
+        let Some(held) = users.get_mut(&holder) else {
             continue;
         };
         let mut oldest: Vec<(u64, usize)> = held
@@ -142,7 +154,10 @@ fn make_room(users: &mut Users, own: usize) -> bool {
             .find(|at| held.get(*at).is_some_and(|place| place.give_up()));
         if let Some(at) = given {
             held.swap_remove(at);
-            tracing::info!(uid, "an idle connection was closed: others need its place");
+            tracing::info!(
+                ?holder,
+                "an idle connection was closed: others need its place"
+            );
             return true;
         }
     }
@@ -169,11 +184,11 @@ impl Drop for Slot {
         let Some(users) = taken.get_mut(&self.kind) else {
             return;
         };
-        if let Some(held) = users.get_mut(&self.uid) {
+        if let Some(held) = users.get_mut(&self.holder) {
             // Not there any more when it was given up.
             held.retain(|place| !Arc::ptr_eq(place, &self.place));
             if held.is_empty() {
-                users.remove(&self.uid);
+                users.remove(&self.holder);
             }
         }
     }
@@ -202,12 +217,16 @@ mod tests {
         let places = Arc::new(Places::default());
         let of = Arc::clone(&places);
         let limits = limits(16, 16);
-        (places, move |uid| Slot::take(&of, &limits, Kind::User, uid))
+        (places, move |uid| {
+            Slot::take(&of, &limits, Kind::User, Holder::Uid(uid))
+        })
     }
 
     fn held(places: &Places, uid: u32) -> usize {
         let taken = places.taken.lock();
-        taken[&Kind::User].get(&uid).map_or(0, Vec::len)
+        taken[&Kind::User]
+            .get(&Holder::Uid(uid))
+            .map_or(0, Vec::len)
     }
 
     #[test]

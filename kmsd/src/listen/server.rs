@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::places::{Places, Slot};
+use super::places::{Holder, Places, Slot};
+use super::source::Source;
+use super::vouched::Vouched;
 use super::{Listener, connection};
 use crate::api;
 use crate::auth::{Auth, Kind, Peer, Session};
@@ -107,7 +109,7 @@ impl<S: Service> Server<S> {
         let (shared, auth) = (Arc::clone(&self.shared), Arc::clone(&self.auth));
         let slot = Peer::of(&stream, auth.pidfds()).map(|peer| {
             let kind = auth.kind(&peer);
-            let slot = Slot::take(&self.places, &shared.limits, kind, peer.uid);
+            let slot = Slot::take(&self.places, &shared.limits, kind, Holder::Uid(peer.uid));
             (peer, kind, slot)
         });
         async move {
@@ -138,7 +140,16 @@ impl<S: Service> Server<S> {
             } else {
                 limits.idle
             };
-            connection::serve(shared, stream, session, slot, idle, stopping).await;
+            let (uid, pid) = session.peer_ids();
+            match Vouched::new(stream, uid, pid) {
+                Ok((stream, origin)) => {
+                    let source = Source::Socket(Arc::new(session), origin);
+                    connection::serve(shared, stream, source, slot, idle, stopping).await;
+                }
+                Err(error) => {
+                    tracing::warn!(uid, pid, %error, "a connection was closed: the kernel does not vouch for it");
+                }
+            }
         }
     }
 }

@@ -45,17 +45,112 @@ pub(super) enum Failure {
     Protocol(String),
 }
 
+/// What bytes go over.
+pub(super) enum Stream {
+    Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tcp(std::net::TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>>),
+}
+
+impl Stream {
+    fn set_timeout(&self, left: Duration) -> io::Result<()> {
+        // A TLS session reads and writes whichever is asked for.
+        let left = Some(left);
+        match self {
+            Self::Unix(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.set_write_timeout(left)
+            }
+            #[cfg(feature = "tls")]
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(left)?;
+                stream.set_write_timeout(left)
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => {
+                stream.sock.set_read_timeout(left)?;
+                stream.sock.set_write_timeout(left)
+            }
+        }
+    }
+
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(to),
+            #[cfg(feature = "tls")]
+            Self::Tcp(stream) => stream.read(to),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.read(to),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tcp(stream) => stream.write(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Has everything that was written sent.
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unix(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Self::Tcp(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// The head of a request on the socket, without its last, empty line.
+pub(super) fn head(target: &str, (asking, place): (Asking, &Place), body: &[u8]) -> String {
+    let mut head = format!(
+        "POST / HTTP/1.1\r\nHost: kmsd\r\nContent-Type: {CONTENT_TYPE}\r\n\
+         X-Amz-Target: {target}\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    if let Some(User { uid, gid, pid }) = asking.user {
+        head.push_str(&format!(
+            "{ON_BEHALF_OF}: uid={uid};gid={gid};pid={pid}\r\n"
+        ));
+    }
+    if let Some(lease) = asking.lease {
+        head.push_str(&format!("{LEASE_HEADER}: {lease}\r\n"));
+    }
+    for (name, value) in [
+        (REGION_HEADER, &place.region),
+        (ACCOUNT_HEADER, &place.account),
+    ] {
+        if let Some(value) = value {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    head
+}
+
 pub(super) struct Connection {
-    stream: UnixStream,
+    stream: Stream,
 }
 
 impl Connection {
     /// Waits for something to read. A thread that sleeps in `read` on a Unix socket is also woken, to no avail, when the
     /// other side reads what it sent; one that sleeps in `poll` is not.
     fn wait(&self, deadline: Instant) -> io::Result<()> {
+        let stream = match &self.stream {
+            Stream::Unix(stream) => stream,
+            // What has been received may have been decrypted already.
+            #[cfg(feature = "tls")]
+            other => return other.set_timeout(remaining(deadline)?),
+        };
         loop {
             let left = Timespec::try_from(remaining(deadline)?).map_err(io::Error::other)?;
-            let mut waiting = [PollFd::new(&self.stream, PollFlags::IN)];
+            let mut waiting = [PollFd::new(stream, PollFlags::IN)];
             match poll(&mut waiting, Some(&left)) {
                 Ok(0) => return Err(timeout()),
                 Ok(_) => return Ok(()),
@@ -77,42 +172,25 @@ impl Connection {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(remaining(deadline)?))?;
         rustix::net::connect(&socket, &address)?;
         Ok(Self {
-            stream: socket.into(),
+            stream: Stream::Unix(socket.into()),
         })
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream }
     }
 
     /// Sends one request and reads its answer; also says whether the connection may be used again.
     pub(super) fn exchange(
         &mut self,
-        target: &str,
-        (asking, place): (Asking, &Place),
+        head: &str,
         body: &[u8],
         deadline: Instant,
     ) -> Result<(Reply, bool), Failure> {
-        let mut message = Zeroizing::new(Vec::with_capacity(body.len() + 256));
-        let mut head = format!(
-            "POST / HTTP/1.1\r\nHost: kmsd\r\nContent-Type: {CONTENT_TYPE}\r\n\
-             X-Amz-Target: {target}\r\nContent-Length: {}\r\n",
-            body.len()
-        );
-        if let Some(User { uid, gid, pid }) = asking.user {
-            head.push_str(&format!(
-                "{ON_BEHALF_OF}: uid={uid};gid={gid};pid={pid}\r\n"
-            ));
-        }
-        if let Some(lease) = asking.lease {
-            head.push_str(&format!("{LEASE_HEADER}: {lease}\r\n"));
-        }
-        for (name, value) in [
-            (REGION_HEADER, &place.region),
-            (ACCOUNT_HEADER, &place.account),
-        ] {
-            if let Some(value) = value {
-                head.push_str(&format!("{name}: {value}\r\n"));
-            }
-        }
-        head.push_str("\r\n");
+        let mut message = Zeroizing::new(Vec::with_capacity(head.len() + 2 + body.len()));
         message.extend_from_slice(head.as_bytes());
+        message.extend_from_slice(b"\r\n");
         message.extend_from_slice(body);
         match self.send(&message, deadline) {
             Ok(()) => self.receive(deadline),
@@ -128,9 +206,7 @@ impl Connection {
     fn send(&mut self, mut message: &[u8], deadline: Instant) -> Result<(), Failure> {
         while !message.is_empty() {
             let left = remaining(deadline).map_err(Failure::Lost)?;
-            self.stream
-                .set_write_timeout(Some(left))
-                .map_err(Failure::Lost)?;
+            self.stream.set_timeout(left).map_err(Failure::Lost)?;
             match self.stream.write(message) {
                 Ok(count) => message = message.get(count..).unwrap_or_default(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -138,7 +214,7 @@ impl Connection {
                 Err(e) => return Err(Failure::Lost(timed_out(e))),
             }
         }
-        Ok(())
+        self.stream.flush().map_err(|e| Failure::Lost(timed_out(e)))
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<(Reply, bool), Failure> {
@@ -248,7 +324,7 @@ fn is_closed(e: &io::Error) -> bool {
     )
 }
 
-fn remaining(deadline: Instant) -> io::Result<Duration> {
+pub(super) fn remaining(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         Err(timeout())

@@ -159,7 +159,7 @@ pub struct ActorNetwork {
     pub access_key_id: Option<String>,
     /// Address of the client.
     pub address: String,
-    /// Subject of the client's certificate.
+    /// SHA-256 of the certificate of the client, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certificate: Option<String>,
     /// Whether the connection was encrypted.

@@ -18,6 +18,7 @@ use crate::authz::Authorized;
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::entropy;
 use crate::ids::Scope;
+use crate::place::Served;
 use crate::rows::{AccessKeyRow, Change, Row, Table};
 
 /// Access keys in the catalogue.
@@ -71,7 +72,7 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let principal = &request.principal_arn;
-        let is_root = check_principal(principal, &self.snapshot.meta.scope)?;
+        let is_root = check_principal(principal, self.snapshot.home(), &self.served)?;
         if is_root && !matches!(caller.role, CallerRole::Root | CallerRole::Internal) {
             return Err(ApiError::new(
                 ErrorCode::AccessDenied,
@@ -233,7 +234,7 @@ fn status(row: &AccessKeyRow) -> AccessKeyStatus {
 ///
 /// # Errors
 /// It is none that an access key can be for.
-fn check_principal(principal: &str, home: &Scope) -> Result<bool, ApiError> {
+fn check_principal(principal: &str, home: &Scope, served: &Served) -> Result<bool, ApiError> {
     let refused = |why: &str| {
         Err(ApiError::validation(format!(
             "{principal} cannot have access keys: {why}."
@@ -245,7 +246,7 @@ fn check_principal(principal: &str, home: &Scope) -> Result<bool, ApiError> {
     else {
         return refused("it is not arn:aws:iam::ACCOUNT:user/NAME, :role/NAME or :root");
     };
-    if account != home.account {
+    if !served.has_account(home, account) {
         return refused("this kmsd does not serve its account");
     }
     let is_name = |name: &str| {

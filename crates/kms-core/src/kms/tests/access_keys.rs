@@ -110,7 +110,7 @@ fn access_keys_are_for_users_and_roles_of_the_account_and_for_root_only_by_root(
     bench
         .call(
             "PutIdentityPolicy",
-            json!({"IdentityType": "User", "Identity": "alice", "PolicyName": "p", "Document": policy.to_string()}),
+            json!({"IdentityType": "USER", "Identity": "alice", "PolicyName": "p", "Document": policy.to_string()}),
         )
         .unwrap();
     let alice = Caller::new(CallerRole::User, 1000, ALICE);
@@ -161,7 +161,7 @@ fn the_last_use_is_listed_and_written_down_once_an_hour() {
 fn allowed(bench: &mut Bench, caller: &Caller, condition: Value) -> bool {
     let document = json!({"Version": "2012-10-17", "Statement": [
         {"Effect": "Allow", "Action": "kms:GenerateRandom", "Resource": "*", "Condition": condition}]});
-    for (kind, identity) in [("User", "alice"), ("Role", "backup")] {
+    for (kind, identity) in [("USER", "alice"), ("ROLE", "backup")] {
         let body = json!({"IdentityType": kind, "Identity": identity, "PolicyName": "p", "Document": document.to_string()});
         bench.call("PutIdentityPolicy", body).unwrap();
     }
