@@ -8,10 +8,12 @@ use kms_seal::Profile;
 use crate::exit;
 
 mod break_glass;
+mod dev;
 mod store;
 mod tls;
 
 pub use break_glass::{BreakGlassAction, BreakGlassArgs, SplitArgs};
+pub use dev::{DEV_ACCOUNT, DevArgs, DevKey};
 pub use store::{
     ExportVolumeArgs, ImportVolumeArgs, RestoreArgs, RotateRecoveryArgs, VerifyBackupArgs,
 };
@@ -76,6 +78,8 @@ pub enum Command {
     ImportVolume(ImportVolumeArgs),
     /// Make certificates for the TLS listener.
     Tls(TlsArgs),
+    /// Serve the AWS KMS API over HTTP on this host for developing and testing programs: no TPM, keys in memory, every Region.
+    Dev(DevArgs),
     /// Answer GetPolicy and Decrypt from a store that is only read; started by kmsctl.
     #[command(hide = true)]
     Offline(OfflineArgs),

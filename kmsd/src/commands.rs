@@ -12,6 +12,7 @@ use crate::{storage, terminal, world};
 
 mod approve;
 mod break_glass;
+mod dev;
 mod files;
 mod offline;
 mod recovery;
@@ -25,6 +26,7 @@ mod volume;
 
 pub(crate) use approve::{approve, parse_pcr};
 pub(crate) use break_glass::break_glass;
+pub(crate) use dev::dev;
 use files::Ownership;
 pub(crate) use offline::offline;
 pub(crate) use rotate::rotate_recovery;

@@ -89,6 +89,9 @@ pub struct Server {
     pub accounts: Vec<String>,
     /// Other Regions that are served.
     pub regions: Vec<String>,
+    /// Every Region is served: `kmsd dev` only.
+    #[serde(skip)]
+    pub any_region: bool,
     /// Members of this group (name or number) may call.
     pub admin_group: Option<NameOrId>,
     /// Users (names or numbers) that may call as services.
@@ -117,6 +120,7 @@ impl Default for Server {
             region: "local-host-1".into(),
             accounts: Vec::new(),
             regions: Vec::new(),
+            any_region: false,
             admin_group: None,
             service_uids: Vec::new(),
             max_connections: 512,
@@ -359,7 +363,11 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Checks values that depend on each other.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let server = &self.server;
         server.mode()?;
         let account_ok = Scope::is_account(&server.account);
@@ -519,7 +527,7 @@ impl Server {
         Served {
             accounts: self.accounts.clone(),
             regions: self.regions.clone(),
-            any_region: false,
+            any_region: self.any_region,
         }
     }
 

@@ -68,6 +68,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     // Before any secret exists.
     let hardened = kms_crypto::harden_process();
+    if let Some(Command::Dev(args)) = &cli.command {
+        // It has no configuration file: what it serves is all on its command line.
+        return commands::dev(args, cli.json);
+    }
     let config = load(cli.config.as_deref(), cli.check_config)?;
     // Not for what only looks at a TPM or a store, which may be a backup anywhere.
     if matches!(
@@ -99,7 +103,15 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         tracing::warn!(%error, "memory of this process may end up in a core dump");
     }
     match &cli.command {
-        None => run::serve(&config, cli.accept_audit_gap),
+        None => run::serve(
+            &config,
+            run::Start {
+                accept_gap: cli.accept_audit_gap,
+                ..run::Start::default()
+            },
+        ),
+        // Above.
+        Some(Command::Dev(_)) => Ok(()),
         Some(Command::Enroll(args)) => commands::enroll(&config, args, cli.json),
         Some(Command::Recover(args)) => commands::recover(&config, args, cli.json),
         Some(Command::AcceptRollback(args)) => commands::accept_rollback(&config, args, cli.json),

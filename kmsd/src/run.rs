@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::audit::{Asker, AuditLog};
 use crate::auth::{Auth, Signer};
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, FixedKey};
 use crate::events::{Events, Hook};
 use crate::exit::Failure;
 use crate::listen::Listener;
@@ -93,15 +93,30 @@ impl Service for Engine {
     }
 }
 
+/// How serving begins.
+#[derive(Default)]
+pub(crate) struct Start<'a> {
+    /// A log that lacks records is gone on with.
+    pub(crate) accept_gap: bool,
+    /// Access keys besides those of the catalogue.
+    pub(crate) keys: Vec<FixedKey>,
+    /// Told the URLs of the network when they are served.
+    pub(crate) ready: Option<&'a dyn Fn(&[String])>,
+}
+
 /// Serves until SIGTERM or SIGINT.
-///
-/// `accept_gap`: a log that lacks records is gone on with.
-pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
+pub(crate) fn serve(config: &Config, start: Start<'_>) -> Result<(), Failure> {
+    let Start {
+        accept_gap,
+        keys,
+        ready,
+    } = start;
     let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
     notify::status("Opening the root key");
     let (engine, bursts) = open(config, accept_gap)?;
     engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
     engine.know_host(auth.role_names());
+    engine.use_fixed_keys(keys);
     let listener = Listener::open(&config.server)?;
     let network = Network::open(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -114,6 +129,7 @@ pub(crate) fn serve(config: &Config, accept_gap: bool) -> Result<(), Failure> {
         engine.clone(),
         bursts,
         (listener, network),
+        ready,
     ));
     // Threads that still wait for the TPM have had their time.
     runtime.shutdown_timeout(Duration::from_secs(config.server.shutdown_timeout));
@@ -150,6 +166,7 @@ async fn live(
     engine: Engine,
     bursts: UnboundedReceiver<Record>,
     (listener, network): (Listener, Network),
+    ready: Option<&dyn Fn(&[String])>,
 ) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(signals(engine.clone(), stop)?);
@@ -181,10 +198,14 @@ async fn live(
         tokio::spawn(follow(certificates, stopping.clone()));
     }
     let service = Arc::new(engine);
+    let urls = network.urls();
     let network = network.serve(config, Arc::clone(&service), stopping.clone());
     let server = Server::new(&config.server, auth, service);
     let run = async { tokio::join!(server.run(listener, stopping), network) };
     notify::ready(&format!("Serving requests on {place}"));
+    if let Some(ready) = ready {
+        ready(&urls);
+    }
     let (result, network) = run.await;
     signals.abort();
     let _ = ticks.await;

@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod dev;
 mod enroll;
 mod flood;
 mod life;
