@@ -321,7 +321,10 @@ fn what_never_reached_an_operation_is_recorded() {
     engine.shutdown().unwrap();
     let all = records(&host.store());
     let stranger = named(&all, "Decrypt")[0].caller.clone().unwrap();
-    assert_eq!((stranger.uid, stranger.role.as_str()), (65534, "stranger"));
+    assert_eq!(
+        (stranger.uid, stranger.role.as_str()),
+        (Some(65534), "stranger")
+    );
     let unread = named(&all, "GetStatus")[0];
     assert_eq!(unread.source, "kmsd.local");
     assert_eq!(
