@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a task needs and this machine lacks, and says which.
-# usage: scripts/deps.sh build|demo|test|programs|bench ...
+# usage: scripts/deps.sh build|demo|test|programs|fips|bench ...
 set -euo pipefail
 
 declare -A GROUPS_OF=(
@@ -14,6 +14,8 @@ declare -A GROUPS_OF=(
     [test]="curl swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
     # What the suite "programs" runs on a mount.
     [programs]="git postgresql rsync stress-ng"
+    # AWS-LC's FIPS module is built from source.
+    [fips]="cmake golang-go"
     [bench]="fuse3 gocryptfs fio"
 )
 

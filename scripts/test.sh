@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
 # as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
-# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd
+# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd fips
 # KMS_TESTS_REQUIRE=fuse,tpm,systemd,loop  fail instead of skipping
-# KMS_TESTS_FULL=1                    longer file system exercises, thousands of crash points
+# KMS_TESTS_FULL=1                    longer file system exercises, thousands of crash points, and the suite fips
 # KMS_CRASH_SEED, KMS_CRASH_POINTS    see tests/crash/main.rs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 scripts/deps.sh build test programs
 # shellcheck disable=SC2206
 suites=(${*:-unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd})
+# The FIPS module is built from source, with tools of its own.
+if [ $# -eq 0 ] && [ "${KMS_TESTS_FULL:-}" = 1 ]; then suites+=(fips); fi
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 
@@ -44,6 +46,12 @@ for suite in "${suites[@]}"; do
     provider)
         run provider 900 cargo test -p kms-crypto --features rustcrypto --locked
         run alone 900 cargo test -p kms-crypto --no-default-features --features rustcrypto --locked
+        ;;
+    # On AWS-LC's FIPS module: every primitive with its vectors, and the daemon with what it refuses then.
+    fips)
+        scripts/deps.sh fips
+        run fips 3600 cargo test -p kms-crypto --features fips --locked
+        run fips_kmsd 3600 cargo test -p kms-core -p kmsd --features kmsd/fips --lib --locked
         ;;
     # The helpers' own tests: a check that finds nothing must be able to find something.
     harness) run harness 300 cargo test -p kms-tests --lib --locked ;;

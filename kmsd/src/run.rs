@@ -112,6 +112,7 @@ pub(crate) fn serve(config: &Config, start: Start<'_>) -> Result<(), Failure> {
         ready,
     } = start;
     let auth = Arc::new(Auth::new(&config.server, &config.identity)?);
+    trust_module()?;
     notify::status("Opening the root key");
     let (engine, bursts) = open(config, accept_gap)?;
     engine.use_policies(PolicyFiles::new(&config.identity.policies))?;
@@ -137,6 +138,20 @@ pub(crate) fn serve(config: &Config, start: Start<'_>) -> Result<(), Failure> {
     served?;
     closed?;
     tracing::info!("kmsd has ended");
+    Ok(())
+}
+
+/// Runs the self-tests of the cryptographic module, before it is given a key.
+fn trust_module() -> Result<(), Failure> {
+    let module = kms_crypto::fips::status().map_err(|error| {
+        Failure::local(
+            "the cryptographic module cannot be trusted",
+            &io::Error::other(error),
+            "Do not use this program: install it again, and look whether the machine computes correctly.",
+        )
+    })?;
+    let (version, fips) = (&module.version, module.approved);
+    tracing::info!(%version, fips, "the cryptographic module has passed its self-tests");
     Ok(())
 }
 

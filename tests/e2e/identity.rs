@@ -162,6 +162,7 @@ fn policy_files_decide_for_other_users_and_are_read_again() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let status = world.kmsctl(&["status"]).ok().stdout;
     assert!(status.contains("wrong.json"), "{status}");
+    assert!(status.contains("self-tests passed"), "{status}");
     fs::remove_file(folder.join("wrong.json")).unwrap();
 
     // From the catalogue, for everyone.

@@ -196,6 +196,16 @@ responses! {
         unlocked_bytes: u64,
     }
 
+    /// The cryptographic module that computes for the daemon.
+    ModuleInfo {
+        /// Its name and version.
+        version: String,
+        /// Whether it is a FIPS 140-3 module in its approved mode, so that algorithms that are not approved are refused.
+        fips: bool,
+        /// `PASSED`: its self-tests, when the daemon started. A daemon whose module fails them does not start.
+        self_tests: String,
+    }
+
     /// How the daemon is.
     GetStatusResponse {
         /// Version of kmsd.
@@ -228,6 +238,9 @@ responses! {
         sealer: SealerInfo,
         /// Memory for keys.
         memory: MemoryInfo,
+        /// The cryptographic module; older daemons do not say.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        cryptographic_module: Option<ModuleInfo>,
         /// Public half of the recovery key: who has the other half can open the store and its backups.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         recovery_public_key: Option<String>,

@@ -7,6 +7,7 @@
 //!
 //! Only AWS-LC computes these (and for SM2, which it has not, the crate `sm2` of RustCrypto); there is no second provider.
 //! AWS-LC keeps the private key on its own heap, not in locked memory, and zeroises it when the key is dropped.
+//! The crate `sm2` moves numbers by value, which may leave copies on the stack.
 //!
 //! ```
 //! use kms_crypto::asymmetric::{Digest, KeyPair, PairSpec, PublicKey, SignatureScheme, SignedMessage};

@@ -40,6 +40,7 @@ compile_error!(
 pub mod asymmetric;
 mod envelope;
 mod error;
+pub mod fips;
 mod gcm;
 pub mod hmac;
 mod hpke;

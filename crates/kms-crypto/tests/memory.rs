@@ -25,6 +25,8 @@ fn keys_in_memory() {
     expanded_keys_are_zeroised();
     #[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
     derived_keys_are_zeroised();
+    #[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
+    key_pairs_are_zeroised();
     pages_are_locked_guarded_and_not_dumped();
     slots_do_not_overlap();
     millions_of_keys_do_not_leak();
@@ -133,6 +135,61 @@ fn derived_keys_are_zeroised() {
     assert_eq!(needle.count(), 1, "reading and using it leaves no copy");
     drop(private);
     assert_eq!(needle.count(), 0);
+}
+
+/// Looks for the bytes of the private key as PKCS#8 has them. SM2 is left out: RustCrypto moves its numbers by value.
+#[cfg(all(feature = "aws-lc", not(feature = "prefer-rustcrypto")))]
+fn key_pairs_are_zeroised() {
+    use kms_crypto::asymmetric::{
+        Digest, EncryptionScheme, KeyPair, PairSpec, SignatureScheme, SignedMessage,
+    };
+
+    let sign = |pair: &KeyPair, scheme| {
+        pair.sign(scheme, SignedMessage::Raw(b"message")).unwrap();
+    };
+    for spec in [
+        PairSpec::P256,
+        PairSpec::Ed25519,
+        PairSpec::MlDsa65,
+        PairSpec::MlKem768,
+        PairSpec::Rsa2048,
+    ] {
+        let made = KeyPair::generate(spec).unwrap();
+        let pkcs8 = made.to_pkcs8().unwrap();
+        let at = match spec {
+            PairSpec::P256 => 36,
+            PairSpec::Rsa2048 => pkcs8.len() / 2,
+            _ => pkcs8.len() - 32,
+        };
+        let needle = Needle::of(pkcs8.expose()[at..][..32].try_into().unwrap());
+        assert!(needle.count() >= 1, "{spec:?}");
+        let pair = KeyPair::from_pkcs8(spec, pkcs8.expose()).unwrap();
+        match spec {
+            PairSpec::P256 => {
+                sign(&pair, SignatureScheme::Ecdsa(Digest::Sha256));
+                pair.agree(made.public_spki()).unwrap();
+            }
+            PairSpec::Ed25519 => {
+                sign(&pair, SignatureScheme::Ed25519);
+                sign(&pair, SignatureScheme::Ed25519Ph);
+            }
+            PairSpec::MlDsa65 => sign(&pair, SignatureScheme::MlDsa),
+            PairSpec::MlKem768 => {
+                let (_, ciphertext) = pair.public_key().unwrap().encapsulate().unwrap();
+                pair.decapsulate(&ciphertext).unwrap();
+            }
+            _ => {
+                sign(&pair, SignatureScheme::RsaPss(Digest::Sha256));
+                let public = pair.public_key().unwrap();
+                let scheme = EncryptionScheme::RsaOaepSha256;
+                let ciphertext = public.encrypt(scheme, b"text").unwrap();
+                pair.decrypt(scheme, &ciphertext).unwrap();
+            }
+        }
+        drop((made, pkcs8, pair));
+        overwrite_stack();
+        assert_eq!(needle.count(), 0, "{spec:?}");
+    }
 }
 
 fn pages_are_locked_guarded_and_not_dumped() {

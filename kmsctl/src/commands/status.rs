@@ -28,6 +28,18 @@ fn human(status: &GetStatusResponse, context: &Context) -> String {
         .as_deref()
         .map(|m| format!(", {m}"))
         .unwrap_or_default();
+    let module = status.cryptographic_module.as_ref().map(|module| {
+        let fips = if module.fips {
+            "FIPS 140-3 module, approved mode"
+        } else {
+            "not a FIPS module"
+        };
+        format!(
+            "{} ({fips}), self-tests {}",
+            module.version,
+            module.self_tests.to_lowercase()
+        )
+    });
     let lines = [
         (
             "kmsd",
@@ -72,6 +84,10 @@ fn human(status: &GetStatusResponse, context: &Context) -> String {
                 "{} bytes locked, {} bytes not locked",
                 status.memory.locked_bytes, status.memory.unlocked_bytes
             ),
+        ),
+        (
+            "cryptography",
+            module.unwrap_or_else(|| "unknown".to_owned()),
         ),
     ];
     let mut text: String = lines

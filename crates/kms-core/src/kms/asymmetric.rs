@@ -266,7 +266,7 @@ impl Kms {
         }))
     }
 
-    /// Refuses a key that is for something else.
+    /// Refuses a key that is for something else, or of a kind that this build has not.
     pub(super) fn check_usage(
         &self,
         key: &KeyRow,
@@ -274,7 +274,11 @@ impl Kms {
         operation: &str,
     ) -> Result<(), ApiError> {
         if key.usage == usage {
-            return Ok(());
+            // The store may be from another build.
+            return match pair_spec(key.spec) {
+                Some(pair) => available(pair, "KeySpec", key.spec.as_str()),
+                None => Ok(()),
+            };
         }
         let text = format!(
             "{} key usage is {} which is not valid for {operation}.",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kms_api::{GetStatusResponse, MemoryInfo, SealerInfo, Timestamp};
+use kms_api::{GetStatusResponse, MemoryInfo, ModuleInfo, SealerInfo, Timestamp};
 use kms_crypto::RecoveryPublicKey;
 
 use super::keys::wire_state;
@@ -113,6 +113,11 @@ impl Kms {
             policies: self.snapshot.policies.len() as u64,
             sealer: world.host.sealer.clone(),
             memory: world.host.memory.clone(),
+            cryptographic_module: kms_crypto::fips::status().ok().map(|module| ModuleInfo {
+                version: module.version.clone(),
+                fips: module.approved,
+                self_tests: "PASSED".to_owned(),
+            }),
             recovery_public_key: <[u8; 32]>::try_from(meta.recovery_public.0.as_slice())
                 .ok()
                 .map(|bytes| RecoveryPublicKey::from_bytes(bytes).to_text()),

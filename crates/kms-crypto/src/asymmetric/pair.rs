@@ -1,7 +1,7 @@
 //! Private keys.
 
 use super::der::{context, element};
-use super::pkcs8::{PrivateKeyInfo, private_key_info, read_seed, read_spki};
+use super::pkcs8::{PrivateKeyInfo, private_key_info, read_seed, read_spki, spki};
 use super::public::must_be_large_enough;
 use super::scheme::Prepared;
 #[cfg(feature = "sm2")]
@@ -9,7 +9,10 @@ use super::sm2;
 use super::spec::Family;
 use super::{EncryptionScheme, PairSpec, PublicKey, SignatureScheme, SignedMessage};
 use crate::provider::aws_lc::pkey::Pkey;
-use crate::{CryptoError, SecretBytes, constant_time_eq};
+use crate::{CryptoError, Key, SecretBytes, constant_time_eq};
+
+/// Bytes of the seed of an ML-KEM key (d, then z of FIPS 203).
+const SEED_LEN: usize = 64;
 
 /// A private key with its public key.
 ///
@@ -22,7 +25,8 @@ pub struct KeyPair {
 }
 
 enum Private {
-    AwsLc(Pkey),
+    /// With the seed of an ML-KEM key: AWS-LC's FIPS module keeps only what is made of it.
+    AwsLc(Pkey, Option<Key<SEED_LEN>>),
     #[cfg(feature = "sm2")]
     Sm2(sm2::Private),
 }
@@ -35,15 +39,12 @@ impl KeyPair {
     pub fn generate(spec: PairSpec) -> Result<Self, CryptoError> {
         spec.available()?;
         match spec.kind() {
-            Some(kind) => {
-                let key = Pkey::generate(kind)?;
-                let spki = key.marshal_public()?;
-                Ok(Self {
-                    spec,
-                    private: Private::AwsLc(key),
-                    spki,
-                })
+            Some(kind) if spec.family() == Family::MlKem => {
+                let seed = Key::random()?;
+                let key = Pkey::ml_kem(kind, seed.expose())?;
+                Self::aws_lc(spec, key, Some(seed))
             }
+            Some(kind) => Self::aws_lc(spec, Pkey::generate(kind)?, None),
             #[cfg(feature = "sm2")]
             None => Ok(Self::sm2(sm2::Private::generate()?)),
             #[cfg(not(feature = "sm2"))]
@@ -65,16 +66,21 @@ impl KeyPair {
             Family::Sm2 => Self::sm2(sm2::Private::read(info.key)?),
             Family::MlDsa | Family::MlKem => {
                 let (seed, expanded) = read_seed(spec, info.key)?;
-                let key = element(context(0, false), &[seed]);
-                let key = parse(spec, &key)?;
+                let (key, seed) = match spec.kind() {
+                    Some(kind) if spec.family() == Family::MlKem => {
+                        let seed = Key::from_slice(seed)?;
+                        (Pkey::ml_kem(kind, seed.expose())?, Some(seed))
+                    }
+                    _ => (parse(spec, &element(context(0, false), &[seed]))?, None),
+                };
                 if let Some(expanded) = expanded
                     && !constant_time_eq(&key.raw_private()?, expanded)
                 {
                     return Err(CryptoError::Key("its expanded key is not that of its seed"));
                 }
-                Self::aws_lc(spec, key)?
+                Self::aws_lc(spec, key, seed)?
             }
-            _ => Self::aws_lc(spec, parse(spec, info.key)?)?,
+            _ => Self::aws_lc(spec, parse(spec, info.key)?, None)?,
         };
         if info.public.is_some() && info.public != Some(read_spki(spec, &pair.spki)?) {
             return Err(CryptoError::Key(
@@ -84,18 +90,22 @@ impl KeyPair {
         Ok(pair)
     }
 
-    fn aws_lc(spec: PairSpec, key: Pkey) -> Result<Self, CryptoError> {
-        let spki = key.marshal_public()?;
+    fn aws_lc(spec: PairSpec, key: Pkey, seed: Option<Key<SEED_LEN>>) -> Result<Self, CryptoError> {
+        let spki = match spec.family() {
+            Family::MlKem => spki(spec, &key.raw_public()?),
+            _ => key.marshal_public()?,
+        };
+        let private = Private::AwsLc(key, seed);
         Ok(Self {
             spec,
-            private: Private::AwsLc(key),
+            private,
             spki,
         })
     }
 
     #[cfg(feature = "sm2")]
     fn sm2(private: sm2::Private) -> Self {
-        let spki = super::pkcs8::spki(PairSpec::Sm2, &private.public_point());
+        let spki = spki(PairSpec::Sm2, &private.public_point());
         Self {
             spec: PairSpec::Sm2,
             private: Private::Sm2(private),
@@ -114,7 +124,12 @@ impl KeyPair {
     /// [`CryptoError::Provider`] if there is no memory.
     pub fn to_pkcs8(&self) -> Result<SecretBytes, CryptoError> {
         match &self.private {
-            Private::AwsLc(key) => key.marshal_private(),
+            Private::AwsLc(_, Some(seed)) => {
+                let key = element(context(0, false), &[seed.expose()]);
+                let mut der = private_key_info(self.spec, &key);
+                Ok(SecretBytes::from(std::mem::take(&mut *der)))
+            }
+            Private::AwsLc(key, None) => key.marshal_private(),
             #[cfg(feature = "sm2")]
             Private::Sm2(key) => {
                 let mut der = private_key_info(PairSpec::Sm2, &key.write());
@@ -149,13 +164,13 @@ impl KeyPair {
         scheme.must_go_with(self.spec)?;
         let message = Prepared::new(scheme, message)?;
         match (&self.private, message) {
-            (Private::AwsLc(key), message) if scheme == SignatureScheme::Ed25519Ph => {
+            (Private::AwsLc(key, _), message) if scheme == SignatureScheme::Ed25519Ph => {
                 key.sign_ed25519ph(&message.sha512()?)
             }
-            (Private::AwsLc(key), Prepared::Message(message)) => {
+            (Private::AwsLc(key, _), Prepared::Message(message)) => {
                 key.sign(scheme.signing(), message)
             }
-            (Private::AwsLc(key), Prepared::Hashed(digest)) => {
+            (Private::AwsLc(key, _), Prepared::Hashed(digest)) => {
                 key.sign_digest(scheme.signing(), digest)
             }
             #[cfg(feature = "sm2")]
@@ -175,8 +190,8 @@ impl KeyPair {
     ) -> Result<SecretBytes, CryptoError> {
         scheme.must_go_with(self.spec)?;
         match (&self.private, scheme.oaep()) {
-            (Private::AwsLc(key), Some(md)) => key.decrypt_oaep(md, ciphertext),
-            (Private::AwsLc(_), None) => Err(CryptoError::Scheme("SM2")),
+            (Private::AwsLc(key, _), Some(md)) => key.decrypt_oaep(md, ciphertext),
+            (Private::AwsLc(..), None) => Err(CryptoError::Scheme("SM2")),
             #[cfg(feature = "sm2")]
             (Private::Sm2(key), _) => key.decrypt(ciphertext),
         }
@@ -195,8 +210,8 @@ impl KeyPair {
         }
         let peer = PublicKey::from_spki(self.spec, peer_spki)?;
         match (&self.private, peer.aws_lc()) {
-            (Private::AwsLc(key), Some(peer)) => key.agree(peer),
-            (Private::AwsLc(_), None) => Err(CryptoError::PublicKey),
+            (Private::AwsLc(key, _), Some(peer)) => key.agree(peer),
+            (Private::AwsLc(..), None) => Err(CryptoError::PublicKey),
             #[cfg(feature = "sm2")]
             (Private::Sm2(key), _) => key.agree(read_spki(self.spec, peer_spki)?),
         }
@@ -209,7 +224,7 @@ impl KeyPair {
     /// [`CryptoError::Length`] for a ciphertext of a wrong length; [`CryptoError::Scheme`] for a pair of another kind.
     pub fn decapsulate(&self, ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
         match (&self.private, self.spec.encapsulation_len()) {
-            (Private::AwsLc(key), Some(len)) if len == ciphertext.len() => {
+            (Private::AwsLc(key, _), Some(len)) if len == ciphertext.len() => {
                 key.decapsulate(ciphertext)
             }
             (_, Some(_)) => Err(CryptoError::Length {

@@ -64,7 +64,6 @@ pub(super) fn read_spki(spec: PairSpec, der: &[u8]) -> Result<&[u8], CryptoError
 }
 
 /// A SubjectPublicKeyInfo.
-#[cfg(feature = "sm2")]
 pub(super) fn spki(spec: PairSpec, public: &[u8]) -> Vec<u8> {
     let algorithm = element(SEQUENCE, &[spec.algorithm()]);
     let key = element(BIT_STRING, &[&[0], public]);

@@ -44,7 +44,13 @@ impl PublicKey {
             return Ok(Self { spec, public });
         }
         let invalid = CryptoError::Key("its numbers are not those of a valid key");
-        if spec.family() == Family::MlKem && !reduced(key) {
+        let malformed = match spec.family() {
+            Family::MlKem => !reduced(key),
+            // The point at infinity.
+            Family::Ec => key.first() == Some(&0),
+            _ => false,
+        };
+        if malformed {
             return Err(invalid);
         }
         let key = Pkey::parse_public(der).ok_or(invalid)?;

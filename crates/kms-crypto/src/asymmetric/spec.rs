@@ -80,6 +80,9 @@ impl PairSpec {
             Self::Sm2 => Err(CryptoError::Unavailable(
                 "this build has no SM2 (cargo feature `sm2`)",
             )),
+            Self::Sm2 | Self::Secp256k1 if crate::fips::ENABLED => Err(CryptoError::Unavailable(
+                "this build is on a FIPS module, which does not approve of this curve",
+            )),
             _ => Ok(()),
         }
     }

@@ -1,11 +1,18 @@
 //! The primitives over AWS-LC.
 
 mod context;
+pub(crate) mod fips;
 mod hkdf;
 pub(crate) mod kwp;
 pub(crate) mod pkey;
 mod siv;
 mod xts;
+
+// The C interface of the library that aws-lc-rs itself stands on: everything below that needs it takes it from here.
+#[cfg(feature = "fips")]
+use aws_lc_fips_sys as lc;
+#[cfg(not(feature = "fips"))]
+use aws_lc_sys as lc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::signature::{

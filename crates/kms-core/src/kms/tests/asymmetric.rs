@@ -809,3 +809,48 @@ fn policies_ask_for_algorithms() {
     let simulated = bench.call("SimulatePrincipalPolicy", body).unwrap();
     assert_eq!(simulated["Decision"], "ALLOWED");
 }
+
+/// A build on a FIPS module says so for what it may not use, and for a key that another build has made; any other build
+/// makes and uses all of it.
+#[test]
+fn what_a_fips_module_does_not_approve_is_refused_there() {
+    let mut bench = Bench::new();
+    let outer = bench.create(json!({}));
+    let refused = "UnsupportedOperationException: ";
+    for (spec, pair, algorithm) in [
+        (
+            kms_api::KeySpec::EccSecgP256k1,
+            PairSpec::Secp256k1,
+            "ECDSA_SHA_256",
+        ),
+        (kms_api::KeySpec::Sm2, PairSpec::Sm2, "SM2DSA"),
+    ] {
+        let made = bench.call(
+            "CreateKey",
+            json!({"KeySpec": spec, "KeyUsage": "SIGN_VERIFY"}),
+        );
+        let data_key = json!({"KeyId": outer, "KeyPairSpec": spec});
+        let data_key = bench.call("GenerateDataKeyPair", data_key);
+        assert_eq!(pair.available().is_err(), kms_crypto::fips::ENABLED);
+        if kms_crypto::fips::ENABLED {
+            let (made, data_key) = (made.unwrap_err(), data_key.unwrap_err());
+            assert!(made.starts_with(refused), "{made}");
+            assert!(data_key.starts_with(refused), "{data_key}");
+            // As if another build had made it.
+            let key = bench.create_of("ECC_NIST_P256", "SIGN_VERIFY");
+            let id: KeyId = key.parse().unwrap();
+            let row = bench.kms.snapshot().keys().find(|row| row.id == id);
+            let mut row = row.unwrap().as_ref().clone();
+            row.spec = spec;
+            bench.apply(vec![Change::Put(Row::Key(Box::new(row)))]);
+            let sign = json!({
+                "KeyId": key, "Message": base64(b"message"), "SigningAlgorithm": algorithm,
+            });
+            let sign = bench.call("Sign", sign).unwrap_err();
+            assert!(sign.starts_with(refused), "{sign}");
+        } else {
+            made.unwrap();
+            data_key.unwrap();
+        }
+    }
+}

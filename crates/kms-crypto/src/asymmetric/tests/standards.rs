@@ -50,6 +50,9 @@ fn digest_and_message_are_one() {
         (PairSpec::Rsa2048, SignatureScheme::RsaPss(Digest::Sha256)),
         (PairSpec::Rsa2048, SignatureScheme::RsaPkcs1(Digest::Sha256)),
     ] {
+        if spec.available().is_err() {
+            continue;
+        }
         let pair = KeyPair::generate(spec).unwrap();
         let public = pair.public_key().unwrap();
         let (raw, hashed) = (SignedMessage::Raw(message), SignedMessage::Digest(&digest));
@@ -66,6 +69,10 @@ fn digest_and_message_are_one() {
 #[cfg(feature = "sm2")]
 #[test]
 fn sm2() {
+    // It is the FIPS build that has not what it was built with.
+    if crate::fips::ENABLED {
+        return;
+    }
     let private = hex("3945208f7b2144b13f36e38ac6d39f95889393692860b51a42fb81ef4df7c5b8");
     let private = der::element(der::OCTET_STRING, &[&private]);
     let private = der::element(der::SEQUENCE, &[b"\x02\x01\x01", &private]);

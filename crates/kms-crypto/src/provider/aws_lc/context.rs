@@ -4,7 +4,7 @@
 
 use std::ptr::{NonNull, null, null_mut};
 
-use aws_lc_sys::{
+use super::lc::{
     EVP_CIPHER, EVP_CIPHER_CTX, EVP_CIPHER_CTX_copy, EVP_CIPHER_CTX_free, EVP_CIPHER_CTX_new,
     EVP_Cipher, EVP_CipherInit_ex, EVP_aes_256_ctr, EVP_aes_256_xts,
 };
@@ -84,7 +84,7 @@ impl Cipher {
                 Self::Aes256Xts => EVP_aes_256_xts(),
                 Self::Aes256Ctr => EVP_aes_256_ctr(),
                 #[cfg(test)]
-                Self::Aes128Ctr => aws_lc_sys::EVP_aes_128_ctr(),
+                Self::Aes128Ctr => super::lc::EVP_aes_128_ctr(),
             }
         }
     }

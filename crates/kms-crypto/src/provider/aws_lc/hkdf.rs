@@ -8,7 +8,7 @@
 
 use std::ptr::{NonNull, null, null_mut};
 
-use aws_lc_sys::{
+use super::lc::{
     EVP_sha256, HMAC_CTX, HMAC_CTX_free, HMAC_CTX_new, HMAC_Final, HMAC_Init_ex, HMAC_Update,
 };
 use zeroize::Zeroizing;

@@ -8,15 +8,18 @@
 )]
 
 mod context;
+mod secret;
+mod sign;
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
-use aws_lc_sys as lc;
 use zeroize::Zeroizing;
 
-use self::context::{KeyContext, MessageContext};
+use self::context::KeyContext;
+pub(crate) use self::sign::{Padding, Signing};
+use super::lc;
 use crate::CryptoError;
 use crate::secret::SecretBytes;
 
@@ -89,21 +92,6 @@ impl Kind {
     }
 }
 
-/// RSA's way to encode what is signed.
-#[derive(Clone, Copy)]
-pub(crate) enum Padding {
-    Pkcs1,
-    /// With a salt as long as the digest and MGF1 over the same digest.
-    Pss,
-}
-
-/// How to sign or verify: the padding is for RSA alone, the digest for RSA and ECDSA.
-#[derive(Clone, Copy)]
-pub(crate) struct Signing {
-    pub(crate) padding: Option<Padding>,
-    pub(crate) md: Option<Md>,
-}
-
 /// A private key with its public part, or a public key alone. AWS-LC zeroises it when it is freed.
 pub(crate) struct Pkey(NonNull<lc::EVP_PKEY>);
 
@@ -150,6 +138,31 @@ impl Pkey {
             return Err(refuse(failed));
         }
         NonNull::new(key).map(Self).ok_or(failed)
+    }
+
+    /// The ML-KEM key of a seed.
+    pub(crate) fn ml_kem(kind: Kind, seed: &[u8; 64]) -> Result<Self, CryptoError> {
+        let failed = CryptoError::Provider("making an ML-KEM key");
+        let Parameter::MlKem(nid) = kind.parameter() else {
+            return Err(failed);
+        };
+        let context = KeyContext::of_kind(lc::EVP_PKEY_KEM)?;
+        let (mut key, mut len) = (null_mut(), seed.len());
+        // SAFETY: the context is live, the seed has the length that is given, the key is given into a place that is owned.
+        let done = unsafe {
+            lc::EVP_PKEY_CTX_kem_set_params(context.as_ptr(), nid) == 1
+                && lc::EVP_PKEY_keygen_init(context.as_ptr()) == 1
+                && lc::EVP_PKEY_keygen_deterministic(
+                    context.as_ptr(),
+                    &raw mut key,
+                    seed.as_ptr(),
+                    &raw mut len,
+                ) == 1
+        };
+        match NonNull::new(key) {
+            Some(key) if done => Ok(Self(key)),
+            _ => Err(refuse(failed)),
+        }
     }
 
     /// Reads a PKCS#8 `PrivateKeyInfo`; nothing may follow it. None if AWS-LC does not accept it.
@@ -244,265 +257,6 @@ impl Pkey {
         }
     }
 
-    /// Signs a message.
-    pub(crate) fn sign(&self, how: Signing, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let context = MessageContext::new()?;
-        let mut inner = null_mut();
-        // SAFETY: context and key are live, the digest is a static or null; `inner` becomes a part of the context.
-        let ready = unsafe {
-            let (at, md) = (context.as_ptr(), description(how.md));
-            lc::EVP_DigestSignInit(at, &raw mut inner, md, null_mut(), self.0.as_ptr()) == 1
-                && pad(inner, how.padding)
-        };
-        let failed = CryptoError::Provider("signing");
-        if !ready {
-            return Err(refuse(failed));
-        }
-        // SAFETY: the context is ready; the buffer has the length that the first call gives.
-        let mut signature = sized(failed, |out, len| unsafe {
-            lc::EVP_DigestSign(context.as_ptr(), out, len, message.as_ptr(), message.len())
-        })?;
-        Ok(std::mem::take(&mut *signature))
-    }
-
-    /// Signs what was hashed already; for ML-DSA, mu.
-    pub(crate) fn sign_digest(&self, how: Signing, digest: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let context = self.context()?;
-        // SAFETY: the context is live.
-        let ready = unsafe {
-            lc::EVP_PKEY_sign_init(context.as_ptr()) == 1 && prepare(context.as_ptr(), how)
-        };
-        let failed = CryptoError::Provider("signing");
-        if !ready {
-            return Err(refuse(failed));
-        }
-        // SAFETY: the context is ready; the buffer has the length that the first call gives.
-        let mut signature = sized(failed, |out, len| unsafe {
-            lc::EVP_PKEY_sign(context.as_ptr(), out, len, digest.as_ptr(), digest.len())
-        })?;
-        Ok(std::mem::take(&mut *signature))
-    }
-
-    /// Whether `signature` is this key's over a message.
-    pub(crate) fn verify(
-        &self,
-        how: Signing,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        let context = MessageContext::new()?;
-        let mut inner = null_mut();
-        // SAFETY: context and key are live, the digest is a static or null; `inner` becomes a part of the context.
-        let ready = unsafe {
-            let (at, md) = (context.as_ptr(), description(how.md));
-            lc::EVP_DigestVerifyInit(at, &raw mut inner, md, null_mut(), self.0.as_ptr()) == 1
-                && pad(inner, how.padding)
-        };
-        if !ready {
-            return Err(refuse(CryptoError::Provider("verifying a signature")));
-        }
-        // SAFETY: the context is ready, both buffers are valid for their lengths.
-        authentic(unsafe {
-            lc::EVP_DigestVerify(
-                context.as_ptr(),
-                signature.as_ptr(),
-                signature.len(),
-                message.as_ptr(),
-                message.len(),
-            )
-        })
-    }
-
-    /// Whether `signature` is this key's over what was hashed already; for ML-DSA, mu.
-    pub(crate) fn verify_digest(
-        &self,
-        how: Signing,
-        digest: &[u8],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        let context = self.context()?;
-        // SAFETY: the context is live.
-        let ready = unsafe {
-            lc::EVP_PKEY_verify_init(context.as_ptr()) == 1 && prepare(context.as_ptr(), how)
-        };
-        if !ready {
-            return Err(refuse(CryptoError::Provider("verifying a signature")));
-        }
-        // SAFETY: the context is ready, both buffers are valid for their lengths.
-        authentic(unsafe {
-            lc::EVP_PKEY_verify(
-                context.as_ptr(),
-                signature.as_ptr(),
-                signature.len(),
-                digest.as_ptr(),
-                digest.len(),
-            )
-        })
-    }
-
-    /// RSAES-OAEP with an empty label.
-    pub(crate) fn encrypt_oaep(&self, md: Md, plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let context = self.context()?;
-        // SAFETY: the context is live.
-        let ready = unsafe {
-            lc::EVP_PKEY_encrypt_init(context.as_ptr()) == 1 && oaep(context.as_ptr(), md)
-        };
-        let failed = CryptoError::Provider("RSAES-OAEP");
-        if !ready {
-            return Err(refuse(failed));
-        }
-        // SAFETY: the context is ready; the buffer has the length that the first call gives.
-        let mut ciphertext = sized(failed, |out, len| unsafe {
-            lc::EVP_PKEY_encrypt(
-                context.as_ptr(),
-                out,
-                len,
-                plaintext.as_ptr(),
-                plaintext.len(),
-            )
-        })?;
-        Ok(std::mem::take(&mut *ciphertext))
-    }
-
-    /// RSAES-OAEP with an empty label; [`CryptoError::Authentication`] for every ciphertext that does not decrypt.
-    pub(crate) fn decrypt_oaep(
-        &self,
-        md: Md,
-        ciphertext: &[u8],
-    ) -> Result<SecretBytes, CryptoError> {
-        let context = self.context()?;
-        // SAFETY: the context is live.
-        let ready = unsafe {
-            lc::EVP_PKEY_decrypt_init(context.as_ptr()) == 1 && oaep(context.as_ptr(), md)
-        };
-        if !ready {
-            return Err(refuse(CryptoError::Provider("RSAES-OAEP")));
-        }
-        // SAFETY: the context is ready; the buffer has the length that the first call gives.
-        let mut plaintext = sized(CryptoError::Authentication, |out, len| unsafe {
-            let (from, count) = (ciphertext.as_ptr(), ciphertext.len());
-            lc::EVP_PKEY_decrypt(context.as_ptr(), out, len, from, count)
-        })?;
-        Ok(SecretBytes::from(std::mem::take(&mut *plaintext)))
-    }
-
-    /// ECDH: the x coordinate of the shared point. The peer's key is on the same curve, or it is refused.
-    pub(crate) fn agree(&self, peer: &Self) -> Result<SecretBytes, CryptoError> {
-        let context = self.context()?;
-        // SAFETY: context and peer are live; the context takes its own reference to the peer.
-        let ready = unsafe {
-            lc::EVP_PKEY_derive_init(context.as_ptr()) == 1
-                && lc::EVP_PKEY_derive_set_peer(context.as_ptr(), peer.0.as_ptr()) == 1
-        };
-        if !ready {
-            return Err(refuse(CryptoError::PublicKey));
-        }
-        // SAFETY: the context is ready; the buffer has the length that the first call gives.
-        let mut secret = sized(CryptoError::PublicKey, |out, len| unsafe {
-            lc::EVP_PKEY_derive(context.as_ptr(), out, len)
-        })?;
-        Ok(SecretBytes::from(std::mem::take(&mut *secret)))
-    }
-
-    /// ML-KEM: a new secret, and its ciphertext for the holder of the private key.
-    pub(crate) fn encapsulate(&self) -> Result<(SecretBytes, Vec<u8>), CryptoError> {
-        let failed = CryptoError::PublicKey;
-        let context = self.context()?;
-        let (mut ciphertext_len, mut secret_len) = (0, 0);
-        // SAFETY: the context is live; with null buffers only the lengths are written.
-        let asked = unsafe {
-            lc::EVP_PKEY_encapsulate(
-                context.as_ptr(),
-                null_mut(),
-                &raw mut ciphertext_len,
-                null_mut(),
-                &raw mut secret_len,
-            )
-        };
-        if asked != 1 {
-            return Err(refuse(failed));
-        }
-        let mut ciphertext = vec![0; ciphertext_len];
-        let mut secret = Zeroizing::new(vec![0; secret_len]);
-        // SAFETY: both buffers have the lengths that were asked for.
-        let done = unsafe {
-            lc::EVP_PKEY_encapsulate(
-                context.as_ptr(),
-                ciphertext.as_mut_ptr(),
-                &raw mut ciphertext_len,
-                secret.as_mut_ptr(),
-                &raw mut secret_len,
-            )
-        };
-        if done != 1 || ciphertext_len != ciphertext.len() || secret_len != secret.len() {
-            return Err(refuse(failed));
-        }
-        Ok((SecretBytes::from(std::mem::take(&mut *secret)), ciphertext))
-    }
-
-    /// ML-KEM: the secret of a ciphertext. One that was not made with this key gives another secret, not an error.
-    pub(crate) fn decapsulate(&self, ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
-        let context = self.context()?;
-        let failed = CryptoError::Provider("ML-KEM");
-        // SAFETY: the context is live; the buffer has the length that the first call gives.
-        let mut secret = sized(failed, |out, len| unsafe {
-            let (from, count) = (ciphertext.as_ptr(), ciphertext.len());
-            lc::EVP_PKEY_decapsulate(context.as_ptr(), out, len, from, count)
-        })?;
-        Ok(SecretBytes::from(std::mem::take(&mut *secret)))
-    }
-
-    /// Ed25519ph (RFC 8032) without a context, over a SHA-512 digest.
-    pub(crate) fn sign_ed25519ph(&self, digest: &[u8; 64]) -> Result<Vec<u8>, CryptoError> {
-        // AWS-LC's form of the private key: the seed, then the public key.
-        let (seed, public) = (self.raw_private()?, self.raw_public()?);
-        let mut private = Zeroizing::new([0; 64]);
-        if seed.len() != 32 || public.len() != 32 {
-            return Err(CryptoError::Provider("Ed25519ph"));
-        }
-        for (to, from) in private.iter_mut().zip(seed.iter().chain(&public)) {
-            *to = *from;
-        }
-        let mut signature = vec![0; 64];
-        // SAFETY: 64 bytes are written; digest and private key have 64 bytes, the context none.
-        let done = unsafe {
-            lc::ED25519ph_sign_digest(
-                signature.as_mut_ptr(),
-                digest.as_ptr(),
-                private.as_ptr(),
-                NonNull::dangling().as_ptr(),
-                0,
-            )
-        };
-        if done == 1 {
-            Ok(signature)
-        } else {
-            Err(refuse(CryptoError::Provider("Ed25519ph")))
-        }
-    }
-
-    /// Whether `signature` is this key's Ed25519ph signature over a SHA-512 digest.
-    pub(crate) fn verify_ed25519ph(
-        &self,
-        digest: &[u8; 64],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        let public = self.raw_public()?;
-        if signature.len() != 64 || public.len() != 32 {
-            return Err(CryptoError::Authentication);
-        }
-        // SAFETY: the digest and the signature have 64 bytes, the public key 32, the context none.
-        authentic(unsafe {
-            lc::ED25519ph_verify_digest(
-                digest.as_ptr(),
-                signature.as_ptr(),
-                public.as_ptr(),
-                NonNull::dangling().as_ptr(),
-                0,
-            )
-        })
-    }
-
     fn context(&self) -> Result<KeyContext, CryptoError> {
         // SAFETY: the key is live; the context takes its own reference to it.
         unsafe { KeyContext::of_key(self.0.as_ptr()) }
@@ -526,52 +280,6 @@ fn parse(
         clear_errors();
     }
     key.filter(|_| cbs.len == 0)
-}
-
-fn description(md: Option<Md>) -> *const lc::EVP_MD {
-    md.map_or(std::ptr::null(), Md::description)
-}
-
-/// # Safety
-/// The context must be live and ready to sign or to verify.
-unsafe fn prepare(context: *mut lc::EVP_PKEY_CTX, how: Signing) -> bool {
-    // SAFETY: the caller vouches for the context; the digest is a static.
-    unsafe {
-        pad(context, how.padding)
-            && how
-                .md
-                .is_none_or(|md| lc::EVP_PKEY_CTX_set_signature_md(context, md.description()) == 1)
-    }
-}
-
-/// # Safety
-/// The context must be live and ready to sign or to verify, with RSA if there is a padding.
-unsafe fn pad(context: *mut lc::EVP_PKEY_CTX, padding: Option<Padding>) -> bool {
-    // SAFETY: the caller vouches for the context.
-    unsafe {
-        match padding {
-            None => true,
-            Some(Padding::Pkcs1) => {
-                lc::EVP_PKEY_CTX_set_rsa_padding(context, lc::RSA_PKCS1_PADDING) == 1
-            }
-            Some(Padding::Pss) => {
-                lc::EVP_PKEY_CTX_set_rsa_padding(context, lc::RSA_PKCS1_PSS_PADDING) == 1
-                    && lc::EVP_PKEY_CTX_set_rsa_pss_saltlen(context, lc::RSA_PSS_SALTLEN_DIGEST)
-                        == 1
-            }
-        }
-    }
-}
-
-/// # Safety
-/// The context must be live and ready to encrypt or to decrypt, with RSA.
-unsafe fn oaep(context: *mut lc::EVP_PKEY_CTX, md: Md) -> bool {
-    // SAFETY: the caller vouches for the context; the digests are statics.
-    unsafe {
-        lc::EVP_PKEY_CTX_set_rsa_padding(context, lc::RSA_PKCS1_OAEP_PADDING) == 1
-            && lc::EVP_PKEY_CTX_set_rsa_oaep_md(context, md.description()) == 1
-            && lc::EVP_PKEY_CTX_set_rsa_mgf1_md(context, md.description()) == 1
-    }
 }
 
 /// Calls once for the length and once for the bytes; the bytes may be fewer.

@@ -3,8 +3,7 @@
 use std::ffi::c_int;
 use std::ptr::{NonNull, null_mut};
 
-use aws_lc_sys as lc;
-
+use super::super::lc;
 use super::refuse;
 use crate::CryptoError;
 
