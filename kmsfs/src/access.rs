@@ -4,6 +4,7 @@
 //! one who mounted. Tests put a double in its place.
 
 pub mod lease;
+pub mod opens;
 pub mod policies;
 pub mod users;
 pub mod watch;

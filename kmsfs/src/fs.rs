@@ -66,6 +66,7 @@ pub use self::types::{
     Attr, Caller, DirEntry, Entry, FileHandle, Kind, NodeId, Opened, SetAttr, SetTime, StatFs,
     Timestamp,
 };
+use crate::access::opens::Opens;
 use crate::access::{Access, Everybody};
 use crate::backing::{Dir, LowerId};
 use crate::errno::Errno;
@@ -90,6 +91,7 @@ pub struct Fs {
     handles: Handles,
     keys: Arc<dyn Keys>,
     access: Arc<dyn Access>,
+    opens: Option<Arc<Opens>>,
     headers: Arc<Headers>,
     lengths: Arc<Lengths>,
     /// Damage that is in the log already.
@@ -158,6 +160,7 @@ impl Fs {
             handles: Handles::default(),
             keys,
             access: Arc::new(Everybody),
+            opens: None,
             read_only,
             unclean,
             recheck: None,
@@ -198,6 +201,18 @@ impl Fs {
     pub fn with_access(mut self, access: Arc<dyn Access>) -> Fs {
         self.access = access;
         self
+    }
+
+    /// Has accesses recorded, of policies that want that.
+    #[must_use]
+    pub fn with_opens(mut self, opens: Arc<Opens>) -> Fs {
+        self.opens = Some(opens);
+        self
+    }
+
+    /// Who is to be told of accesses.
+    pub(crate) fn opens(&self) -> Option<&Arc<Opens>> {
+        self.opens.as_ref()
     }
 
     /// FORMAT.md assumes that a power cut leaves a page of 4096 bytes old or new. With smaller blocks it may tear one.

@@ -18,6 +18,7 @@ mod asked;
 mod dispatch;
 mod interrupt;
 pub mod notify;
+mod opened;
 mod permit;
 mod reply;
 mod request;

@@ -10,6 +10,7 @@ use kms_api::client::Client;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::access::opens::Opens;
 use crate::access::policies::Policies;
 use crate::access::users::Users;
 use crate::access::watch::Watch;
@@ -124,7 +125,10 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
         path: place.lower().to_owned(),
         errno,
     })?;
-    let fs = fs.with_access_times(options.access_times);
+    let opens = Arc::new(Opens::new(Arc::clone(&policies), users.is_some()));
+    let fs = fs
+        .with_access_times(options.access_times)
+        .with_opens(Arc::clone(&opens));
     let fs = Arc::new(match &users {
         Some(users) => fs.with_access(Arc::clone(users) as Arc<dyn Access>),
         None => fs,
@@ -138,6 +142,7 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     revoker.set_denied(options.denied);
     let label = lease::label(place.mountpoint());
     let watching = (Arc::clone(&keys), Arc::clone(&revoker));
+    opens.start().map_err(system("cannot start a thread"))?;
     let watch = Watch::start(policies, watching, users, label);
     active.watched(watch.map_err(system("cannot start a thread"))?);
     let jobs = Arc::new(Jobs::default());
@@ -158,9 +163,9 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     } else {
         daemon::ready().map_err(system("nobody waits for the mount"))?;
     }
-    active
-        .wait()
-        .map_err(system("the file system did not end well"))?;
+    let ended = active.wait();
+    opens.end();
+    ended.map_err(system("the file system did not end well"))?;
     tracing::info!(mountpoint = %place.mountpoint().display(), "unmounted");
     Ok(())
 }

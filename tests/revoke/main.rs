@@ -12,6 +12,7 @@ mod ends;
 mod hung;
 mod lock;
 mod matrix;
+mod opens;
 mod people;
 mod shared;
 mod trials;

@@ -32,6 +32,10 @@ requests! {
         start_time: Option<u32> = "StartTime" opt_int(0, u32::MAX);
         /// Before this, seconds since 1970-01-01 UTC.
         end_time: Option<u32> = "EndTime" opt_int(0, u32::MAX);
+        /// A volume: its id.
+        volume_id: Option<String> = "VolumeId" opt_text(Text::len(1, 64));
+        /// A file of a volume: its inode number, in decimal.
+        inode: Option<String> = "Inode" opt_text(Text::len(1, 20).matching("[0-9]+", |c| c.is_ascii_digit()));
         /// Oldest first; otherwise newest first.
         oldest_first: bool = "OldestFirst" flag();
         /// Most events of a page, 1 to 1000; 50 when absent. A page may have fewer, and none, and not be the last.

@@ -10,6 +10,7 @@ use crate::audit::*;
 use crate::backup::*;
 use crate::destruction::*;
 use crate::error::{ApiError, ErrorCode};
+use crate::file_access::*;
 use crate::generations::*;
 use crate::grants::*;
 use crate::identity::*;
@@ -198,6 +199,7 @@ operations! {
         DescribeVolume(DescribeVolumeRequest) -> DescribeVolumeResponse;
         ListVolumes(ListVolumesRequest) -> ListVolumesResponse;
         ReportPolicyUse(ReportPolicyUseRequest) -> EmptyResponse;
+        RecordFileAccess(RecordFileAccessRequest) -> EmptyResponse;
         DestroyPolicy(DestroyPolicyRequest) -> DestroyPolicyResponse;
         DestroyPolicyGenerations(DestroyPolicyGenerationsRequest) -> DestroyPolicyResponse;
         ListTombstones(ListTombstonesRequest) -> ListTombstonesResponse;
@@ -334,6 +336,7 @@ impl Request {
             Self::GetKeyRotationStatus(r) => Some(&r.key_id),
             Self::EnableKeyRotation(r) => Some(&r.key_id),
             Self::DisableKeyRotation(r) => Some(&r.key_id),
+            Self::RecordFileAccess(r) => r.key_id.as_deref(),
             Self::CreatePolicy(r) => Some(&r.key_id),
             Self::RotatePolicy(r) => r.key_id.as_deref(),
             Self::CreateGrant(r) => Some(&r.key_id),

@@ -84,7 +84,9 @@ pub(crate) fn lower_first(name: &str) -> String {
 
 /// Whether the operation changes nothing. A use of a key counts as such, as in CloudTrail.
 pub(crate) fn is_read_only(operation: &str) -> bool {
-    const PREFIXES: [&str; 19] = [
+    const PREFIXES: [&str; 20] = [
+        // Of what is in force it changes nothing.
+        "RecordFileAccess",
         "Acknowledge",
         "Describe",
         "List",

@@ -9,6 +9,7 @@ mod break_glass;
 mod counts;
 mod crypto;
 mod destruction;
+mod file_access;
 mod generations;
 mod grants;
 mod guard_rails;
@@ -340,6 +341,7 @@ impl Kms {
             Request::DestroyPolicyGenerations(r) => self.destroy_generations(auth, r),
             Request::ListTombstones(r) => self.list_tombstones(auth, r),
             Request::ReportPolicyUse(r) => self.report_policy_use(auth, r, world),
+            Request::RecordFileAccess(r) => self.record_file_access(auth, r),
             Request::GetAuditHead(_)
             | Request::CreateCheckpoint(_)
             | Request::LookupEvents(_)

@@ -24,6 +24,8 @@ mod protect;
 mod shred;
 mod status;
 
+pub(super) use mounted::object_of;
+
 /// Arguments of `kmsctl fs`.
 #[derive(Debug, Args)]
 pub struct FsArgs {

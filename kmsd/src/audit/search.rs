@@ -129,6 +129,8 @@ impl Page {
                 principal: request.principal.clone(),
                 operation: request.operation.clone(),
                 outcome: request.outcome.clone(),
+                volume: request.volume_id.clone(),
+                inode: request.inode.as_deref().and_then(|text| text.parse().ok()),
                 from_ms: ms(request.start_time),
                 until_ms: ms(request.end_time),
             },

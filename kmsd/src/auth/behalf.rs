@@ -73,6 +73,7 @@ pub(crate) fn is_for_users(request: &Request) -> bool {
             | Request::GetPolicy(_)
             | Request::RotatePolicy(_)
             | Request::DescribeVolume(_)
+            | Request::RecordFileAccess(_)
             | Request::GetCallerIdentity(_)
     )
 }

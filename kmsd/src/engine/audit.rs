@@ -237,7 +237,12 @@ impl Shared {
         Ok(Some(Arc::new(Trace {
             urgent: !read_only || log.config().data_delay.is_zero(),
             log: log.clone(),
-            limit: asker(caller).map(|asker| (Arc::clone(&self.limit), asker)),
+            // What a service says of accesses is its own matter: it gathers them.
+            limit: asker(caller)
+                .filter(|_| {
+                    caller.via.is_none() || !matches!(request, Request::RecordFileAccess(_))
+                })
+                .map(|asker| (Arc::clone(&self.limit), asker)),
             state: Mutex::new(State {
                 record: Some(record),
                 allowed: false,

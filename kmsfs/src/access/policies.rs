@@ -42,6 +42,8 @@ pub struct Policy {
     pub ending: Revoke,
     /// How many seconds after kmsd was heard of last the policy is locked; never, if None.
     pub lock_after: Option<u64>,
+    /// Opens are recorded in the audit log.
+    pub record_opens: bool,
     request: DecryptRequest,
 }
 
@@ -129,6 +131,7 @@ impl Policies {
                 RevokeMode::Kill => Revoke::Kill,
             },
             lock_after: row.settings.lock_after_seconds.map(u64::from),
+            record_opens: row.settings.record_opens,
         });
         let mut known = self.known.write();
         if known.life == life {

@@ -14,7 +14,7 @@ use super::reply::{AlignedBuffer, header_bytes};
 use super::request::Header;
 use super::slots::Slot;
 use super::waiting::{Kept, Waiting};
-use super::{permit, undo};
+use super::{opened, permit, undo};
 use crate::errno::Errno;
 use crate::fs::Fs;
 use crate::revoke::marks::{Asked, Marks, Verdict};
@@ -115,10 +115,7 @@ impl Shared {
         slot.begin(header, asked);
         match self.before(&asked, worker) {
             Verdict::Pass => {}
-            Verdict::Fail(errno) => {
-                slot.end(|| self.send(&failure(&header, errno)));
-                return;
-            }
+            Verdict::Fail(errno) => return self.fail(slot, &header, message, errno),
             Verdict::Park => return self.park(slot, message, None),
             Verdict::Wait(_) => return self.wait(slot, message, None),
         }
@@ -189,6 +186,8 @@ impl Shared {
         message: &[u8],
         reply: &[u8],
     ) {
+        // Before the reply is sent: afterwards the kernel may forget the object at any time.
+        let access = opened::access(&self.fs, message, reply);
         let verdict = slot.end(|| {
             let verdict = self.after(header, since, message, reply);
             match verdict {
@@ -198,6 +197,14 @@ impl Shared {
             }
             verdict
         });
+        match verdict {
+            Some(Verdict::Pass) => opened::note(&self.fs, access),
+            Some(Verdict::Fail(errno)) => {
+                let refused = opened::access(&self.fs, message, &failure(header, errno));
+                opened::note(&self.fs, refused);
+            }
+            _ => {}
+        }
         // Answered by somebody else, or not at all: what it would have given is not taken.
         let verdict = verdict.unwrap_or(Verdict::Fail(Errno::STALE));
         let later = matches!(verdict, Verdict::Park | Verdict::Wait(_));
@@ -210,6 +217,15 @@ impl Shared {
             Verdict::Park => self.park(slot, message, kept),
             Verdict::Wait(_) => self.wait(slot, message, kept),
             Verdict::Pass | Verdict::Fail(_) => {}
+        }
+    }
+
+    /// Answers a request with an error.
+    fn fail(&self, slot: &Slot, header: &Header, message: &[u8], errno: Errno) {
+        let reply = failure(header, errno);
+        let access = opened::access(&self.fs, message, &reply);
+        if slot.end(|| self.send(&reply)).is_some() {
+            opened::note(&self.fs, access);
         }
     }
 
@@ -236,7 +252,7 @@ impl Shared {
                 self.answer(slot, &header, &since, message, &reply);
             }
             Some(errno) => {
-                slot.end(|| self.send(&failure(&header, errno)));
+                self.fail(slot, &header, message, errno);
                 undo::take_back(&self.fs, header.opcode, &reply);
             }
         }

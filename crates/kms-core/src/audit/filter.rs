@@ -1,5 +1,7 @@
 //! Finding records.
 
+use serde_json::Value;
+
 use super::{Kind, Record};
 
 /// Which records are wanted; every member that is given must hold.
@@ -15,6 +17,10 @@ pub struct Filter {
     pub operation: Option<String>,
     /// `ok`, `error` (any), `denied` or an error code.
     pub outcome: Option<String>,
+    /// A volume of kmsfs.
+    pub volume: Option<String>,
+    /// Accesses to the object with this inode number.
+    pub inode: Option<u64>,
     /// Not before this, milliseconds since 1970-01-01 UTC.
     pub from_ms: Option<i64>,
     /// Before this.
@@ -46,13 +52,20 @@ impl Filter {
                 })
             })
             && holds(&self.outcome, &|outcome| {
+                let access = record.parameters.get("outcome").and_then(Value::as_str);
                 let code = record.error.as_ref().map(|error| error.code.as_str());
                 match outcome {
                     "ok" => code.is_none(),
                     "error" => code.is_some(),
-                    "denied" => code == Some("AccessDeniedException"),
+                    "denied" => code == Some("AccessDeniedException") || access == Some("DENIED"),
                     other => code == Some(other),
                 }
+            })
+            && holds(&self.volume, &|volume| {
+                record.parameters.get("volumeId").and_then(Value::as_str) == Some(volume)
+            })
+            && self.inode.is_none_or(|inode| {
+                record.parameters.get("inode").and_then(Value::as_u64) == Some(inode)
             })
             && self.from_ms.is_none_or(|from| record.time >= from)
             && self.until_ms.is_none_or(|until| record.time < until)
@@ -74,5 +87,5 @@ fn about_key(record: &Record, key: &str) -> bool {
             ]
             .iter()
             .filter_map(|name| record.parameters.get(*name)?.as_str())
-            .any(|named| named == key))
+            .any(|named| named == key || same(named)))
 }

@@ -615,6 +615,10 @@ impl Kms {
                 self.policy(r.volume_id, r.policy_id)?;
                 Needs::local("kmsd:ReportPolicyUse", format!("volume/{}", r.volume_id))
             }
+            // Who uses a file needs no permission to have that recorded; the handler looks that there is such a policy.
+            R::RecordFileAccess(_) => {
+                Needs::with("kmsd:RecordFileAccess", Resource::Own, Details::default())
+            }
             // As much is lost as with the key.
             R::DestroyPolicy(r) => {
                 self.destroying("kmsd:DestroyPolicy", r.volume_id, r.policy_id)?

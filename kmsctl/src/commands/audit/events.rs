@@ -41,6 +41,9 @@ pub(super) struct Wanted {
     /// Only with this outcome: ok, error, denied or an error code.
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
+    /// Only accesses to this file or directory, of which a mount has opens recorded (`kmsctl fs policy set`).
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
     /// Not before this: 2026-11-25, 2026-11-25T14:30:00Z, or 2h for two hours ago.
     #[arg(long, value_name = "TIME", value_parser = when::seconds)]
     from: Option<u32>,
@@ -111,8 +114,17 @@ impl Wanted {
             }
             key => key.clone(),
         };
+        let (volume, inode) = match &self.file {
+            Some(file) => {
+                let (volume, inode) = crate::commands::fs::object_of(file)?;
+                (Some(volume), Some(inode))
+            }
+            None => (None, None),
+        };
         Ok(Filter {
             event_id: None,
+            volume,
+            inode,
             key,
             principal: self.principal.clone(),
             operation: self.operation.clone(),
@@ -229,6 +241,10 @@ fn human(event: &Event) -> String {
         format!(" {}", keys.join(" "))
     };
     let outcome = record.error.as_ref().map_or("ok", |error| &error.code);
+    let (operation, outcome) = match file_access(record) {
+        Some((what, how)) => (what, how),
+        None => (record.operation.clone(), outcome.to_owned()),
+    };
     let details = match &record.details {
         details if record.caller.is_none() && !details.is_empty() => {
             format!(" {}", serde_json::to_string(details).unwrap_or_default())
@@ -237,8 +253,33 @@ fn human(event: &Event) -> String {
     };
     format!(
         "{at} {} {} {}{about} by {who}{via}: {outcome}{details}",
-        event.line.seq, record.event_id, record.operation
+        event.line.seq, record.event_id, operation
     )
+}
+
+/// What was done with which file, and how that ended.
+fn file_access(record: &Record) -> Option<(String, String)> {
+    if record.operation != "RecordFileAccess" || record.error.is_some() {
+        return None;
+    }
+    let text = |name: &str| record.parameters.get(name).and_then(Value::as_str);
+    let number = |name: &str| record.parameters.get(name).and_then(Value::as_u64);
+    let mut what = text("operation")?.to_owned();
+    if let Some(more) = text("accessMode") {
+        what.push_str(&format!(" for {more}"));
+    }
+    what.push_str(&format!(" of inode {}", number("inode")?));
+    let mut how = text("outcome")?.to_lowercase();
+    if let Some(error) = text("error") {
+        how.push_str(&format!(" ({error})"));
+    }
+    if let Some(count) = number("count") {
+        how.push_str(&format!(", {count} times"));
+    }
+    if let Some(lost) = number("notRecorded") {
+        how.push_str(&format!(", after {lost} that were not recorded"));
+    }
+    Some((what, how))
 }
 
 pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), Failure> {

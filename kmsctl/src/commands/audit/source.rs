@@ -60,6 +60,8 @@ fn ask(
             principal: filter.principal.clone(),
             operation: filter.operation.clone(),
             outcome: filter.outcome.clone(),
+            volume_id: filter.volume.clone(),
+            inode: filter.inode.map(|inode| inode.to_string()),
             start_time: seconds(filter.from_ms),
             end_time: seconds(filter.until_ms),
             oldest_first,

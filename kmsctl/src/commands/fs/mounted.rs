@@ -47,3 +47,14 @@ pub(super) fn of_lower(lower: &Path) -> Option<MountEntry> {
         .into_iter()
         .find(|mount| mount.fs_type == FS_TYPE && mount.source == lower)
 }
+
+/// The volume of the mount that `path` is in, and the inode number of what is there.
+pub(in crate::commands) fn object_of(path: &Path) -> Result<(String, u64), Failure> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mount = require(path, None)?;
+    let volume = super::status::ask(&mount.socket)?.volume;
+    let found = path
+        .symlink_metadata()
+        .map_err(|error| Failure::local(path.display(), &error))?;
+    Ok((volume, found.ino()))
+}

@@ -35,6 +35,10 @@ pub struct SetArgs {
     /// While kmsd cannot be asked: `lock-after=SECONDS` or `keep-open`.
     #[arg(long, value_name = "WHAT", value_parser = on_loss)]
     pub on_kmsd_loss: Option<OnLoss>,
+    /// Whether opens of files and directories, and refused accesses, are recorded in the audit log: who, which file by its
+    /// inode number, allowed or denied (`kmsctl audit search --file PATH`).
+    #[arg(long, value_enum)]
+    pub record_opens: Option<Switch>,
     /// Whether new key material of the KMS key starts a rewrap in the mount.
     #[arg(long, value_enum)]
     pub rewrap_after_rotation: Option<Switch>,
@@ -99,7 +103,7 @@ pub(super) fn run(args: &PolicyArgs, context: &Context) -> Result<(), Failure> {
             Some(OnLoss::LockAfter(seconds)) => Some(seconds),
             _ => None,
         },
-        record_opens: None,
+        record_opens: on(set.record_opens),
         rewrap_after_rotation: on(set.rewrap_after_rotation),
     };
     let answer = context.client.send(request)?;
@@ -135,9 +139,10 @@ fn show(settings: &PolicySettings) -> String {
     };
     format!(
         "label                  {}\nrevoke                 {}\non-kmsd-loss           {loss}\n\
-         rewrap-after-rotation  {}",
+         record-opens           {}\nrewrap-after-rotation  {}",
         settings.label,
         settings.revoke_mode.as_str().to_lowercase(),
+        on(settings.record_opens),
         on(settings.rewrap_after_rotation)
     )
 }

@@ -138,7 +138,7 @@ pub(super) fn one(
     status(&lower, answer.as_ref(), context)
 }
 
-fn ask(socket: &Path) -> Result<MountStatus, Failure> {
+pub(super) fn ask(socket: &Path) -> Result<MountStatus, Failure> {
     match client::ask(socket, &Command::Status, TIMEOUT) {
         Ok(Answer::Status(status)) => Ok(status),
         Ok(Answer::Failed(failed)) => {
@@ -226,6 +226,9 @@ fn more(policy: &PolicyStatus) -> String {
             Some(seconds) => format!("on-kmsd-loss lock-after={seconds}"),
             None => "on-kmsd-loss keep-open".to_owned(),
         });
+        if settings.record_opens {
+            said.push("opens recorded".to_owned());
+        }
         if settings.rewrap_after_rotation {
             said.push("rewrap-after-rotation".to_owned());
         }
