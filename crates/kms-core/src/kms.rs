@@ -25,6 +25,7 @@ mod policies;
 mod quotas;
 mod registry;
 mod rotation;
+mod service_keys;
 mod simulate;
 mod status;
 mod tags;
@@ -70,6 +71,7 @@ pub use mapped::{MappedRole, NameOrNumber, unit_matches};
 pub(crate) use material::{material_id_of, material_name};
 pub(crate) use multi_region::key_type;
 pub use quotas::Quotas;
+pub use service_keys::KMSFS_ALIAS;
 pub use status::{HostStatus, Settings};
 
 /// What a request may look at besides the snapshot.

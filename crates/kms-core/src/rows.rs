@@ -270,6 +270,9 @@ pub struct KeyRow {
     pub rotation: Option<Rotation>,
     /// On-demand rotations made so far.
     pub on_demand_rotations: u32,
+    /// Who manages it.
+    #[serde(default, skip_serializing_if = "Manager::is_customer")]
+    pub manager: Manager,
     /// What a multi-Region key knows of the others of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_region: Option<MultiRegion>,
@@ -317,6 +320,24 @@ pub enum State {
     Updating,
     /// Tombstone: the material is destroyed, the id stays taken.
     Destroyed,
+}
+
+/// Who manages a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Manager {
+    /// Whoever its policy allows it.
+    #[default]
+    #[serde(rename = "CUSTOMER")]
+    Customer,
+    /// kmsd, for a service: its policy never changes.
+    #[serde(rename = "AWS")]
+    Service,
+}
+
+impl Manager {
+    fn is_customer(&self) -> bool {
+        *self == Self::Customer
+    }
 }
 
 /// A multi-Region key: the primary one or a replica. All of an id and an account share their material, each with a wrap of

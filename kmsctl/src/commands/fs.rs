@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use kms_core::kms::KMSFS_ALIAS;
+
 use crate::Context;
 use crate::exit::{Exit, Failure};
 
@@ -41,8 +43,8 @@ pub enum FsCommand {
     Init {
         /// The empty directory.
         lower: PathBuf,
-        /// The key: id, ARN or alias.
-        #[arg(long)]
+        /// The key: id, ARN or alias. Without it the one that kmsd manages for kmsfs, which is made when it is first asked for.
+        #[arg(long, default_value = KMSFS_ALIAS)]
         key: String,
         /// How content is protected.
         #[arg(long, value_enum, default_value_t = Mode::Xts)]
@@ -55,8 +57,8 @@ pub enum FsCommand {
     Protect {
         /// The directory, in the mount.
         directory: PathBuf,
-        /// The key: id, ARN or alias.
-        #[arg(long)]
+        /// The key: id, ARN or alias. Without it the one that kmsd manages for kmsfs, which is made when it is first asked for.
+        #[arg(long, default_value = KMSFS_ALIAS)]
         key: String,
         /// How content is protected.
         #[arg(long, value_enum, default_value_t = Mode::Xts)]

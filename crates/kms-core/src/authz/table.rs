@@ -452,7 +452,28 @@ impl Kms {
             }
             R::RevokeGrant(r) => Needs::key("kms:RevokeGrant", self.key(at, &r.key_id)?),
             R::CreateVolume(_) => Needs::any("kmsd:CreateVolume"),
+            // kmsfs's own key is made with the first policy that asks for it.
+            R::CreatePolicy(r) if self.wants_service_key(&At::home(self.snapshot()), &r.key_id) => {
+                self.volume(r.volume_id)?;
+                let details = Details {
+                    new_key: Some(NewKey {
+                        spec: KeySpec::SymmetricDefault,
+                        usage: KeyUsage::EncryptDecrypt,
+                        origin: kms_api::Origin::AwsKms,
+                        multi_region: false,
+                        is_replica: false,
+                    }),
+                    ..Details::default()
+                };
+                Needs::with("kms:CreateKey", Resource::Any, details).and(
+                    "kmsd:CreatePolicy",
+                    volume_resource(r.volume_id),
+                    Details::default(),
+                )
+            }
+            // Directories hang on keys of the home, whatever place the request is for.
             R::CreatePolicy(r) => {
+                let at = &At::home(self.snapshot());
                 self.volume(r.volume_id)?;
                 let key = self.key_or_alias(at, &r.key_id)?;
                 // The policy has no id yet, so conditions cannot ask for it.
@@ -490,6 +511,7 @@ impl Kms {
             }
             // Whoever may not open the tree may not hang it on something else either.
             R::RotatePolicy(r) => {
+                let at = &At::home(self.snapshot());
                 let row = self.policy(r.volume_id, r.policy_id)?;
                 let from = self.key_by_id(row.key)?;
                 let (to, named) = match &r.key_id {

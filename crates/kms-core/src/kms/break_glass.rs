@@ -13,7 +13,7 @@ use crate::place::At;
 use crate::policy::{
     ConditionKey, Context, Decision, Effect, Policy, PolicyKind, Query, StatementRef, Values,
 };
-use crate::rows::{Change, IdentityKind, KeyRow, Row, State, Table, identity_policy_id};
+use crate::rows::{Change, IdentityKind, KeyRow, Manager, Row, State, Table, identity_policy_id};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,8 @@ impl Kms {
             }));
         }
         for key in self.snapshot.keys.values() {
-            if key.state == State::Destroyed {
+            // Nobody is to change the policy of a service's key.
+            if key.state == State::Destroyed || key.manager == Manager::Service {
                 continue;
             }
             let arn = self.arn(key.id);

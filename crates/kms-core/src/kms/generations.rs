@@ -15,6 +15,7 @@ use crate::domain::Subject;
 use crate::entropy;
 use crate::events::seconds;
 use crate::ids::KeyId;
+use crate::place::At;
 use crate::rows::{Change, Mode, OldGeneration, OnLoss, PolicyRow, Revoke, Row, Wrapped};
 use crate::states::Action;
 
@@ -88,7 +89,7 @@ impl Kms {
         let row = self.policy(request.volume_id, request.policy_id)?;
         let from = self.key_by_id(row.key)?;
         let to = match &request.key_id {
-            Some(name) => self.key_or_alias(auth, name)?,
+            Some(name) => self.key_or_alias(&At::home(&self.snapshot), name)?,
             None => from,
         };
         self.generation(row, None)?;

@@ -19,7 +19,7 @@ use crate::entropy;
 use crate::ids::KeyId;
 use crate::place::{At, Place};
 use crate::policy::PolicyKind;
-use crate::rows::{Change, Deletion, KeyRow, MultiRegion, Origin, Row, State};
+use crate::rows::{Change, Deletion, KeyRow, Manager, MultiRegion, Origin, Row, State};
 use crate::specs;
 use crate::states::Action;
 
@@ -69,6 +69,7 @@ impl Kms {
                 .iter()
                 .map(|tag| (tag.tag_key.clone(), tag.tag_value.clone()))
                 .collect(),
+            manager: Manager::Customer,
             multi_region: Self::new_multi_region(request.multi_region, scope),
             current: None,
             rotation: None,
@@ -303,7 +304,10 @@ impl Kms {
             key_state: wire_state(key.state),
             deletion_date: key.deletion.map(|d| Timestamp::from_millis(d.due.wall_ms)),
             origin: wire_origin(key.origin),
-            key_manager: KeyManager::Customer,
+            key_manager: match key.manager {
+                Manager::Customer => KeyManager::Customer,
+                Manager::Service => KeyManager::Aws,
+            },
             customer_master_key_spec: key.spec.customer_master_key_spec(),
             key_spec: key.spec,
             encryption_algorithms: specs::encryption_algorithms(key.spec, key.usage).to_vec(),
@@ -323,7 +327,7 @@ impl Kms {
         }
     }
 
-    fn new_key_id(
+    pub(super) fn new_key_id(
         &self,
         place: Place,
         multi_region: bool,

@@ -5,6 +5,7 @@
 //! destroys the tree, whatever copies of it there are.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use kms_api::{
     ApiError, Blob, ContentMode, CreatePolicyRequest, CreatePolicyResponse, CreateVolumeRequest,
@@ -20,6 +21,7 @@ use super::{Kms, Outcome, World, internal, no_domain, no_entropy, no_memory, pag
 use crate::authz::Authorized;
 use crate::domain::Subject;
 use crate::entropy;
+use crate::place::At;
 use crate::rows::{Change, Mode, PolicyRow, PolicySettings, Row, VolumeRow};
 use crate::states::Action;
 
@@ -49,9 +51,17 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let volume = self.volume(request.volume_id)?;
-        let key = self.key_or_alias(auth, &request.key_id)?;
-        self.check_algorithm(key, "CreatePolicy", None)?;
-        self.allow(auth, Action::Cryptographic, key)?;
+        // Directories hang on keys of the home, whatever place the request is for.
+        let at = At::home(&self.snapshot);
+        let (key, mut changes) = if self.wants_service_key(&at, &request.key_id) {
+            let (key, changes) = self.service_key(&at, world)?;
+            (Arc::new(key), changes)
+        } else {
+            let key = self.key_or_alias(&at, &request.key_id)?;
+            self.check_algorithm(key, "CreatePolicy", None)?;
+            self.allow(auth, Action::Cryptographic, key)?;
+            (Arc::clone(key), Vec::new())
+        };
 
         let policy_id = ResourceId(entropy::array(world.entropy).map_err(no_entropy)?);
         let mut bytes = entropy::array::<32>(world.entropy).map_err(no_entropy)?;
@@ -80,9 +90,8 @@ impl Kms {
             generation,
             policy_secret: Blob::from(&secret.expose()[..]),
         });
-        Ok(self
-            .write(response, vec![Change::Put(Row::Policy(row))])
-            .into())
+        changes.push(Change::Put(Row::Policy(row)));
+        Ok(self.write(response, changes).into())
     }
 
     pub(super) fn get_policy(

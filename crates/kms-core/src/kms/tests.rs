@@ -19,6 +19,7 @@ mod possible;
 mod programs;
 mod quotas;
 mod registry;
+mod service_keys;
 mod states;
 
 use std::future::Future;

@@ -24,6 +24,7 @@ fn key(text: &str, state: State) -> KeyRow {
         rotation: None,
         on_demand_rotations: 0,
         multi_region: None,
+        manager: crate::rows::Manager::Customer,
         deletion: None,
         destroyed_ms: None,
     }
