@@ -193,6 +193,14 @@ fn from_api(error: &ApiError) -> Failure {
             Exit::Ciphertext,
             Some("Leave out --key: the ciphertext names its key."),
         ),
+        ErrorCode::ExpiredImportToken | ErrorCode::InvalidImportToken => (
+            Exit::Invalid,
+            Some("Get new parameters for the import, and wrap the material with their public key."),
+        ),
+        ErrorCode::IncorrectKeyMaterial => (
+            Exit::Invalid,
+            Some("ListKeyRotations names the materials that the key expects."),
+        ),
         ErrorCode::AlreadyExists | ErrorCode::Conflict | ErrorCode::LimitExceeded => {
             (Exit::Conflict, None)
         }

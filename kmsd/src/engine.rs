@@ -52,13 +52,12 @@ use kms_api::{
 use kms_core::Served;
 use kms_core::audit::Record;
 use kms_core::ids::Scope;
-use kms_core::kms::{HostStatus, Settings, Use, World};
+use kms_core::kms::{HostStatus, Made, Settings, Use, World};
 use kms_core::last_use::LastUse;
 use kms_core::relevance::takes_away;
 use kms_core::{
     Basis, Clock, DomainKeys, Handled, Kms, LocalProvider, Now, Outcome, SystemEntropy, Verdict,
 };
-use kms_crypto::asymmetric::KeyPair;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
@@ -260,16 +259,27 @@ impl Engine {
         let shared = &self.shared;
         let mut evaluated = shared.evaluate(trace.as_deref(), &request, &caller, None)?;
         let Entered { in_flight, epoch } = entered;
-        let mut pair = None;
-        if let Ok(Outcome::MakePair(spec)) = evaluated.outcome {
-            match shared.pool.make(&caller.arn, spec).await {
-                Ok(made) => {
-                    evaluated =
-                        shared.evaluate(trace.as_deref(), &request, &caller, Some(&made))?;
-                    pair = Some(made);
-                }
-                Err(error) => evaluated.outcome = Err(error),
+        let mut made = None;
+        let long = match std::mem::replace(&mut evaluated.outcome, Ok(Outcome::Host)) {
+            Ok(Outcome::MakePair(spec)) => {
+                Some(shared.pool.make(&caller.arn, spec).await.map(Made::Pair))
             }
+            Ok(Outcome::Unwrap(wrapped)) => {
+                let opened = shared.pool.run(&caller.arn, move || wrapped.open()).await;
+                Some(opened.flatten().map(Made::Imported))
+            }
+            outcome => {
+                evaluated.outcome = outcome;
+                None
+            }
+        };
+        match long {
+            Some(Ok(done)) => {
+                let done = made.insert(done);
+                evaluated = shared.evaluate(trace.as_deref(), &request, &caller, Some(done))?;
+            }
+            Some(Err(error)) => evaluated.outcome = Err(error),
+            None => {}
         }
         let Evaluated { outcome, ends_ms } = evaluated;
         let known = (epoch, ends_ms);
@@ -318,8 +328,8 @@ impl Engine {
                     trace,
                     first: Some(*write),
                     evaluate: Box::new(move |kms, world| {
-                        let pair = pair.as_ref();
-                        kms.handle(&request, &caller, &World { pair, ..*world })
+                        let made = made.as_ref();
+                        kms.handle(&request, &caller, &World { made, ..*world })
                     }),
                     in_flight,
                 };
@@ -331,7 +341,8 @@ impl Engine {
                 let writing = Arc::clone(shared);
                 let task = tokio::task::spawn_blocking(move || {
                     let done = writing.change(trace.as_deref(), change, &request, |kms, world| {
-                        kms.handle(&request, &caller, world)
+                        let made = made.as_ref();
+                        kms.handle(&request, &caller, &World { made, ..*world })
                     });
                     // Not before the change is made: the caller may become another while it waits for its turn. Nor
                     // after: it waits for those who were here before it.
@@ -374,21 +385,29 @@ impl Engine {
     ) -> Result<Response, ApiError> {
         let shared = &self.shared;
         let entered = shared.enter();
-        let mut evaluated = shared.evaluate(trace, request, caller, None)?;
-        let mut pair = None;
-        if let Ok(Outcome::MakePair(spec)) = evaluated.outcome {
-            let made = pair.insert(pool::make(spec)?);
-            evaluated = shared.evaluate(trace, request, caller, Some(made))?;
+        let evaluated = shared.evaluate(trace, request, caller, None)?;
+        let mut made = None;
+        let mut outcome = evaluated.outcome?;
+        let long = match &outcome {
+            Outcome::MakePair(spec) => Some(Made::Pair(pool::make(*spec)?)),
+            Outcome::Unwrap(wrapped) => Some(Made::Imported(wrapped.open()?)),
+            _ => None,
+        };
+        if let Some(done) = long {
+            let done = made.insert(done);
+            outcome = shared
+                .evaluate(trace, request, caller, Some(done))?
+                .outcome?;
         }
-        match evaluated.outcome? {
+        match outcome {
             Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
             Outcome::Host => shared.host(request),
             change => {
                 let done = shared.change(trace, change, request, |kms, world| {
-                    let pair = pair.as_ref();
-                    kms.handle(request, caller, &World { pair, ..*world })
+                    let made = made.as_ref();
+                    kms.handle(request, caller, &World { made, ..*world })
                 })?;
                 drop(entered);
                 let leases = match done.settling {
@@ -560,6 +579,7 @@ impl Shared {
             Outcome::Reply(_)
             | Outcome::Use(_)
             | Outcome::MakePair(_)
+            | Outcome::Unwrap(_)
             | Outcome::Lease(_)
             | Outcome::Host => None,
         };
@@ -682,7 +702,7 @@ impl Shared {
         trace: Option<&Trace>,
         request: &Request,
         caller: &Caller,
-        pair: Option<&KeyPair>,
+        made: Option<&Made>,
     ) -> Result<Evaluated, ApiError> {
         self.check_open()?;
         let mut live;
@@ -700,7 +720,7 @@ impl Shared {
             entropy: &SystemEntropy,
             domain: &domain,
             host,
-            pair,
+            made,
         };
         let handled = kms.handle(request, caller, &world);
         if let Some(trace) = trace {

@@ -19,6 +19,7 @@ mod events;
 mod grants;
 mod identity;
 mod import;
+mod imports;
 mod kmsd_crash;
 mod kmsfs_crash;
 mod last_use;

@@ -85,6 +85,9 @@ responses! {
         /// Id of a key.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         key_id: Option<String>,
+        /// Imported materials of the key that were deleted or have expired; none: the key was destroyed.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        key_material_ids: Vec<String>,
         /// Volume of a policy.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         volume_id: Option<ResourceId>,

@@ -49,6 +49,12 @@ error_codes! {
     DryRunOperation = "DryRunOperationException", 400;
     /// The signature of the request lacks something.
     IncompleteSignature = "IncompleteSignatureException", 400;
+    /// The import token is too old.
+    ExpiredImportToken = "ExpiredImportTokenException", 400;
+    /// Not the key material that was imported before, or not what the key takes.
+    IncorrectKeyMaterial = "IncorrectKeyMaterialException", 400;
+    /// The import token is none, or another key's.
+    InvalidImportToken = "InvalidImportTokenException", 400;
     /// Not the key the ciphertext was made under.
     IncorrectKey = "IncorrectKeyException", 400;
     /// kmsd failed.

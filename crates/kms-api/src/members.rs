@@ -14,6 +14,7 @@ use crate::enums::WireEnum;
 use crate::error::{ApiError, ErrorCode};
 use crate::id::ResourceId;
 use crate::request::Tag;
+use crate::timestamp::Timestamp;
 
 /// Longest value repeated in an error text, in characters.
 const MAX_ECHO: usize = 256;
@@ -267,6 +268,17 @@ impl Members {
                     0
                 }))
             }
+            Some(_) => Err(serialization()),
+        }
+    }
+
+    /// An optional moment, in seconds since 1970 with fractions.
+    pub(crate) fn opt_timestamp(&mut self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value @ Value::Number(_)) => serde_json::from_value(value)
+                .map(Some)
+                .map_err(|_| serialization()),
             Some(_) => Err(serialization()),
         }
     }

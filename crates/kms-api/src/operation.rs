@@ -14,6 +14,8 @@ use crate::file_access::*;
 use crate::generations::*;
 use crate::grants::*;
 use crate::identity::*;
+use crate::import::*;
+use crate::key_stores::*;
 use crate::lease::*;
 use crate::local::*;
 use crate::members::{FromMembers, Members};
@@ -167,6 +169,15 @@ operations! {
         GetKeyRotationStatus(GetKeyRotationStatusRequest) -> GetKeyRotationStatusResponse;
         EnableKeyRotation(EnableKeyRotationRequest) -> EmptyResponse;
         DisableKeyRotation(DisableKeyRotationRequest) -> EmptyResponse;
+        GetParametersForImport(GetParametersForImportRequest) -> GetParametersForImportResponse;
+        ImportKeyMaterial(ImportKeyMaterialRequest) -> ImportKeyMaterialResponse;
+        DeleteImportedKeyMaterial(DeleteImportedKeyMaterialRequest) -> DeleteImportedKeyMaterialResponse;
+        CreateCustomKeyStore(CreateCustomKeyStoreRequest) -> CreateCustomKeyStoreResponse;
+        ConnectCustomKeyStore(ConnectCustomKeyStoreRequest) -> EmptyResponse;
+        DisconnectCustomKeyStore(DisconnectCustomKeyStoreRequest) -> EmptyResponse;
+        DescribeCustomKeyStores(DescribeCustomKeyStoresRequest) -> DescribeCustomKeyStoresResponse;
+        UpdateCustomKeyStore(UpdateCustomKeyStoreRequest) -> EmptyResponse;
+        DeleteCustomKeyStore(DeleteCustomKeyStoreRequest) -> EmptyResponse;
         CreateGrant(CreateGrantRequest) -> CreateGrantResponse;
         ListGrants(ListGrantsRequest) -> ListGrantsResponse;
         ListRetirableGrants(ListRetirableGrantsRequest) -> ListGrantsResponse;
@@ -255,6 +266,12 @@ impl Request {
         match self {
             Self::CreateKey(_)
             | Self::ListKeys(_)
+            | Self::CreateCustomKeyStore(_)
+            | Self::ConnectCustomKeyStore(_)
+            | Self::DisconnectCustomKeyStore(_)
+            | Self::DescribeCustomKeyStores(_)
+            | Self::UpdateCustomKeyStore(_)
+            | Self::DeleteCustomKeyStore(_)
             | Self::GenerateRandom(_)
             | Self::CreateVolume(_)
             | Self::GetPolicy(_)
@@ -323,6 +340,9 @@ impl Request {
             Self::Decapsulate(r) => Some(&r.key_id),
             Self::GenerateDataKeyPair(r) => Some(&r.key_id),
             Self::GenerateDataKeyPairWithoutPlaintext(r) => Some(&r.key_id),
+            Self::GetParametersForImport(r) => Some(&r.key_id),
+            Self::ImportKeyMaterial(r) => Some(&r.key_id),
+            Self::DeleteImportedKeyMaterial(r) => Some(&r.key_id),
             Self::GetKeyLastUsage(r) => Some(&r.key_id),
             Self::UpdateKeyDescription(r) => Some(&r.key_id),
             Self::ReplicateKey(r) => Some(&r.key_id),

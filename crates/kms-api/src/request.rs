@@ -276,10 +276,11 @@ requests! {
         dry_run_modifiers: Vec<DryRunModifier> = "DryRunModifiers" enums();
     } [|request, members| {
         members.no_recipient()?;
-        if request.ciphertext_blob.is_none() && !ignores_ciphertext(request.dry_run, &request.dry_run_modifiers) {
-            return Err(missing("ciphertextBlob"));
+        match ignores_ciphertext(request.dry_run, &request.dry_run_modifiers) {
+            true if request.key_id.is_none() => Err(missing("keyId")),
+            false if request.ciphertext_blob.is_none() => Err(missing("ciphertextBlob")),
+            _ => Ok(()),
         }
-        Ok(())
     }]
 
     /// Decrypts under one key and encrypts under another.
@@ -305,10 +306,11 @@ requests! {
         /// `IGNORE_CIPHERTEXT` checks the keys only.
         dry_run_modifiers: Vec<DryRunModifier> = "DryRunModifiers" enums();
     } [|request, _| {
-        if request.ciphertext_blob.is_none() && !ignores_ciphertext(request.dry_run, &request.dry_run_modifiers) {
-            return Err(missing("ciphertextBlob"));
+        match ignores_ciphertext(request.dry_run, &request.dry_run_modifiers) {
+            true if request.source_key_id.is_none() => Err(missing("sourceKeyId")),
+            false if request.ciphertext_blob.is_none() => Err(missing("ciphertextBlob")),
+            _ => Ok(()),
         }
-        Ok(())
     }]
 
     /// Makes a data key, in the clear and encrypted.

@@ -83,6 +83,12 @@ responses! {
         /// 64 hex digits naming the current key material.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         current_key_material_id: Option<String>,
+        /// Whether imported material expires.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        expiration_model: Option<crate::ExpirationModel>,
+        /// When the first of its imported materials expires.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        valid_to: Option<Timestamp>,
     }
 
     /// The new key.
@@ -282,6 +288,18 @@ responses! {
         /// State, when `IncludeKeyMaterial` asked for all.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         key_material_state: Option<KeyMaterialState>,
+        /// What whoever imported it said about it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        key_material_description: Option<String>,
+        /// Whether imported material is there.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        import_state: Option<crate::ImportState>,
+        /// Whether imported material expires.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        expiration_model: Option<crate::ExpirationModel>,
+        /// When.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        valid_to: Option<Timestamp>,
         /// When the rotation was done; absent for the first material.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         rotation_date: Option<Timestamp>,

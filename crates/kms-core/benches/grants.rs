@@ -134,7 +134,7 @@ impl Store {
             entropy: &SystemEntropy,
             domain: &self.domain,
             host: &self.host,
-            pair: None,
+            made: None,
         }
     }
 

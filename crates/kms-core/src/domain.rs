@@ -193,6 +193,16 @@ impl DomainKeys {
         )?)
     }
 
+    /// The key that import tokens are sealed under while domain key `id` is held.
+    pub fn import_key(&self, id: u64) -> Result<Key<32>, DomainError> {
+        let key = self.key(id)?;
+        Ok(hkdf_key(
+            self.store_id.as_bytes(),
+            &[key.expose()],
+            &[b"kmsd import token key 1"],
+        )?)
+    }
+
     /// Wraps a secret under the current domain key.
     pub fn wrap(&self, subject: Subject<'_>, secret: &Key<32>) -> Result<Wrapped, DomainError> {
         let domain = self.current;

@@ -160,6 +160,9 @@ fn tombstone(key: &KeyRow, wall_ms: i64) -> KeyRow {
         current: None,
         rotation: None,
         deletion: None,
+        pending: None,
+        absent: Vec::new(),
+        import_token: None,
         destroyed_ms: Some(wall_ms),
         ..key.clone()
     }

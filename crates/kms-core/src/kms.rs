@@ -14,6 +14,7 @@ mod generations;
 mod grants;
 mod guard_rails;
 mod identities;
+mod imports;
 mod keys;
 mod last_usage;
 mod leases;
@@ -48,6 +49,7 @@ use crate::clock::Now;
 use crate::domain::{DomainError, DomainKeys};
 use crate::entropy::{Entropy, EntropyError};
 use crate::ids::{KeyId, KeyReference};
+use crate::import;
 use crate::last_use::LastUse;
 use crate::place::{At, Place, Served};
 use crate::policy::ConditionKey;
@@ -64,6 +66,8 @@ pub use break_glass::{Measure, Obstacle, Plan};
 pub use counts::Counts;
 pub use crypto::Use;
 pub(crate) use crypto::{null_key_id, unknown_key};
+pub use imports::Expired;
+pub(crate) use imports::{due_at, without};
 pub(crate) use keys::wire_origin;
 pub use kms_api::Caller;
 pub use leases::{LeaseCall, lease_lost};
@@ -84,14 +88,33 @@ pub struct World<'a> {
     pub domain: &'a DomainKeys,
     /// What `GetStatus` says about the process.
     pub host: &'a HostStatus,
+    /// What an outcome asked for that takes long, once it is done.
+    pub made: Option<&'a Made>,
+}
+
+/// What is made outside before a request is evaluated again.
+pub enum Made {
     /// The key pair that [`Outcome::MakePair`] asked for.
-    pub pair: Option<&'a KeyPair>,
+    Pair(KeyPair),
+    /// What came out of the wrapping of [`Outcome::Unwrap`].
+    Imported(import::Material),
 }
 
 impl World<'_> {
     /// The pair that was made for the request, if it is of this kind.
     fn pair_of(&self, spec: PairSpec) -> Option<&KeyPair> {
-        self.pair.filter(|pair| pair.spec() == spec)
+        match self.made {
+            Some(Made::Pair(pair)) if pair.spec() == spec => Some(pair),
+            _ => None,
+        }
+    }
+
+    /// The key material that was unwrapped for the request.
+    fn imported(&self) -> Option<&import::Material> {
+        match self.made {
+            Some(Made::Imported(material)) => Some(material),
+            _ => None,
+        }
     }
 }
 
@@ -104,8 +127,11 @@ pub enum Outcome {
     /// Reply with what the key provider makes of it.
     Use(Box<Use>),
     /// Make a key pair of this kind, which may take seconds, and evaluate the request again with it
-    /// ([`World::pair`]). The request is authorised.
+    /// ([`World::made`]). The request is authorised.
     MakePair(PairSpec),
+    /// Unwrap imported key material, which takes a private key some milliseconds, and evaluate the request again with it
+    /// ([`World::made`]). The request is authorised.
+    Unwrap(Box<import::Wrapped>),
     /// Reply with what the engine's leases say.
     Lease(Box<LeaseCall>),
     /// Reply with what only the daemon knows: the audit log, for example. The request is authorised.
@@ -288,6 +314,15 @@ impl Kms {
             Request::CreateKey(r) => self.create_key(auth, r, caller, world),
             Request::DescribeKey(r) => self.describe_key(auth, r),
             Request::ListKeys(r) => self.list_keys(auth, r),
+            Request::GetParametersForImport(r) => self.get_parameters_for_import(auth, r, world),
+            Request::ImportKeyMaterial(r) => self.import_key_material(auth, r, world),
+            Request::DeleteImportedKeyMaterial(r) => self.delete_imported_key_material(auth, r),
+            Request::CreateCustomKeyStore(_)
+            | Request::ConnectCustomKeyStore(_)
+            | Request::DisconnectCustomKeyStore(_)
+            | Request::DescribeCustomKeyStores(_)
+            | Request::UpdateCustomKeyStore(_)
+            | Request::DeleteCustomKeyStore(_) => Err(no_key_stores()),
             Request::GetKeyLastUsage(r) => self.get_key_last_usage(auth, r, world),
             Request::UpdateKeyDescription(r) => self.update_key_description(auth, r),
             Request::ReplicateKey(r) => self.replicate_key(auth, r, caller, world),
@@ -510,16 +545,21 @@ fn generate_random(
     request: &kms_api::GenerateRandomRequest,
     world: &World<'_>,
 ) -> Result<Outcome, ApiError> {
-    if let Some(store) = &request.custom_key_store_id {
-        return Err(ApiError::new(
-            ErrorCode::CustomKeyStoreNotFound,
-            store.clone(),
-        ));
+    if request.custom_key_store_id.is_some() {
+        return Err(no_key_stores());
     }
     let plaintext = crypto::random_blob(request.number_of_bytes.unwrap_or(0), world)?;
     Ok(reply(Response::GenerateRandom(
         kms_api::GenerateRandomResponse { plaintext },
     )))
+}
+
+/// Every key is in kmsd's own store.
+fn no_key_stores() -> ApiError {
+    ApiError::new(
+        ErrorCode::UnsupportedOperation,
+        "Custom key stores are not supported by this kmsd: it keeps every key in its own store.",
+    )
 }
 
 /// Failures that are nobody's fault who called; details go to the log, not to the caller.

@@ -22,6 +22,7 @@ pub mod epoch;
 pub mod events;
 pub mod grants;
 pub mod ids;
+pub mod import;
 pub mod kms;
 pub mod last_use;
 pub mod lease;

@@ -278,6 +278,15 @@ pub struct KeyRow {
     pub multi_region: Option<MultiRegion>,
     /// The waiting period, while pending deletion.
     pub deletion: Option<Deletion>,
+    /// Imported material that waits for RotateKeyOnDemand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<MaterialId>,
+    /// Imported materials of the key that were deleted or have expired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<AbsentMaterial>,
+    /// Names the import token that counts, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import_token: Option<String>,
     /// Wall clock of the destruction, for a tombstone.
     pub destroyed_ms: Option<i64>,
 }
@@ -380,6 +389,33 @@ pub struct Deletion {
     pub due: Due,
 }
 
+/// Imported material that is not there: the key cannot be used until it is imported again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentMaterial {
+    /// Its id, by which it is recognised.
+    pub id: MaterialId,
+    /// As in its [`MaterialRow`].
+    pub version: u32,
+    /// As in its [`MaterialRow`].
+    pub created_ms: i64,
+    /// As in its [`MaterialRow`].
+    pub rotated: Option<RotationKind>,
+    /// What whoever imported it said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// What belongs to imported material only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// What whoever imported it said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// When it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Due>,
+}
+
 /// One version of a key's material.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaterialRow {
@@ -389,7 +425,7 @@ pub struct MaterialRow {
     pub id: MaterialId,
     /// 1 for the first, rising by one.
     pub version: u32,
-    /// Wall clock, milliseconds.
+    /// Wall clock, milliseconds: when it was made, or for imported material when it became current.
     pub created_ms: i64,
     /// How it came to be; none for the first.
     pub rotated: Option<RotationKind>,
@@ -401,6 +437,9 @@ pub struct MaterialRow {
     pub public: Option<Bytes>,
     /// The material: 32 bytes, an HMAC key or the PKCS #8 of a private key.
     pub secret: Wrapped,
+    /// For imported material.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Imported>,
 }
 
 impl MaterialRow {

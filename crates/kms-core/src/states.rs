@@ -31,6 +31,12 @@ pub enum Action {
     Replicate,
     /// UpdatePrimaryRegion, for both keys.
     MovePrimary,
+    /// GetParametersForImport.
+    ImportParameters,
+    /// ImportKeyMaterial.
+    Import,
+    /// DeleteImportedKeyMaterial.
+    DeleteMaterial,
     /// DescribeKey, ListAliases, DeleteAlias, the other operations on grants: allowed in every state.
     Describe,
 }
@@ -67,6 +73,15 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (A::CancelDeletion, S::PendingDeletion | S::PendingReplicaDeletion) => Ok(()),
         (A::CancelDeletion, _) => invalid("is not pending deletion (or pending replica deletion)."),
 
+        (A::ImportParameters | A::Import | A::DeleteMaterial, _) if origin == Origin::AwsKms => {
+            let text = format!("{arn} origin is AWS_KMS which is not valid for this operation.");
+            Err(ApiError::new(ErrorCode::UnsupportedOperation, text))
+        }
+        (A::ImportParameters | A::Import | A::DeleteMaterial, S::Unavailable) => unsupported(),
+        (A::DeleteMaterial, S::PendingDeletion | S::PendingReplicaDeletion) => Ok(()),
+        (A::ImportParameters | A::Import | A::DeleteMaterial, S::PendingImport) => Ok(()),
+        (A::ImportParameters | A::DeleteMaterial, S::Updating) => invalid("is updating."),
+
         (A::ScheduleRotation | A::RotationStatus, _) if origin == Origin::External => {
             wrong_origin()
         }
@@ -96,16 +111,13 @@ pub fn check(action: Action, state: State, origin: Origin, arn: &str) -> Result<
         (_, S::Creating) => invalid("is creating."),
         (A::Cryptographic, S::Unavailable) => invalid("is unavailable."),
         (A::Switch | A::Rotate | A::Replicate, S::Updating) => invalid("is updating."),
-        (A::Rotate, S::Enabled) if origin == Origin::External => {
-            let text = format!("No available key material pending rotation for the key: {arn}.");
-            Err(ApiError::new(ErrorCode::InvalidState, text))
-        }
-
         (A::Cryptographic | A::ScheduleRotation, S::Enabled | S::Updating)
         | (A::Switch, S::Enabled | S::Disabled | S::Unavailable)
         | (A::Grant, S::Enabled | S::Unavailable | S::Updating)
         | (A::MovePrimary, S::Enabled | S::Updating)
-        | (A::Rotate | A::Replicate, S::Enabled) => Ok(()),
+        | (A::Rotate | A::Replicate, S::Enabled)
+        | (A::ImportParameters | A::DeleteMaterial, S::Enabled | S::Disabled)
+        | (A::Import, S::Enabled | S::Disabled | S::Updating) => Ok(()),
     }
 }
 

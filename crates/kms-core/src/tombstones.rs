@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch;
 use crate::ids::KeyId;
+use crate::kms;
 use crate::rows::{Change, PolicyRow, Row, State};
 use crate::snapshot::Snapshot;
 
@@ -40,6 +41,17 @@ pub(crate) fn each(snapshot: &Snapshot) -> impl Iterator<Item = (String, Tombsto
         };
         Some((format!("key/{}", key.id.row_id()), tombstone))
     });
+    let materials = snapshot.keys.values().filter_map(|key| {
+        if key.absent.is_empty() {
+            return None;
+        }
+        let tombstone = Tombstone {
+            key_id: Some(key.id.row_id()),
+            key_material_ids: key.absent.iter().map(|one| one.id.to_string()).collect(),
+            ..Tombstone::default()
+        };
+        Some((format!("material/{}", key.id.row_id()), tombstone))
+    });
     let policies = snapshot.policies.values().filter_map(|row| {
         let generations = match row.secret {
             // All of them.
@@ -58,7 +70,7 @@ pub(crate) fn each(snapshot: &Snapshot) -> impl Iterator<Item = (String, Tombsto
         };
         Some((format!("policy/{}/{}", row.volume, row.id), tombstone))
     });
-    keys.chain(policies)
+    keys.chain(materials).chain(policies)
 }
 
 /// The generations whose secrets are gone.
@@ -79,6 +91,7 @@ pub fn bury(snapshot: &Snapshot, list: &Tombstones, wall_ms: i64) -> (u64, Vec<C
     let doomed: Vec<KeyId> = list
         .tombstones
         .iter()
+        .filter(|one| one.key_material_ids.is_empty())
         .filter_map(|one| KeyId::from_row_id(one.key_id.as_ref()?).ok())
         .filter(|id| {
             let key = snapshot.keys.get(id);
@@ -87,6 +100,22 @@ pub fn bury(snapshot: &Snapshot, list: &Tombstones, wall_ms: i64) -> (u64, Vec<C
         .collect();
     count += doomed.len() as u64;
     changes.extend(epoch::bury(snapshot, &doomed, wall_ms));
+    for one in &list.tombstones {
+        let key = one
+            .key_id
+            .as_ref()
+            .and_then(|id| KeyId::from_row_id(id).ok());
+        let Some(key) = key.filter(|id| !doomed.contains(id)) else {
+            continue;
+        };
+        let ids = one.key_material_ids.iter();
+        let ids: Vec<_> = ids.filter_map(|id| id.parse().ok()).collect();
+        let key = snapshot.keys.get(&key).filter(|_| !ids.is_empty());
+        let gone = key.map(|key| kms::without(snapshot, key, &ids));
+        let gone = gone.unwrap_or_default();
+        count += u64::from(!gone.is_empty());
+        changes.extend(gone);
+    }
     for one in &list.tombstones {
         let (Some(volume), Some(policy)) = (one.volume_id, one.policy_id) else {
             continue;

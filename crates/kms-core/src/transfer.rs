@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use crate::clock::{DAY_MS, Due, Now};
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::{KeyId, MaterialId};
-use crate::kms::{material_id_of, material_name};
+use crate::kms::{due_at, material_id_of, material_name};
 use crate::rows::{
-    AliasRow, Bytes, Change, KeyRow, MaterialRow, OldGeneration, PolicyRow, PolicyUseRow, Rotation,
-    RotationKind, Row, State, VolumeRow, policy_id,
+    AliasRow, Bytes, Change, Imported as ImportedRow, KeyRow, MaterialRow, OldGeneration,
+    PolicyRow, PolicyUseRow, Rotation, RotationKind, Row, State, VolumeRow, policy_id,
 };
 use crate::sealed::{self, Kind, SealedError};
 use crate::snapshot::Snapshot;
@@ -145,6 +145,8 @@ struct Material {
     created_ms: i64,
     rotated: Option<RotationKind>,
     secret: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    import: Option<ImportedRow>,
 }
 
 /// 32 bytes, base64 in the file.
@@ -290,6 +292,7 @@ fn leaving_key(
             created_ms: row.created_ms,
             rotated: row.rotated,
             secret: Secret(secret),
+            import: row.import.clone(),
         })
     });
     let names = snapshot.names.get(&id).into_iter().flatten();
@@ -397,6 +400,11 @@ fn arriving_key(
             spec,
             public: None,
             secret: domain.wrap(subject, &one.secret.0)?,
+            // The elapsed time of the other host means nothing here.
+            import: one.import.map(|import| ImportedRow {
+                expires: import.expires.map(|due| due_at(due.wall_ms, now)),
+                ..import
+            }),
         })));
     }
     for alias in key.aliases {

@@ -15,7 +15,7 @@ use kms_api::{
 };
 use kms_core::audit::{Actor, KMS_SOURCE, Kind, Record};
 use kms_core::last_use::{LastUse, Used, use_of};
-use kms_core::rows::{Bytes, OutboxRow, RotationKind, Row, Table};
+use kms_core::rows::{Bytes, Origin, OutboxRow, RotationKind, Row, Table};
 use kms_core::{Basis, Change, Handled, KeyId, Kms, Verdict, Write};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -505,7 +505,11 @@ impl Shared {
         let asked = trace.and_then(|trace| trace.committing(result));
         let ended = match trace {
             Some(_) => Vec::new(),
-            None => self.ended_grants(&write.changes),
+            None => {
+                let mut ended = self.ended_grants(&write.changes);
+                ended.extend(self.expired_materials(&write.changes));
+                ended
+            }
         };
         asked
             .into_iter()
@@ -525,17 +529,26 @@ impl Shared {
                 Change::Put(Row::Material(row)) => Some((row, row.rotated?)),
                 _ => None,
             })
-            // A new replica gets what its primary key was rotated to before.
-            .filter(|(row, _)| snapshot.key(row.key).is_some())
-            .map(|(row, kind)| {
-                let before = snapshot
-                    .key(row.key)
-                    .and_then(|key| key.current)
-                    .map(|id| id.to_string());
+            .filter_map(|(row, kind)| {
+                let key = snapshot.key(row.key)?;
+                // Material that is imported again was rotated to before.
+                let current = changes.iter().any(|change| {
+                    matches!(change, Change::Put(Row::Key(new)) if new.id == row.key && new.current == Some(row.id))
+                });
+                (current && key.current != Some(row.id)).then_some((row, kind, key))
+            })
+            .map(|(row, kind, key)| {
+                let before = key.current.map(|id| id.to_string());
                 let mut event = audit::kms_service("RotateKey")
                     .key(snapshot.arn(row.key))
                     .detail("keyId", row.key.to_string())
-                    .detail("keyOrigin", "AWS_KMS")
+                    .detail(
+                        "keyOrigin",
+                        match key.origin {
+                            Origin::AwsKms => "AWS_KMS",
+                            Origin::External => "EXTERNAL",
+                        },
+                    )
                     .detail(
                         "rotationType",
                         match kind {
@@ -567,6 +580,30 @@ impl Shared {
                 let mut event = audit::service("GrantEnded").detail("grantId", grant);
                 if let Ok(key) = KeyId::from_row_id(key) {
                     event = event.key(kms.snapshot().arn(key));
+                }
+                event.time = time;
+                event
+            })
+            .collect()
+    }
+
+    /// Imported material that is deleted without a request has expired: AWS KMS's record of that.
+    fn expired_materials(&self, changes: &[Change]) -> Vec<Record> {
+        let kms = self.kms.read();
+        let time = self.clock.read().wall_ms;
+        changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Remove(Table::Material, id) => id.split_once('/'),
+                _ => None,
+            })
+            .map(|(key, material)| {
+                let mut event = audit::kms_service("DeleteImportedKeyMaterial")
+                    .detail("keyMaterialId", material);
+                if let Ok(key) = KeyId::from_row_id(key) {
+                    event = event
+                        .key(kms.snapshot().arn(key))
+                        .detail("keyId", key.to_string());
                 }
                 event.time = time;
                 event

@@ -178,7 +178,7 @@ impl Shared {
             entropy: &SystemEntropy,
             domain: &domain,
             host: &self.host,
-            pair: None,
+            made: None,
         };
         let snapshot = kms.snapshot();
         let revision = snapshot.meta().revision;

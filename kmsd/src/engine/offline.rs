@@ -159,7 +159,7 @@ impl Offline {
             entropy: &SystemEntropy,
             domain: &self.domain.read(),
             host: &self.host,
-            pair: None,
+            made: None,
         };
         self.kms.handle(request, caller, &world)
     }
@@ -196,9 +196,13 @@ impl Service for Offline {
         let result = match outcome {
             Ok(Outcome::Reply(response)) => Ok(*response),
             Ok(Outcome::Use(usage)) => usage.run(&self.provider).await,
-            Ok(Outcome::Write(_) | Outcome::MakePair(_) | Outcome::Lease(_) | Outcome::Host) => {
-                Err(ApiError::bare(ErrorCode::Internal))
-            }
+            Ok(
+                Outcome::Write(_)
+                | Outcome::MakePair(_)
+                | Outcome::Unwrap(_)
+                | Outcome::Lease(_)
+                | Outcome::Host,
+            ) => Err(ApiError::bare(ErrorCode::Internal)),
             Err(error) => Err(error),
         };
         self.record(id, &request, (&keys, result.as_ref()));

@@ -7,6 +7,7 @@ mod destruction;
 mod faults;
 mod grants;
 mod group;
+mod imports;
 mod leases;
 mod life;
 mod pairs;

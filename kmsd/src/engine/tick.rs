@@ -32,6 +32,7 @@ impl Shared {
             self.tick_anchor(),
             self.tick_deletions(),
             self.tick_rotations(),
+            self.tick_imports(),
             self.tick_grants(),
             self.tick_leases(),
             self.tick_audit(),
@@ -158,6 +159,25 @@ impl Shared {
             });
             rotated.map_err(EngineError::Refused)?;
             tracing::info!(%key, "rotated automatically");
+        }
+        Ok(())
+    }
+
+    /// Deletes imported material that has expired, in a deletion epoch.
+    fn tick_imports(&self) -> Result<(), EngineError> {
+        let found = {
+            let kms = self.kms.read();
+            kms.materials_expired(self.now(&kms))
+        };
+        if !found.clocks_disagree.is_empty() {
+            self.alert("expiry of imported key material", &found.clocks_disagree)?;
+        }
+        for (key, material) in found.due {
+            let expired = self.write(None, None, |kms, _| {
+                internal(kms.expire(key, &[material]).map(Outcome::from))
+            });
+            expired.map_err(EngineError::Refused)?;
+            tracing::warn!(%key, %material, "imported key material has expired and is deleted");
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ impl Shared {
                         entropy: &SystemEntropy,
                         domain: &domain,
                         host: &self.host,
-                        pair: None,
+                        made: None,
                     };
                     let handled = evaluate(&kms, &world);
                     if let Some(trace) = trace {
@@ -113,6 +113,7 @@ impl Shared {
                         }
                         Outcome::Use(_)
                         | Outcome::MakePair(_)
+                        | Outcome::Unwrap(_)
                         | Outcome::Lease(_)
                         | Outcome::Host => {
                             return Err(ApiError::bare(ErrorCode::Internal));

@@ -173,6 +173,12 @@ fn elements(response: &Response) -> Recorded {
                 "status": response.status,
             }),
         )],
+        Response::ImportKeyMaterial(response) => {
+            material(&response.key_id, &response.key_material_id)
+        }
+        Response::DeleteImportedKeyMaterial(response) => {
+            material(&response.key_id, &response.key_material_id)
+        }
         Response::CreateGrant(response) => vec![("grantId", json!(response.grant_id))],
         Response::CreateTemporaryGrant(response) => vec![
             ("grantId", json!(response.grant_id)),
@@ -188,6 +194,13 @@ fn elements(response: &Response) -> Recorded {
         _ => Vec::new(),
     };
     named(pairs)
+}
+
+/// Key and material that a reply names.
+fn material(key: &Option<String>, material: &Option<String>) -> Vec<(&'static str, Value)> {
+    let pairs = [("keyId", key), ("keyMaterialId", material)];
+    let known = pairs.into_iter().filter(|(_, value)| value.is_some());
+    known.map(|(name, value)| (name, json!(value))).collect()
 }
 
 /// Members of a response that CloudTrail has under `additionalEventData`.

@@ -137,6 +137,13 @@ impl Context for Facts<'_> {
                 _ => Values::Absent,
             },
             K::PolicyName => Values::optional(details.policy_name),
+            K::ExpirationModel => Values::optional(details.expiration_model),
+            K::ValidTo => match details.valid_to_ms {
+                Some(ms) => Values::One(Value::Time(ms)),
+                None => Values::Absent,
+            },
+            K::WrappingAlgorithm => Values::optional(details.wrapping_algorithm),
+            K::WrappingKeySpec => Values::optional(details.wrapping_key_spec),
 
             // Whole seconds, as times are written.
             K::CurrentTime => Values::One(Value::Time(self.now.wall_ms.div_euclid(1000) * 1000)),
@@ -243,13 +250,7 @@ impl Context for Facts<'_> {
             K::DataKeyPairSpec => Values::optional(details.data_key_pair_spec),
 
             // Operations that have these do not exist here yet, or no request has them.
-            K::ExpirationModel
-            | K::ValidTo
-            | K::WrappingAlgorithm
-            | K::WrappingKeySpec
-            | K::RecipientAttestation(_)
-            | K::PrincipalTag(_)
-            | K::Elsewhere(_) => Values::Absent,
+            K::RecipientAttestation(_) | K::PrincipalTag(_) | K::Elsewhere(_) => Values::Absent,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kms_api::{
-    ApiError, CreateGrantRequest, DEFAULT_POLICY_NAME, EncryptionAlgorithm, IdentityType, KeySpec,
-    KeyUsage, MessageType, Request, ResourceId, Tag,
+    ApiError, CreateGrantRequest, DEFAULT_POLICY_NAME, EncryptionAlgorithm, ExpirationModel,
+    IdentityType, KeySpec, KeyUsage, MessageType, Request, ResourceId, Tag, Timestamp,
 };
 
 use super::MAX_KEYS;
@@ -93,6 +93,14 @@ pub(crate) struct Details<'a> {
     pub(crate) pending_window_days: Option<u32>,
     /// `kms:RotationPeriodInDays`.
     pub(crate) rotation_period_days: Option<u32>,
+    /// `kms:ExpirationModel`.
+    pub(crate) expiration_model: Option<&'static str>,
+    /// `kms:ValidTo`, milliseconds since 1970.
+    pub(crate) valid_to_ms: Option<i64>,
+    /// `kms:WrappingAlgorithm`.
+    pub(crate) wrapping_algorithm: Option<&'static str>,
+    /// `kms:WrappingKeySpec`.
+    pub(crate) wrapping_key_spec: Option<&'static str>,
     /// `kms:PolicyName`.
     pub(crate) policy_name: Option<&'a str>,
     /// `kms:ReplicaRegion`.
@@ -238,6 +246,34 @@ impl Kms {
                 )
             }
             R::ListKeys(_) => Needs::any("kms:ListKeys"),
+            R::GetParametersForImport(r) => {
+                let details = Details {
+                    wrapping_algorithm: Some(r.wrapping_algorithm.as_str()),
+                    wrapping_key_spec: Some(r.wrapping_key_spec.as_str()),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(at, &r.key_id)?);
+                Needs::with("kms:GetParametersForImport", key, details)
+            }
+            R::ImportKeyMaterial(r) => {
+                let model = r.expiration_model.unwrap_or(ExpirationModel::Expires);
+                let details = Details {
+                    expiration_model: Some(model.as_str()),
+                    valid_to_ms: r.valid_to.map(Timestamp::millis),
+                    ..Details::default()
+                };
+                let key = Resource::Key(self.key(at, &r.key_id)?);
+                Needs::with("kms:ImportKeyMaterial", key, details)
+            }
+            R::DeleteImportedKeyMaterial(r) => {
+                Needs::key("kms:DeleteImportedKeyMaterial", self.key(at, &r.key_id)?)
+            }
+            R::CreateCustomKeyStore(_) => Needs::any("kms:CreateCustomKeyStore"),
+            R::ConnectCustomKeyStore(_) => Needs::any("kms:ConnectCustomKeyStore"),
+            R::DisconnectCustomKeyStore(_) => Needs::any("kms:DisconnectCustomKeyStore"),
+            R::DescribeCustomKeyStores(_) => Needs::any("kms:DescribeCustomKeyStores"),
+            R::UpdateCustomKeyStore(_) => Needs::any("kms:UpdateCustomKeyStore"),
+            R::DeleteCustomKeyStore(_) => Needs::any("kms:DeleteCustomKeyStore"),
             R::GetKeyLastUsage(r) => Needs::key("kms:GetKeyLastUsage", self.key(at, &r.key_id)?),
             R::ReplicateKey(r) => self.replicating(at, r)?,
             R::UpdatePrimaryRegion(r) => {

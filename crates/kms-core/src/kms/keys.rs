@@ -75,6 +75,9 @@ impl Kms {
             rotation: None,
             on_demand_rotations: 0,
             deletion: None,
+            pending: None,
+            absent: Vec::new(),
+            import_token: None,
             destroyed_ms: None,
         };
         if request.policy.is_some() {
@@ -268,10 +271,10 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         let key = self.key(auth, &request.key_id)?;
         self.allow(auth, Action::CancelDeletion, key)?;
-        // A key that never got its material goes back to waiting for it.
+        // A key that lacks material goes back to waiting for it.
         let state = match key.current {
-            Some(_) => State::Disabled,
-            None => State::PendingImport,
+            Some(_) if key.absent.is_empty() => State::Disabled,
+            _ => State::PendingImport,
         };
         let row = KeyRow {
             state,
@@ -293,7 +296,7 @@ impl Kms {
 
     /// What DescribeKey says.
     pub(super) fn metadata(&self, key: &KeyRow) -> KeyMetadata {
-        KeyMetadata {
+        let mut metadata = KeyMetadata {
             aws_account_id: self.snapshot.scope_of(key.id.place()).account.clone(),
             key_id: key.id.to_string(),
             arn: self.arn(key.id),
@@ -324,7 +327,11 @@ impl Kms {
             current_key_material_id: (key.spec == KeySpec::SymmetricDefault)
                 .then(|| key.current.map(|id| id.to_string()))
                 .flatten(),
-        }
+            expiration_model: None,
+            valid_to: None,
+        };
+        self.expiration(key, &mut metadata);
+        metadata
     }
 
     pub(super) fn new_key_id(
@@ -368,7 +375,6 @@ pub(super) fn wire_state(state: State) -> KeyState {
 }
 
 fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
-    let unsupported = |what: String| Err(ApiError::new(ErrorCode::UnsupportedOperation, what));
     let spec = request.spec();
     let usage = match (spec, request.key_usage) {
         (KeySpec::SymmetricDefault, usage) => usage.unwrap_or(KeyUsage::EncryptDecrypt),
@@ -388,15 +394,12 @@ fn check_kind(request: &CreateKeyRequest) -> Result<Origin, ApiError> {
     if let Some(pair) = asymmetric::pair_spec(spec) {
         asymmetric::available(pair, "KeySpec", spec.as_str())?;
     }
-    if let Some(store) = &request.custom_key_store_id {
-        return Err(ApiError::new(
-            ErrorCode::CustomKeyStoreNotFound,
-            store.clone(),
-        ));
+    if request.custom_key_store_id.is_some() {
+        return Err(super::no_key_stores());
     }
     match request.origin {
         None | Some(kms_api::Origin::AwsKms) if request.xks_key_id.is_none() => Ok(Origin::AwsKms),
         Some(kms_api::Origin::External) if request.xks_key_id.is_none() => Ok(Origin::External),
-        _ => unsupported("External key stores are not supported by this kmsd.".to_owned()),
+        _ => Err(super::no_key_stores()),
     }
 }

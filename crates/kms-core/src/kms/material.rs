@@ -36,6 +36,7 @@ impl Kms {
             spec,
             public: None,
             secret,
+            import: None,
         })
     }
 
@@ -90,6 +91,7 @@ impl Kms {
             spec,
             public,
             secret: secret.map_err(no_domain)?,
+            import: None,
         })
     }
 }

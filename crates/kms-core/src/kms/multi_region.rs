@@ -61,6 +61,8 @@ impl Kms {
                 .collect(),
             rotation: None,
             on_demand_rotations: 0,
+            pending: None,
+            import_token: None,
             ..KeyRow::clone(key)
         };
         if request.policy.is_some() {
@@ -78,7 +80,10 @@ impl Kms {
                 }
             }
             // What was imported in one Region is imported in each.
-            Origin::External => row.state = State::PendingImport,
+            Origin::External => {
+                row.state = State::PendingImport;
+                row.absent = self.to_be_imported(key);
+            }
         }
         let response = ReplicateKeyResponse {
             replica_key_metadata: self.metadata(&row),

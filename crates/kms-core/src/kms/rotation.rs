@@ -1,8 +1,8 @@
 //! Rotation: on demand, by schedule, and what is said about it.
 
 use kms_api::{
-    ApiError, DisableKeyRotationRequest, EnableKeyRotationRequest, ErrorCode,
-    GetKeyRotationStatusRequest, GetKeyRotationStatusResponse, IncludeKeyMaterial,
+    ApiError, DisableKeyRotationRequest, EnableKeyRotationRequest, ErrorCode, ExpirationModel,
+    GetKeyRotationStatusRequest, GetKeyRotationStatusResponse, ImportState, IncludeKeyMaterial,
     KeyMaterialState, KeySpec, ListKeyRotationsRequest, ListKeyRotationsResponse, Response,
     RotateKeyOnDemandRequest, RotateKeyOnDemandResponse, RotationType, RotationsListEntry,
     Timestamp,
@@ -11,7 +11,11 @@ use kms_api::{
 use super::{EMPTY, Kms, Outcome, World, Write, pages, reply};
 use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due};
-use crate::rows::{Change, KeyRow, MaterialRow, Rotation, RotationKind, Row, State};
+use crate::ids::MaterialId;
+use crate::rows::{
+    AbsentMaterial, Change, Imported, KeyRow, MaterialRow, Origin, Rotation, RotationKind, Row,
+    State,
+};
 use crate::states::Action;
 
 /// On-demand rotations per key, ever.
@@ -48,9 +52,37 @@ impl Kms {
             on_demand_rotations: key.on_demand_rotations + 1,
             ..KeyRow::clone(key)
         };
-        let response = Response::RotateKeyOnDemand(RotateKeyOnDemandResponse { key_id: arn });
-        self.rotate(row, RotationKind::OnDemand, response, world)
-            .map(Outcome::from)
+        let write = match key.origin {
+            Origin::AwsKms => {
+                let response = RotateKeyOnDemandResponse { key_id: arn };
+                let response = Response::RotateKeyOnDemand(response);
+                self.rotate(row, RotationKind::OnDemand, response, world)?
+            }
+            Origin::External => self.promote(row, arn, world)?,
+        };
+        Ok(write.into())
+    }
+
+    /// Makes the imported material current that waits for it.
+    fn promote(&self, mut row: KeyRow, arn: String, world: &World<'_>) -> Result<Write, ApiError> {
+        let mut materials = self.snapshot.materials(row.id);
+        let pending = row.pending.take();
+        let Some(pending) = materials.find(|one| Some(one.id) == pending) else {
+            let text = format!("No available key material pending rotation for the key: {arn}.");
+            return Err(ApiError::new(ErrorCode::InvalidState, text));
+        };
+        let material = MaterialRow {
+            created_ms: world.now.wall_ms,
+            rotated: Some(RotationKind::OnDemand),
+            ..MaterialRow::clone(pending)
+        };
+        row.current = Some(material.id);
+        let changes = vec![
+            Change::Put(Row::Material(material)),
+            Change::Put(Row::Key(Box::new(row))),
+        ];
+        let response = RotateKeyOnDemandResponse { key_id: arn };
+        Ok(self.write(Response::RotateKeyOnDemand(response), changes))
     }
 
     /// Makes a new version of the material current.
@@ -91,13 +123,14 @@ impl Kms {
                 ApiError::new(ErrorCode::InvalidMarker, "Could not deserialize marker")
             })?,
         };
-        let mut versions: Vec<&MaterialRow> =
-            self.snapshot.materials(key.id).map(AsRef::as_ref).collect();
-        versions.sort_by_key(|row| row.version);
+        let here = self.snapshot.materials(key.id).map(|row| Version::of(row));
+        let mut versions: Vec<Version<'_>> =
+            here.chain(key.absent.iter().map(Version::gone)).collect();
+        versions.sort_by_key(|one| one.version);
         let rest = versions
             .into_iter()
-            .filter(|row| row.version > after && (all || row.rotated.is_some()))
-            .map(|row| (row.version.to_string(), rotation_entry(key, row, all)));
+            .filter(|one| one.version > after && (all || one.rotated.is_some()))
+            .map(|one| (one.version.to_string(), one.entry(key, all)));
         let page = pages::page(&list, request.limit.unwrap_or(100), rest);
         Ok(reply(Response::ListKeyRotations(
             ListKeyRotationsResponse {
@@ -192,20 +225,74 @@ fn only_symmetric(key: &KeyRow) -> Result<(), ApiError> {
     Err(ApiError::bare(ErrorCode::UnsupportedOperation))
 }
 
-fn rotation_entry(key: &KeyRow, row: &MaterialRow, all: bool) -> RotationsListEntry {
-    let current = key.current == Some(row.id);
-    RotationsListEntry {
-        key_id: key.id.to_string(),
-        key_material_id: Some(row.id.to_string()),
-        key_material_state: all.then_some(if current {
+/// A version of a key's material, whether it is there or not.
+struct Version<'a> {
+    id: MaterialId,
+    version: u32,
+    created_ms: i64,
+    rotated: Option<RotationKind>,
+    description: Option<&'a str>,
+    /// For imported material that is there.
+    import: Option<&'a Imported>,
+}
+
+impl<'a> Version<'a> {
+    fn of(row: &'a MaterialRow) -> Self {
+        let import = row.import.as_ref();
+        Self {
+            id: row.id,
+            version: row.version,
+            created_ms: row.created_ms,
+            rotated: row.rotated,
+            description: import.and_then(|import| import.description.as_deref()),
+            import,
+        }
+    }
+
+    fn gone(row: &'a AbsentMaterial) -> Self {
+        Self {
+            id: row.id,
+            version: row.version,
+            created_ms: row.created_ms,
+            rotated: row.rotated,
+            description: row.description.as_deref(),
+            import: None,
+        }
+    }
+
+    fn entry(&self, key: &KeyRow, all: bool) -> RotationsListEntry {
+        let state = if key.current == Some(self.id) {
             KeyMaterialState::Current
+        } else if key.pending == Some(self.id) {
+            KeyMaterialState::PendingRotation
         } else {
             KeyMaterialState::NonCurrent
-        }),
-        rotation_date: row.rotated.map(|_| Timestamp::from_millis(row.created_ms)),
-        rotation_type: row.rotated.map(|kind| match kind {
-            RotationKind::Automatic => RotationType::Automatic,
-            RotationKind::OnDemand => RotationType::OnDemand,
-        }),
+        };
+        let external = key.origin == Origin::External;
+        let expires = self.import.map(|import| import.expires);
+        RotationsListEntry {
+            key_id: key.id.to_string(),
+            key_material_id: Some(self.id.to_string()),
+            key_material_state: all.then_some(state),
+            key_material_description: self.description.map(str::to_owned),
+            import_state: external.then_some(match self.import {
+                Some(_) => ImportState::Imported,
+                None => ImportState::PendingImport,
+            }),
+            expiration_model: expires.map(|expires| match expires {
+                Some(_) => ExpirationModel::Expires,
+                None => ExpirationModel::DoesNotExpire,
+            }),
+            valid_to: expires
+                .flatten()
+                .map(|due| Timestamp::from_millis(due.wall_ms)),
+            rotation_date: self
+                .rotated
+                .map(|_| Timestamp::from_millis(self.created_ms)),
+            rotation_type: self.rotated.map(|kind| match kind {
+                RotationKind::Automatic => RotationType::Automatic,
+                RotationKind::OnDemand => RotationType::OnDemand,
+            }),
+        }
     }
 }

@@ -59,6 +59,9 @@ impl Kms {
             multi_region: None,
             on_demand_rotations: 0,
             deletion: None,
+            pending: None,
+            absent: Vec::new(),
+            import_token: None,
             destroyed_ms: None,
         };
         let alias = AliasRow {

@@ -11,8 +11,10 @@ mod destruction;
 mod epochs;
 mod granted;
 mod grants;
+mod imports;
 mod keys;
 mod last_use;
+mod markers;
 mod multi_region;
 mod places;
 mod possible;
@@ -21,6 +23,7 @@ mod quotas;
 mod registry;
 mod service_keys;
 mod states;
+mod table;
 
 use std::future::Future;
 use std::pin::pin;
@@ -131,7 +134,7 @@ impl Bench {
             entropy: &SystemEntropy,
             domain: &domain,
             host: &self.host,
-            pair: None,
+            made: None,
         };
         run(&self.kms, &world)
     }
@@ -162,11 +165,17 @@ impl Bench {
         let request =
             Request::decode(&target, body.to_string().as_bytes()).map_err(|e| e.to_string())?;
         let mut outcome = self.world_call(|kms, world| kms.handle(&request, caller, world).outcome);
-        if let Ok(Outcome::MakePair(spec)) = outcome {
-            let pair = KeyPair::generate(spec).unwrap();
+        let made = match &outcome {
+            Ok(Outcome::MakePair(spec)) => Some(Made::Pair(KeyPair::generate(*spec).unwrap())),
+            Ok(Outcome::Unwrap(wrapped)) => {
+                Some(Made::Imported(wrapped.open().map_err(|e| e.to_string())?))
+            }
+            _ => None,
+        };
+        if made.is_some() {
             outcome = self.world_call(|kms, world| {
-                let pair = Some(&pair);
-                kms.handle(&request, caller, &World { pair, ..*world })
+                let made = made.as_ref();
+                kms.handle(&request, caller, &World { made, ..*world })
                     .outcome
             });
         }
@@ -181,7 +190,7 @@ impl Bench {
                 }
                 response
             }
-            Outcome::MakePair(_) => panic!("the pair was made"),
+            Outcome::MakePair(_) | Outcome::Unwrap(_) => panic!("the pair was made"),
             Outcome::Lease(_) | Outcome::Host => panic!("only the engine has leases and a log"),
         };
         assert_eq!(response.operation(), operation);

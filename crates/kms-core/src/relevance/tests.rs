@@ -26,6 +26,9 @@ fn key(text: &str, state: State) -> KeyRow {
         multi_region: None,
         manager: crate::rows::Manager::Customer,
         deletion: None,
+        pending: None,
+        absent: Vec::new(),
+        import_token: None,
         destroyed_ms: None,
     }
 }

@@ -33,11 +33,10 @@ fn text(note: u8) -> Option<String> {
         11 => ("KMSInvalidStateException", "is unavailable."),
         14 => ("KMSInvalidStateException", "is creating."),
         15 => ("KMSInvalidStateException", "is updating."),
-        16 => {
-            return Some(format!(
-                "KMSInvalidStateException: No available key material pending rotation for the key: {ARN}."
-            ));
-        }
+        9 => (
+            "UnsupportedOperationException",
+            "origin is AWS_KMS which is not valid for this operation.",
+        ),
         _ => unreachable!("no such footnote"),
     };
     Some(format!("{code}: {ARN} {what}"))
@@ -45,7 +44,7 @@ fn text(note: u8) -> Option<String> {
 
 /// Columns as in [`STATES`].
 #[rustfmt::skip]
-const AWS_KMS: [(Action, [u8; 7]); 11] = [
+const AWS_KMS: [(Action, [u8; 7]); 14] = [
     //                         Enab Dis PDel PImp Unav Crea Upd
     (Action::CancelDeletion,   [ 4,  4,  0,   4,   4,   4,   4]),
     (Action::Name,             [ 0,  0,  3,   0,   0,   0,   0]),
@@ -58,10 +57,13 @@ const AWS_KMS: [(Action, [u8; 7]); 11] = [
     (Action::Rotate,           [ 0,  1,  3,   5,   7,  14,  15]),
     (Action::ListRotations,    [ 0,  0,  0,   0,   7,   0,   0]),
     (Action::ScheduleDeletion, [ 0,  0,  3,   0,   0,   0,  15]),
+    (Action::ImportParameters, [ 9,  9,  9,   9,   9,   9,   9]),
+    (Action::Import,           [ 9,  9,  9,   9,   9,   9,   9]),
+    (Action::DeleteMaterial,   [ 9,  9,  9,   9,   9,   9,   9]),
 ];
 
 #[rustfmt::skip]
-const EXTERNAL: [(Action, [u8; 7]); 11] = [
+const EXTERNAL: [(Action, [u8; 7]); 14] = [
     (Action::CancelDeletion,   [ 4,  4,  0,   4,   4,   4,   4]),
     (Action::Name,             [ 0,  0,  3,   0,   0,   0,   0]),
     (Action::Cryptographic,    [ 0,  1,  3,   5,  11,  14,   0]),
@@ -70,9 +72,12 @@ const EXTERNAL: [(Action, [u8; 7]); 11] = [
     (Action::Switch,           [ 0,  0,  3,   5,   0,  14,  15]),
     (Action::ScheduleRotation, [ 6,  6,  6,   6,   6,   6,   6]),
     (Action::RotationStatus,   [ 6,  6,  6,   6,   6,   6,   6]),
-    (Action::Rotate,           [16,  1,  3,   5,   7,  14,  15]),
+    (Action::Rotate,           [ 0,  1,  3,   5,   7,  14,  15]),
     (Action::ListRotations,    [ 0,  0,  0,   0,   7,   0,   0]),
     (Action::ScheduleDeletion, [ 0,  0,  3,   0,   0,   0,  15]),
+    (Action::ImportParameters, [ 0,  0,  3,   0,   7,  14,  15]),
+    (Action::Import,           [ 0,  0,  3,   0,   7,  14,   0]),
+    (Action::DeleteMaterial,   [ 0,  0,  0,   0,   7,  14,  15]),
 ];
 
 #[test]

@@ -28,7 +28,7 @@ fn commit(engine: &Engine, count: usize, ask: impl Fn(&Kms, &World<'_>) -> Vec<C
                 entropy: &SystemEntropy,
                 domain: &domain,
                 host: &shared.host,
-                pair: None,
+                made: None,
             };
             ask(&kms, &world)
         };

@@ -120,6 +120,9 @@ fn anything(key: &str, blob: &str) -> Value {
         "SharedSecretCiphertextBlob": "aGVsbG8=", "KeyPairSpec": "RSA_2048",
         "ReplicaRegion": "us-west-2", "PrimaryRegion": "us-west-2", "Description": "d",
         "PrincipalArn": ROOT_ARN, "AccessKeyId": "AKIA0123456789ABCDEF", "Status": "Active",
+        "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048", "ImportToken": "aGVsbG8=",
+        "EncryptedKeyMaterial": "aGVsbG8=", "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE",
+        "CustomKeyStoreName": "s", "CustomKeyStoreId": "cks-1",
     })
 }
 

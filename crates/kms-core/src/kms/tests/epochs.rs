@@ -234,7 +234,7 @@ fn an_id_that_was_ever_taken_is_not_given_again() {
         entropy: &entropy,
         domain: &domain,
         host: &bench.host,
-        pair: None,
+        made: None,
     };
     let made = bench
         .kms

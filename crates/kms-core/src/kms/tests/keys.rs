@@ -73,7 +73,7 @@ fn create_key_refuses_what_does_not_fit() {
         ),
         (
             json!({"CustomKeyStoreId": "cks-1"}),
-            "CustomKeyStoreNotFoundException",
+            "UnsupportedOperationException",
         ),
         (
             json!({"Policy": "not json"}),

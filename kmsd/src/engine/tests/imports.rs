@@ -1,0 +1,176 @@
+//! Imported key material over real files: restarts, expiry by both clocks, and what copies of the store still hold.
+
+use kms_core::audit::{Kind, Record};
+use kms_crypto::asymmetric::{EncryptionScheme, PairSpec, PublicKey};
+
+use super::audit::records;
+use super::*;
+
+const MATERIAL: [u8; 32] = [7; 32];
+
+fn import(engine: &Engine, key: &str, with: &[(&str, Value)]) -> Result<Value, String> {
+    let body = json!({
+        "KeyId": key, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048",
+    });
+    let given = call(engine, "GetParametersForImport", body).unwrap();
+    let spki = BASE64.decode(given["PublicKey"].as_str().unwrap().as_bytes());
+    let public = PublicKey::from_spki(PairSpec::Rsa2048, &spki.unwrap()).unwrap();
+    let wrapped = public.encrypt(EncryptionScheme::RsaOaepSha256, &MATERIAL);
+    let mut body = json!({
+        "KeyId": key, "ImportToken": given["ImportToken"],
+        "EncryptedKeyMaterial": BASE64.encode(&wrapped.unwrap()),
+    });
+    for (name, value) in with {
+        body[*name] = value.clone();
+    }
+    call(engine, "ImportKeyMaterial", body)
+}
+
+fn external(engine: &Engine) -> String {
+    let made = call(engine, "CreateKey", json!({"Origin": "EXTERNAL"})).unwrap();
+    made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned()
+}
+
+fn state(engine: &Engine, key: &str) -> String {
+    let described = call(engine, "DescribeKey", json!({"KeyId": key})).unwrap();
+    described["KeyMetadata"]["KeyState"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn deletions(all: &[Record]) -> usize {
+    let deleted = |record: &&Record| {
+        record.operation == "DeleteImportedKeyMaterial" && record.kind == Kind::Service
+    };
+    all.iter().filter(deleted).count()
+}
+
+#[test]
+fn imported_material_works_after_a_restart_until_it_expires() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = external(&engine);
+    let ends = host.clock.read().wall_ms / 1000 + 2 * 86_400;
+    import(&engine, &key, &[("ValidTo", json!(ends))]).unwrap();
+    let blob = encrypt(&engine, &key, b"text");
+    let imports: Vec<_> = records(&host.store())
+        .into_iter()
+        .filter(|record| record.operation == "ImportKeyMaterial")
+        .collect();
+    let [imported] = &imports[..] else {
+        panic!("{imports:?}");
+    };
+    assert!(!imported.read_only && imported.error.is_none());
+    assert_eq!(
+        imported.response["keyId"],
+        format!("arn:aws:kms:local-host-1:000000000000:key/{key}")
+    );
+    let text = String::from_utf8(imported.to_bytes()).unwrap();
+    for secret in ["importToken", "encryptedKeyMaterial"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    engine.shutdown().unwrap();
+    drop(engine);
+
+    let engine = host.open().unwrap();
+    assert_eq!(decrypt(&engine, &blob).unwrap(), b"text");
+    host.clock.0.lock().wall_ms += i64::try_from(3 * DAY_MS).unwrap();
+    engine.shared.tick().unwrap();
+    assert_eq!(state(&engine, &key), "Enabled", "one clock is not enough");
+    host.clock.0.lock().uptime_ms += 3 * DAY_MS;
+    let before = meta(&engine).deletion_epoch;
+    engine.shared.tick().unwrap();
+    assert_eq!(state(&engine, &key), "PendingImport");
+    assert!(
+        decrypt(&engine, &blob)
+            .unwrap_err()
+            .ends_with("is pending import.")
+    );
+    let now = meta(&engine);
+    assert_eq!(now.deletion_epoch, before + 1);
+    assert!(!now.epoch_owed && now.epoch_change.is_none());
+    assert_eq!(deletions(&records(&host.store())), 1);
+
+    let forever = json!("KEY_MATERIAL_DOES_NOT_EXPIRE");
+    import(&engine, &key, &[("ExpirationModel", forever)]).unwrap();
+    assert_eq!(decrypt(&engine, &blob).unwrap(), b"text");
+}
+
+#[test]
+fn material_that_expired_while_kmsd_was_down_is_deleted_at_its_start() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = external(&engine);
+    let ends = host.clock.read().wall_ms / 1000 + 86_400;
+    import(&engine, &key, &[("ValidTo", json!(ends))]).unwrap();
+    engine.shutdown().unwrap();
+    drop(engine);
+    host.clock.pass_days(2);
+    let engine = host.open().unwrap();
+    engine.shared.tick().unwrap();
+    assert_eq!(state(&engine, &key), "PendingImport");
+}
+
+#[test]
+fn deleted_material_is_in_no_older_copy_of_the_store() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = external(&engine);
+    let forever = [("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"))];
+    import(&engine, &key, &forever).unwrap();
+    let kept = create_key(&engine);
+    let blob = encrypt(&engine, &kept, b"kept");
+    let before = engine.shared.kms.read().snapshot().clone();
+    let id = key.parse().unwrap();
+    let row = before.materials(id).next().unwrap().clone();
+    let opens = |engine: &Engine| {
+        let domain = engine.shared.domain.read();
+        domain.unwrap(row.subject(), &row.secret).is_ok()
+    };
+    assert!(opens(&engine));
+    call(&engine, "DeleteImportedKeyMaterial", json!({"KeyId": key})).unwrap();
+    assert!(!opens(&engine), "the domain key of the old row is gone");
+    assert_eq!(meta(&engine).deletion_epoch, 1);
+    assert_eq!(deletions(&records(&host.store())), 0, "it was asked for");
+    assert_eq!(decrypt(&engine, &blob).unwrap(), b"kept");
+    // A token from before the epoch is worth nothing; a new one is.
+    import(&engine, &key, &forever).unwrap();
+    assert_eq!(state(&engine, &key), "Enabled");
+}
+
+#[test]
+fn a_rotation_to_imported_material_is_recorded_once() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let key = external(&engine);
+    let forever = ("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"));
+    import(&engine, &key, &[forever.clone()]).unwrap();
+    let refused = import(
+        &engine,
+        &key,
+        &[forever.clone(), ("ImportType", json!("NEW_KEY_MATERIAL"))],
+    );
+    assert!(
+        refused
+            .unwrap_err()
+            .starts_with("IncorrectKeyMaterialException")
+    );
+    // As if it had been rotated to: what is imported again is not rotated to again.
+    let id = key.parse().unwrap();
+    {
+        let mut kms = engine.shared.kms.write();
+        let mut row = kms
+            .snapshot()
+            .materials(id)
+            .next()
+            .unwrap()
+            .as_ref()
+            .clone();
+        row.rotated = Some(kms_core::rows::RotationKind::OnDemand);
+        kms.apply(&[kms_core::Change::Put(kms_core::Row::Material(row))]);
+    }
+    import(&engine, &key, &[forever]).unwrap();
+    let all = records(&host.store());
+    assert!(!all.iter().any(|record| record.operation == "RotateKey"));
+}
