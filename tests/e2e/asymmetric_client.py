@@ -135,36 +135,35 @@ class Signatures(unittest.TestCase):
         self.assertEqual(str(caught.exception), "KMSInvalidSignatureException")
 
     def test_rsa(self):
-        for size in ("2048", "3072"):
-            key = create(f"RSA_{size}", "SIGN_VERIFY")
-            other = public(key)
-            self.assertEqual((other.key_size, other.public_numbers().e), (int(size), 65537))
-            file = put_public(key)
-            for number, made in HASHES.items():
-                kinds = {
-                    f"RSASSA_PKCS1_V1_5_SHA_{number}": padding.PKCS1v15(),
-                    f"RSASSA_PSS_SHA_{number}": padding.PSS(
-                        padding.MGF1(made()), padding.PSS.DIGEST_LENGTH
-                    ),
-                }
-                digest = hashlib.new(f"sha{number}", MESSAGE).digest()
-                for algorithm, pad in kinds.items():
-                    signature = sign(key, algorithm, MESSAGE)
-                    other.verify(signature, MESSAGE, pad, made())
-                    of_digest = sign(key, algorithm, digest, "DIGEST")
-                    other.verify(of_digest, digest, pad, utils.Prehashed(made()))
-                    self.refuses_a_changed_message(key, algorithm, signature)
-                    options = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"]
-                    openssl(
-                        "dgst",
-                        f"-sha{number}",
-                        "-verify",
-                        file,
-                        "-signature",
-                        put("signature", signature),
-                        *(options if "PSS" in algorithm else []),
-                        data=MESSAGE,
-                    )
+        key = create("RSA_2048", "SIGN_VERIFY")
+        other = public(key)
+        self.assertEqual((other.key_size, other.public_numbers().e), (2048, 65537))
+        file = put_public(key)
+        for number, made in HASHES.items():
+            kinds = {
+                f"RSASSA_PKCS1_V1_5_SHA_{number}": padding.PKCS1v15(),
+                f"RSASSA_PSS_SHA_{number}": padding.PSS(
+                    padding.MGF1(made()), padding.PSS.DIGEST_LENGTH
+                ),
+            }
+            digest = hashlib.new(f"sha{number}", MESSAGE).digest()
+            for algorithm, pad in kinds.items():
+                signature = sign(key, algorithm, MESSAGE)
+                other.verify(signature, MESSAGE, pad, made())
+                of_digest = sign(key, algorithm, digest, "DIGEST")
+                other.verify(of_digest, digest, pad, utils.Prehashed(made()))
+                self.refuses_a_changed_message(key, algorithm, signature)
+                options = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"]
+                openssl(
+                    "dgst",
+                    f"-sha{number}",
+                    "-verify",
+                    file,
+                    "-signature",
+                    put("signature", signature),
+                    *(options if "PSS" in algorithm else []),
+                    data=MESSAGE,
+                )
 
     def test_ecdsa(self):
         for spec, curve in CURVES.items():
@@ -233,43 +232,42 @@ class Signatures(unittest.TestCase):
 
 class Encryption(unittest.TestCase):
     def test_rsa(self):
-        for size in ("2048", "4096"):
-            key = create(f"RSA_{size}", "ENCRYPT_DECRYPT")
-            other, file = public(key), put_public(key)
-            for name, made in (("SHA_1", hashes.SHA1), ("SHA_256", hashes.SHA256)):
-                algorithm = f"RSAES_OAEP_{name}"
-                oaep = padding.OAEP(padding.MGF1(made()), made(), None)
-                options = ["rsa_padding_mode:oaep"]
-                digest = name.replace("_", "").lower()
-                options += [f"rsa_oaep_md:{digest}", f"rsa_mgf1_md:{digest}"]
-                options = [word for option in options for word in ("-pkeyopt", option)]
-                sealed = [
-                    other.encrypt(MESSAGE, oaep),
-                    openssl(
-                        "pkeyutl",
-                        "-encrypt",
-                        "-pubin",
-                        "-keyform",
-                        "DER",
-                        "-inkey",
-                        file,
-                        "-in",
-                        put("message", MESSAGE),
-                        *options,
-                    ),
-                    blob(
-                        call("Encrypt", KeyId=key, Plaintext=MESSAGE, EncryptionAlgorithm=algorithm),
-                        "CiphertextBlob",
-                    ),
-                ]
-                for ciphertext in sealed:
-                    opened = call(
-                        "Decrypt",
-                        KeyId=key,
-                        CiphertextBlob=ciphertext,
-                        EncryptionAlgorithm=algorithm,
-                    )
-                    self.assertEqual(blob(opened, "Plaintext"), MESSAGE)
+        key = create("RSA_3072", "ENCRYPT_DECRYPT")
+        other, file = public(key), put_public(key)
+        for name, made in (("SHA_1", hashes.SHA1), ("SHA_256", hashes.SHA256)):
+            algorithm = f"RSAES_OAEP_{name}"
+            oaep = padding.OAEP(padding.MGF1(made()), made(), None)
+            options = ["rsa_padding_mode:oaep"]
+            digest = name.replace("_", "").lower()
+            options += [f"rsa_oaep_md:{digest}", f"rsa_mgf1_md:{digest}"]
+            options = [word for option in options for word in ("-pkeyopt", option)]
+            sealed = [
+                other.encrypt(MESSAGE, oaep),
+                openssl(
+                    "pkeyutl",
+                    "-encrypt",
+                    "-pubin",
+                    "-keyform",
+                    "DER",
+                    "-inkey",
+                    file,
+                    "-in",
+                    put("message", MESSAGE),
+                    *options,
+                ),
+                blob(
+                    call("Encrypt", KeyId=key, Plaintext=MESSAGE, EncryptionAlgorithm=algorithm),
+                    "CiphertextBlob",
+                ),
+            ]
+            for ciphertext in sealed:
+                opened = call(
+                    "Decrypt",
+                    KeyId=key,
+                    CiphertextBlob=ciphertext,
+                    EncryptionAlgorithm=algorithm,
+                )
+                self.assertEqual(blob(opened, "Plaintext"), MESSAGE)
 
     def test_rsa_data_key_pair(self):
         wrapping = create("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT")

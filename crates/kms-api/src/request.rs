@@ -165,7 +165,16 @@ requests! {
         multi_region: bool = "MultiRegion" flag();
         /// External key of an external key store.
         xks_key_id: Option<String> = "XksKeyId" opt_text(XKS_KEY_ID);
-    } [|request, _| {
+    } [|request, members| {
+        let deprecated = request.customer_master_key_spec;
+        if let Some(spec) = deprecated.filter(|spec| spec.customer_master_key_spec().is_none()) {
+            let has_old_name = |name: &&&str| {
+                KeySpec::from_wire(name).is_some_and(|spec| spec.customer_master_key_spec().is_some())
+            };
+            let known: Vec<&str> = KeySpec::WIRE.iter().filter(has_old_name).copied().collect();
+            let limit = format!("Member must satisfy enum value set: [{}]", known.join(", "));
+            members.violate(&format!("'{spec}'"), "customerMasterKeySpec", &limit);
+        }
         if request.key_spec.is_some() && request.customer_master_key_spec.is_some() {
             return Err(ApiError::validation(
                 "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. \

@@ -135,6 +135,11 @@ fn rules_between_members() {
             r#"{"KeySpec":"SYMMETRIC_DEFAULT","CustomerMasterKeySpec":"SYMMETRIC_DEFAULT"}"#,
             "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated.",
         ),
+        (
+            "TrentService.CreateKey",
+            r#"{"CustomerMasterKeySpec":"ML_DSA_44","KeyUsage":"SIGN_VERIFY"}"#,
+            "1 validation error detected: Value 'ML_DSA_44' at 'customerMasterKeySpec' failed to satisfy constraint: Member must satisfy enum value set: [RSA_2048, RSA_3072, RSA_4096, ECC_NIST_P256, ECC_NIST_P384, ECC_NIST_P521, ECC_SECG_P256K1, SYMMETRIC_DEFAULT, HMAC_224, HMAC_256, HMAC_384, HMAC_512, SM2]",
+        ),
     ];
     for (target, body, expected) in cases {
         assert_eq!(text(target, body), expected);

@@ -854,3 +854,39 @@ fn what_a_fips_module_does_not_approve_is_refused_there() {
         }
     }
 }
+
+#[test]
+fn grants_are_for_the_operations_that_a_key_has() {
+    let mut bench = Bench::new();
+    let signer = bench.create_of("ECC_NIST_P256", "SIGN_VERIFY");
+    let mac = bench.create_of("HMAC_256", "GENERATE_VERIFY_MAC");
+    let user = "arn:aws:iam::000000000000:user/alice";
+    let grant = |key: &str, operations: &[&str]| json!({"KeyId": key, "GranteePrincipal": user, "Operations": operations});
+    bench
+        .call("CreateGrant", grant(&signer, &["Sign", "GetPublicKey"]))
+        .unwrap();
+    let caller = Caller::new(kms_api::CallerRole::User, 1000, user.to_owned());
+    let sign = json!({"KeyId": signer, "Message": "AAAA", "SigningAlgorithm": "ECDSA_SHA_256"});
+    let signed = bench.call_as(&caller, "Sign", sign.clone()).unwrap();
+    bench
+        .call_as(&caller, "GetPublicKey", json!({"KeyId": signer}))
+        .unwrap();
+    let mut verify = sign;
+    verify["Signature"] = signed["Signature"].clone();
+    let refused = bench.call_as(&caller, "Verify", verify).unwrap_err();
+    assert!(refused.starts_with("AccessDenied"), "{refused}");
+
+    for (key, wrong) in [
+        (&signer, "GenerateMac"),
+        (&mac, "Sign"),
+        (&mac, "GetPublicKey"),
+    ] {
+        let refused = bench.call("CreateGrant", grant(key, &[wrong])).unwrap_err();
+        let wanted = format!("ValidationException: Grant operations [{wrong}] are not supported");
+        assert!(refused.starts_with(&wanted), "{refused}");
+    }
+    let mut constrained = grant(&signer, &["Sign"]);
+    constrained["Constraints"] = json!({"EncryptionContextSubset": {"a": "b"}});
+    let refused = bench.call("CreateGrant", constrained).unwrap_err();
+    assert!(refused.starts_with("ValidationException"), "{refused}");
+}
