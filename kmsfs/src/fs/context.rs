@@ -76,11 +76,10 @@ impl Fs {
                 expected,
             }));
         }
-        let opened = self.marks.check(&policy).and_then(|()| {
-            Ok(self
-                .keys
-                .policy_key(&volume, &policy, header.generation())?)
-        });
+        let opened = self
+            .marks
+            .check(&policy)
+            .and_then(|()| self.keys.policy_key(&volume, &policy, header.generation()));
         let policy = opened.inspect_err(|_| {
             // The node may be a new one for a directory that the kernel forgot: what it is under is known without its key.
             let admitted = parent
