@@ -114,7 +114,7 @@ pub struct At {
 impl At {
     /// The place that a caller's request is for.
     pub(crate) fn of(snapshot: &Snapshot, caller: &Caller) -> Self {
-        let scope = caller.scope.as_ref().unwrap_or(snapshot.home());
+        let scope = caller.scope.as_ref().unwrap_or_else(|| snapshot.home());
         Self {
             place: snapshot.place(scope),
             scope: Arc::clone(scope),

@@ -202,7 +202,10 @@ impl Context for Facts<'_> {
                 Values::optional(details.requested_region)
             }
             K::RequestedRegion => {
-                let asked = caller.scope.as_ref().unwrap_or(self.snapshot.home());
+                let asked = caller
+                    .scope
+                    .as_ref()
+                    .unwrap_or_else(|| self.snapshot.home());
                 asked.region.as_str().into()
             }
             K::ViaAwsService => caller.via.is_some().into(),

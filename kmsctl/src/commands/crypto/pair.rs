@@ -72,7 +72,7 @@ pub(super) fn run(args: &DataKeyPairArgs, context: &Context) -> Result<(), Failu
         .private_out
         .as_deref()
         .map(Some)
-        .or(args.with_plaintext.then_some(None))
+        .or_else(|| args.with_plaintext.then_some(None))
     else {
         let answer = client.send(GenerateDataKeyPairWithoutPlaintextRequest {
             encryption_context: pairs(&args.context),
