@@ -187,7 +187,7 @@ impl Remote {
 }
 
 fn client_config(ca: Option<&Path>) -> Result<ClientConfig, RemoteError> {
-    let path = ca.unwrap_or(Path::new(SYSTEM_CA));
+    let path = ca.unwrap_or_else(|| Path::new(SYSTEM_CA));
     let wrong = |reason: String| RemoteError::Authority {
         path: path.to_owned(),
         reason,

@@ -183,7 +183,8 @@ fn what_is_signed_here_is_accepted_here() {
 fn whatever_is_changed_is_refused() {
     let mismatch = "The request signature we calculated does not match the signature you provided. Check your AWS Secret \
                     Access Key and signing method. Consult the service documentation for details.";
-    let changes: [(&str, fn(&mut Sent)); 8] = [
+    type Change = fn(&mut Sent);
+    let changes: [(&str, Change); 8] = [
         ("body", |sent| sent.body.push(b' ')),
         ("method", |sent| sent.method = "PUT".into()),
         ("path", |sent| sent.path = "/x".into()),
