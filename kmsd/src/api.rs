@@ -13,14 +13,15 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use kms_api::{
-    ApiError, Caller, ErrorCode, LEASE_HEADER, LEASES_HEADER, MAX_BODY_BYTES, RELIANCE_HEADER,
-    Request,
+    ApiError, Caller, CallerRole, ErrorCode, LEASE_HEADER, LEASES_HEADER, MAX_BODY_BYTES,
+    RELIANCE_HEADER, Request,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::audit::Asker;
 use crate::auth::{self, Asked, OnBehalfOf, Session};
 use crate::listen::places::Slot;
 use crate::listen::server::Shared;
@@ -177,8 +178,8 @@ async fn process<S: Service>(
     let Some(_work) = slot.work() else {
         return Err(Refusal::closing(crowded()));
     };
-    let asker = source.asker();
-    if let Some(asker) = asker {
+    // Of the network nobody is known yet: who cannot sign from an address takes nothing from those who can.
+    if let (Source::Socket(..), Some(asker)) = (source, source.asker()) {
         shared.service.answers(asker, &source.principal())?;
     }
     let refuse = |refusal: auth::Refusal, operation: &str| {
@@ -222,6 +223,10 @@ async fn process<S: Service>(
                 recorded_refusal(shared, source, &parts, id, &entry.operation, error, false)
             })?;
             entry.principal = Some(Arc::clone(&caller.arn));
+            if let (CallerRole::User, Some(network)) = (caller.role, &caller.network) {
+                let asker = Asker::access_key(&network.access_key_id);
+                shared.service.answers(asker, &caller.arn)?;
+            }
             (caller, entered)
         }
     };
@@ -271,7 +276,13 @@ fn recorded_refusal<S: Service>(
             let identity = session.identity();
             (Some((identity.uid, identity.gid, identity.pid)), None)
         }
-        Source::Network(session) => (None, Some(session.refused(parts))),
+        Source::Network(session) => {
+            let asker = Asker::address(session.address());
+            if let Err(throttled) = shared.service.answers(asker, &source.principal()) {
+                return throttled.into();
+            }
+            (None, Some(session.refused(parts)))
+        }
     };
     let recorded = shared.service.refused(&Refused {
         id,

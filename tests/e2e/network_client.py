@@ -205,7 +205,7 @@ def serve():
                 connection.close()
         except botocore.exceptions.ClientError as error:
             answer = error.response["Error"]["Code"]
-        except (botocore.exceptions.HTTPClientError, OSError):
+        except (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError, OSError):
             answer = "no connection"
         print(answer, flush=True)
 

@@ -27,8 +27,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub enum Asker {
     /// A user.
     Uid(u32),
-    /// Whoever comes over the network from an address.
+    /// Whoever comes over the network from an address, and signs with no access key that there is.
     Address(IpAddr),
+    /// Whoever signs with an access key: the beginning of its id.
+    AccessKey([u8; 20]),
     /// Everybody who is not let in at all, together: a user has tens of thousands of uids in other user namespaces.
     Stranger,
     /// A user for whom a service asks; none for all whom the name service does not know, together.
@@ -36,6 +38,15 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// Who signs with this access key.
+    pub(crate) fn access_key(id: &str) -> Self {
+        let mut beginning = [0; 20];
+        for (to, from) in beginning.iter_mut().zip(id.bytes()) {
+            *to = from;
+        }
+        Self::AccessKey(beginning)
+    }
+
     /// A client of the network: an IPv6 network of 64 bits is one client, since it costs nothing to have all its addresses.
     pub(crate) fn address(address: IpAddr) -> Self {
         Self::Address(network_of(address))
@@ -107,7 +118,7 @@ impl Limit {
         match asker {
             Asker::Behalf(_) => self.answers(asker, &principal.into()),
             // It would not have been looked at.
-            Asker::Uid(_) | Asker::Address(_) | Asker::Stranger => true,
+            Asker::Uid(_) | Asker::Address(_) | Asker::AccessKey(_) | Asker::Stranger => true,
         }
     }
 
@@ -164,7 +175,9 @@ impl Limit {
 
 fn report(asker: Asker, bucket: &Bucket) -> Record {
     let event = service(match asker {
-        Asker::Uid(_) | Asker::Address(_) | Asker::Stranger => "RequestsNotAnswered",
+        Asker::Uid(_) | Asker::Address(_) | Asker::AccessKey(_) | Asker::Stranger => {
+            "RequestsNotAnswered"
+        }
         Asker::Behalf(_) => "RequestsNotRecorded",
     });
     let event = event
@@ -174,6 +187,10 @@ fn report(asker: Asker, bucket: &Bucket) -> Record {
         Asker::Uid(uid) => event.detail("uid", uid),
         Asker::Behalf(Some(uid)) => event.detail("uid", uid),
         Asker::Address(address) => event.detail("sourceIPAddress", address.to_string()),
+        Asker::AccessKey(id) => {
+            let id = String::from_utf8_lossy(&id);
+            event.detail("accessKeyId", id.trim_end_matches('\0'))
+        }
         Asker::Stranger | Asker::Behalf(None) => event.detail("strangers", true),
     }
 }

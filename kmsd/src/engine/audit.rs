@@ -160,7 +160,7 @@ impl Drop for Trace {
 fn asker(caller: &Caller) -> Option<Asker> {
     let user = caller.role == CallerRole::User;
     if let Some(network) = &caller.network {
-        return user.then_some(Asker::address(network.address));
+        return user.then_some(Asker::access_key(&network.access_key_id));
     }
     user.then(|| match &caller.via {
         None => Asker::Uid(caller.uid),
