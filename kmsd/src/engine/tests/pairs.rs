@@ -11,7 +11,9 @@ fn ask(engine: &Engine, operation: &str, body: &Value) -> Result<Value, String> 
         .unwrap();
     let target = format!("TrentService.{operation}");
     let request = Request::decode(&target, body.to_string().as_bytes()).unwrap();
-    let caller = Caller::internal("000000000000");
+    // What kmsd itself reads is not recorded.
+    let root = "arn:aws:iam::000000000000:root";
+    let caller = Caller::new(kms_api::CallerRole::Root, 0, root.to_owned());
     let reply = runtime.block_on(engine.call(Uuid::new_v4(), request, caller));
     let reply = reply.map_err(|failure| failure.error.to_string())?;
     let body = reply.response.to_json().unwrap();
