@@ -264,7 +264,8 @@ impl Steps {
         let mut killed = Vec::new();
         loop {
             let found = self.uses(uid, SEARCH);
-            let mut concerned: HashSet<_> = found
+            // What cannot be looked into is not killed: it may have nothing, and what is left open is taken away below without it.
+            let concerned: HashSet<_> = found
                 .uses
                 .iter()
                 // Where everybody loses access there is no harm in standing there, as the administrator may.
@@ -280,12 +281,6 @@ impl Steps {
                 })
                 .map(|found| (found.pid, found.began))
                 .collect();
-            if uid.is_some() {
-                // A process that cannot be looked into may have it, and something of this user's is open. Of all users' processes
-                // only those are killed that do.
-                let unseen = found.unseen.iter().filter(|_| self.any_open(&ours));
-                concerned.extend(unseen.map(|process| (process.pid, process.began)));
-            }
             for process in &concerned {
                 if processes::kill(*process, uid) && !killed.contains(&process.0) {
                     killed.push(process.0);
