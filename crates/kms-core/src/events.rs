@@ -70,10 +70,10 @@ fn words(name: &str) -> String {
 pub fn is_use_while_pending_deletion(record: &Record) -> bool {
     record.error.as_ref().is_some_and(|error| {
         error.code == "KMSInvalidStateException"
-            && error
-                .message
-                .as_deref()
-                .is_some_and(|text| text.ends_with("is pending deletion."))
+            && error.message.as_deref().is_some_and(|text| {
+                text.ends_with("is pending deletion.")
+                    || text.ends_with("is pending deletion (or pending replica deletion).")
+            })
     })
 }
 

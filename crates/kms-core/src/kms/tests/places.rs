@@ -265,7 +265,18 @@ fn a_grant_to_another_account_needs_its_identity_policy_too() {
     bench
         .call_as(&root(THEIRS), "PutIdentityPolicy", attach)
         .unwrap();
-    bench.call_as(&alice, "Encrypt", encrypt).unwrap();
+    bench.call_as(&alice, "Encrypt", encrypt.clone()).unwrap();
+    // Its token names the grant, wherever the key is.
+    let again = bench.call_as(&root(WEST), "CreateGrant", grant).unwrap();
+    let mut named = encrypt;
+    named["GrantTokens"] = json!([again["GrantToken"]]);
+    bench.call_as(&alice, "Encrypt", named.clone()).unwrap();
+    let retire = json!({"GrantToken": again["GrantToken"]});
+    let revoke = json!({"KeyId": id, "GrantId": again["GrantId"]});
+    bench.call_as(&root(WEST), "RevokeGrant", revoke).unwrap();
+    let text = bench.call_as(&alice, "Encrypt", named).unwrap_err();
+    assert!(text.starts_with("InvalidGrantTokenException"), "{text}");
+    assert!(bench.call_as(&root(WEST), "RetireGrant", retire).is_err());
 }
 
 #[test]
