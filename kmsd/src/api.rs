@@ -13,8 +13,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use kms_api::{
-    ApiError, Caller, CallerRole, ErrorCode, LEASE_HEADER, LEASES_HEADER, MAX_BODY_BYTES,
-    RELIANCE_HEADER, Request,
+    ApiError, Caller, CallerRole, ErrorCode, LEASE_HEADER, LEASES_HEADER, RELIANCE_HEADER, Request,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -173,7 +172,7 @@ async fn process<S: Service>(
     let user = on_behalf_of(&parts);
     let place = place(&parts);
     // The body is read whatever follows, so that the connection can be used again.
-    let body = read_body(body, shared.limits.body).await;
+    let body = read_body(body, shared.limits.request, shared.limits.body).await;
     // From here on the connection keeps its place.
     let Some(_work) = slot.work() else {
         return Err(Refusal::closing(crowded()));
@@ -416,11 +415,15 @@ fn target(parts: &Parts) -> Result<String, ApiError> {
     }
 }
 
-/// Reads the body: at most [`MAX_BODY_BYTES`], within `limit`.
-async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+/// Reads the body: at most `most` bytes, within `limit`.
+async fn read_body(
+    mut body: Incoming,
+    most: usize,
+    limit: Duration,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let read = async {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(announced.min(MAX_BODY_BYTES)));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(announced.min(most)));
         let mut total = 0usize;
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
@@ -431,17 +434,17 @@ async fn read_body(mut body: Incoming, limit: Duration) -> Result<Zeroizing<Vec<
                 continue;
             };
             total = total.saturating_add(data.len());
-            if total <= MAX_BODY_BYTES {
+            if total <= most {
                 bytes.extend_from_slice(&data);
             } else {
                 *bytes = Vec::new();
             }
-            if total > MAX_DRAIN || (announced > MAX_DRAIN && total > MAX_BODY_BYTES) {
+            if total > MAX_DRAIN || (announced > MAX_DRAIN && total > most) {
                 break;
             }
         }
-        if total > MAX_BODY_BYTES {
-            let text = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
+        if total > most {
+            let text = format!("The request body is larger than {most} bytes.");
             let error = ApiError::new(ErrorCode::RequestTooLarge, text);
             return Err(Refusal::closing(error));
         }

@@ -100,6 +100,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Most connections of one user at a time.
     pub max_connections_per_user: usize,
+    /// Bytes of a request's body.
+    pub max_request_bytes: u64,
     /// Seconds within which the head of a request must have arrived, and a response be taken.
     pub header_timeout: u64,
     /// Seconds within which the body of a request must have arrived.
@@ -125,6 +127,7 @@ impl Default for Server {
             service_uids: Vec::new(),
             max_connections: 512,
             max_connections_per_user: 256,
+            max_request_bytes: kms_api::MAX_BODY_BYTES as u64,
             header_timeout: 10,
             body_timeout: 10,
             idle_timeout: 60,
@@ -423,6 +426,13 @@ impl Config {
                 "must be 1 to 86400".into()
             })?;
         }
+        // A key policy of 32 KiB may take several times that in JSON.
+        let bytes = server.max_request_bytes;
+        require(
+            (131_072..=16_777_216).contains(&bytes),
+            "server.max_request_bytes",
+            || format!("is {bytes}; must be 131072 to 16777216"),
+        )?;
         let lease = self.lease.duration;
         require((1..=60).contains(&lease), "lease.duration", || {
             format!("is {lease}; must be between 1 and 60 seconds")

@@ -34,6 +34,7 @@ fn every_key_is_read() {
         service_uids = [990, "kmsfs"]
         max_connections = 10
         max_connections_per_user = 5
+        max_request_bytes = 200000
         header_timeout = 1
         body_timeout = 2
         idle_timeout = 3

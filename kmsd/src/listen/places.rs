@@ -205,6 +205,7 @@ mod tests {
         Limits {
             connections,
             per_user,
+            request: 1024,
             head: second,
             body: second,
             idle: second,

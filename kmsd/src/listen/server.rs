@@ -30,6 +30,8 @@ pub(crate) struct Shared<S> {
 pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) per_user: usize,
+    /// Bytes of a request's body.
+    pub(crate) request: usize,
     pub(crate) head: Duration,
     pub(crate) body: Duration,
     pub(crate) idle: Duration,
@@ -41,6 +43,7 @@ impl From<&ServerConfig> for Limits {
         Self {
             connections: config.max_connections,
             per_user: config.max_connections_per_user,
+            request: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
             head: Duration::from_secs(config.header_timeout),
             body: Duration::from_secs(config.body_timeout),
             idle: Duration::from_secs(config.idle_timeout),

@@ -131,6 +131,7 @@ fn quick() -> Limits {
     Limits {
         connections: 512,
         per_user: 256,
+        request: MAX_BODY_BYTES,
         head: Duration::from_millis(300),
         body: Duration::from_millis(400),
         idle: Duration::from_millis(800),
@@ -413,6 +414,23 @@ fn a_body_of_ten_megabytes_is_refused() {
             .post("TrentService.Encrypt", &body)
             .starts_with("HTTP/1.1 413 ")
     );
+}
+
+#[test]
+fn the_size_of_a_request_is_that_of_the_configuration() {
+    let limits = Limits {
+        request: 200_000,
+        ..quick()
+    };
+    let running = start_with(limits, |_| {});
+    let mut body = br#"{"KeyId":"k","Plaintext":"AAAA"}"#.to_vec();
+    body.resize(200_000, b' ');
+    let text = running.post("TrentService.Encrypt", &body);
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    body.push(b' ');
+    let text = running.post("TrentService.Encrypt", &body);
+    assert!(text.starts_with("HTTP/1.1 413 "), "{text}");
+    assert!(text.contains("larger than 200000 bytes"), "{text}");
 }
 
 #[test]
