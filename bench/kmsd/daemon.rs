@@ -1,14 +1,22 @@
 //! A kmsd with the software sealer and a throw-away store.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kms_api::sigv4::Credentials;
 use kms_tests::process::Process;
 use kms_tests::{cli, http, programs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+
+use crate::load::{Place, Tls};
 
 /// A kmsd of its own.
 pub(crate) struct Daemon {
@@ -72,6 +80,63 @@ impl Daemon {
             return None;
         }
         Some(Daemon::start("no audit", folder, testing))
+    }
+
+    /// Has it listen with TLS, which a start with that takes; the place, with an access key.
+    pub(crate) fn with_tls(&mut self) -> Tls {
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = port.local_addr().expect("its number");
+        drop(port);
+        let (config, folder) = (self.folder.join("kmsd.toml"), self.folder.join("tls"));
+        let mut init: Vec<&std::ffi::OsStr> = vec!["tls".as_ref(), "init".as_ref()];
+        init.extend([
+            "--config".as_ref(),
+            config.as_os_str(),
+            "--directory".as_ref(),
+            folder.as_os_str(),
+            "--name".as_ref(),
+            "localhost".as_ref(),
+        ]);
+        cli::run("kmsd", &init, None).ok();
+        let mut text = fs::read_to_string(&config).expect("read the configuration");
+        text.push_str(&format!(
+            "\n[tls]\nlisten = [\"{address}\"]\ncertificate = {:?}\nkey = {:?}\n",
+            folder.join("server.crt"),
+            folder.join("server.key"),
+        ));
+        fs::write(&config, text).expect("write the configuration");
+        self.restart();
+        let body = json!({ "PrincipalArn": "arn:aws:iam::000000000000:root" });
+        let body = body.to_string();
+        let made = http::post(&self.socket, "KmsdLocal.CreateAccessKey", body.as_bytes());
+        assert_eq!(made.status, 200, "CreateAccessKey: {}", made.text);
+        let text = |name: &str| made.json[name].as_str().expect("an access key").to_owned();
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(folder.join("ca.crt"));
+        roots
+            .add(authority.expect("a certificate"))
+            .expect("an authority");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Tls {
+            address,
+            config: Arc::new(client),
+            credentials: Credentials {
+                access_key_id: text("AccessKeyId"),
+                secret: text("SecretAccessKey").into(),
+                session_token: None,
+            },
+            region: "local-host-1".to_owned(),
+        }
+    }
+
+    /// Its socket.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place::Socket(&self.socket)
     }
 
     pub(crate) fn pid(&self) -> i32 {

@@ -6,40 +6,146 @@
 //! read what it sent, to no avail.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kms_api::sigv4::{Credentials, Signable, sign};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// Where kmsd is asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// Over its socket.
+    Socket(&'a Path),
+    /// Over TLS, requests signed.
+    Tls(&'a Tls),
+}
+
+/// A kmsd that listens with TLS.
+pub(crate) struct Tls {
+    pub(crate) address: SocketAddr,
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) credentials: Credentials,
+    pub(crate) region: String,
+}
 
 /// What is asked, again and again.
 pub(crate) struct Target<'a> {
     pub(crate) name: &'a str,
-    pub(crate) socket: &'a Path,
+    pub(crate) place: Place<'a>,
     pub(crate) pid: i32,
-    pub(crate) request: Vec<u8>,
+    operation: &'a str,
+    body: &'a str,
 }
 
 impl<'a> Target<'a> {
     pub(crate) fn new(
         name: &'a str,
-        socket: &'a Path,
+        place: Place<'a>,
         pid: i32,
-        operation: &str,
-        body: &str,
+        operation: &'a str,
+        body: &'a str,
     ) -> Target<'a> {
-        let head = format!(
-            "POST / HTTP/1.1\r\nhost: kmsd\r\ncontent-type: application/x-amz-json-1.1\r\n\
-             x-amz-target: TrentService.{operation}\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
         Target {
             name,
-            socket,
+            place,
             pid,
-            request: (head + body).into_bytes(),
+            operation,
+            body,
+        }
+    }
+
+    /// The bytes of the request. Over TLS they are signed, once for all: a signature is good for five minutes.
+    fn request(&self) -> Vec<u8> {
+        let target = format!("TrentService.{}", self.operation);
+        let headers = [
+            ("host", "localhost"),
+            ("content-type", kms_api::CONTENT_TYPE),
+            ("x-amz-target", target.as_str()),
+        ];
+        let mut text = "POST / HTTP/1.1\r\n".to_owned();
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Place::Tls(tls) = self.place {
+            let headers = headers.map(|(name, value)| (name, value.as_bytes()));
+            let request = Signable {
+                method: "POST",
+                path: "/",
+                query: "",
+                headers: &headers,
+                body: self.body.as_bytes(),
+            };
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("a time");
+            let now = i64::try_from(now.as_millis()).expect("a time");
+            let signature = sign(&request, &tls.credentials, &tls.region, now);
+            text.push_str(&format!(
+                "x-amz-date: {}\r\nauthorization: {}\r\n",
+                signature.date, signature.authorization
+            ));
+        }
+        let length = self.body.len();
+        text.push_str(&format!("content-length: {length}\r\n\r\n{}", self.body));
+        text.into_bytes()
+    }
+}
+
+/// A connection to kmsd.
+enum Stream {
+    Socket(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn connect(place: Place<'_>) -> Stream {
+        match place {
+            Place::Socket(path) => {
+                Stream::Socket(UnixStream::connect(path).expect("connect to kmsd"))
+            }
+            Place::Tls(tls) => {
+                let stream = TcpStream::connect(tls.address).expect("connect to kmsd");
+                stream.set_nodelay(true).expect("send at once");
+                let name = ServerName::try_from("localhost").expect("a name");
+                let client = ClientConnection::new(Arc::clone(&tls.config), name);
+                let client = client.expect("a TLS client");
+                Stream::Tls(Box::new(StreamOwned::new(client, stream)))
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Socket(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => {
+                stream.write_all(bytes)?;
+                stream.flush()
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Socket(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Socket(stream) => stream.as_fd(),
+            Stream::Tls(stream) => stream.sock.as_fd(),
         }
     }
 }
@@ -66,7 +172,7 @@ pub(crate) struct Done {
 }
 
 struct Connection {
-    stream: UnixStream,
+    stream: Stream,
     buffer: Vec<u8>,
     filled: usize,
     asked: Instant,
@@ -76,16 +182,24 @@ struct Connection {
 pub(crate) fn load(target: &Target<'_>, connections: usize, until: Until) -> Done {
     let mut open: Vec<Connection> = (0..connections)
         .map(|_| Connection {
-            stream: UnixStream::connect(target.socket).expect("connect to kmsd"),
+            stream: Stream::connect(target.place),
             buffer: vec![0; 16 * 1024],
             filled: 0,
             asked: Instant::now(),
         })
         .collect();
+    let request = target.request();
+    if matches!(target.place, Place::Tls(_)) {
+        // The handshake is not measured.
+        for connection in &mut open {
+            connection.ask(&request);
+            while !connection.answered() {}
+        }
+    }
     let mut times = Vec::with_capacity(1 << 16);
     let (before, own, start) = (processor_time(target.pid), own_time(), Instant::now());
     for connection in &mut open {
-        connection.ask(&target.request);
+        connection.ask(&request);
     }
     let mut asked = connections;
     let more = |asked: usize| match until {
@@ -112,7 +226,7 @@ pub(crate) fn load(target: &Target<'_>, connections: usize, until: Until) -> Don
                 times.push(connection.asked.elapsed().as_secs_f64() * 1e6);
                 if more(asked) {
                     asked += 1;
-                    connection.ask(&target.request);
+                    connection.ask(&request);
                 } else {
                     busy -= 1;
                 }
@@ -137,7 +251,7 @@ impl Connection {
     fn ask(&mut self, request: &[u8]) {
         self.filled = 0;
         self.asked = Instant::now();
-        self.stream.write_all(request).expect("send a request");
+        self.stream.send(request).expect("send a request");
     }
 
     /// Reads what is there; whether it is a whole response, which must be a success.

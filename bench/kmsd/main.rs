@@ -1,6 +1,6 @@
 //! What kmsd does in a second: `make bench-kmsd`, part of `make bench`.
 //!
-//! A load generator over the Unix socket and kmsd processes with the software sealer and throw-away stores. What is compared
+//! A load generator over the Unix socket, and over TLS, and kmsd processes with the software sealer and throw-away stores. What is compared
 //! takes turns in every round, so that whatever else the machine does meets all; the figure is the median of the rounds. Beside
 //! it stands the processor time that kmsd itself took for a request, the least of the rounds, which depends little on
 //! what else runs on the machine, and what that makes of the ratio on a machine whose processors have nothing else to do but to ask
@@ -32,7 +32,7 @@ use kms_tests::programs;
 use serde_json::{Value, json};
 
 use daemon::Daemon;
-use load::{Done, Target, Until, load};
+use load::{Done, Place, Target, Until, load};
 
 fn main() {
     let options = Options::parse();
@@ -60,6 +60,17 @@ fn main() {
         &targets(&pairs),
     ));
     results.push(operations(&options, daemon));
+    let daemon = daemons.first_mut().expect("a daemon");
+    let tls = daemon.with_tls();
+    let text = body(&daemon.key);
+    let target = Target::new(
+        "GenerateDataKey",
+        Place::Tls(&tls),
+        daemon.pid(),
+        "GenerateDataKey",
+        &text,
+    );
+    results.push(measure(&options, "TLS, each request signed", &[target]));
     drop(daemons);
     results.push(create_keys(&options));
     if let Some(keys) = options.keys {
@@ -138,7 +149,9 @@ fn scratch(parent: &Path) -> tempfile::TempDir {
 fn targets<'a>(pairs: &'a [(&'a str, PathBuf, i32, String)]) -> Vec<Target<'a>> {
     pairs
         .iter()
-        .map(|(name, socket, pid, body)| Target::new(name, socket, *pid, "GenerateDataKey", body))
+        .map(|(name, socket, pid, body)| {
+            Target::new(name, Place::Socket(socket), *pid, "GenerateDataKey", body)
+        })
         .collect()
 }
 
@@ -279,7 +292,7 @@ fn operations(options: &Options, daemon: &Daemon) -> Value {
         .iter()
         .zip(&bodies)
         .map(|((name, operation, _), body)| {
-            Target::new(name, &daemon.socket, daemon.pid(), operation, body)
+            Target::new(name, daemon.place(), daemon.pid(), operation, body)
         })
         .collect();
     measure(options, "Unix socket", &targets)
@@ -289,7 +302,7 @@ fn operations(options: &Options, daemon: &Daemon) -> Value {
 fn create_keys(options: &Options) -> Value {
     let folder = scratch(&options.disk);
     let daemon = Daemon::start("disk", folder.path(), "");
-    let target = Target::new("CreateKey", &daemon.socket, daemon.pid(), "CreateKey", "{}");
+    let target = Target::new("CreateKey", daemon.place(), daemon.pid(), "CreateKey", "{}");
     measure(options, "New keys, each durable on disk", &[target])
 }
 
@@ -302,7 +315,7 @@ fn scale(options: &Options, keys: usize) -> Value {
     let data_keys = |daemon: &Daemon| {
         let target = Target::new(
             "GenerateDataKey",
-            &daemon.socket,
+            daemon.place(),
             daemon.pid(),
             "GenerateDataKey",
             &body,
@@ -311,7 +324,7 @@ fn scale(options: &Options, keys: usize) -> Value {
         load(&target, 8, Until::Time(options.time))
     };
     let few = data_keys(&daemon);
-    let target = Target::new("CreateKey", &daemon.socket, daemon.pid(), "CreateKey", "{}");
+    let target = Target::new("CreateKey", daemon.place(), daemon.pid(), "CreateKey", "{}");
     let made = load(&target, AT_ONCE, Until::Count(keys.saturating_sub(1)));
     let many = data_keys(&daemon);
     let took = daemon.restart();
