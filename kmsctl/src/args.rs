@@ -9,12 +9,14 @@ use crate::commands::access::{GuardRailArgs, KeyPolicyCommand, TagArgs, UntagArg
 use crate::commands::access_key::AccessKeyArgs;
 use crate::commands::approval::ApprovalArgs;
 use crate::commands::audit::AuditArgs;
+use crate::commands::aws_config::AwsConfigArgs;
 use crate::commands::crypto::CryptoCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::fs::FsArgs;
 use crate::commands::grant::GrantArgs;
 use crate::commands::iam::IamArgs;
 use crate::commands::key::create::CreateArgs;
+use crate::commands::key::material::{DeleteMaterialArgs, ImportArgs, ParametersArgs, WrappedArgs};
 use crate::commands::key::multi_region::ReplicateArgs;
 use crate::commands::key::public::PublicKeyArgs;
 use crate::commands::lease::LeaseArgs;
@@ -121,6 +123,8 @@ pub enum Command {
     Approval(ApprovalArgs),
     /// Look for what AWS Config and Security Hub would complain about. Ends with exit code 17 when there is something.
     Lint(LintArgs),
+    /// Print what programs that speak AWS KMS need in their environment to use kmsd.
+    AwsConfig(AwsConfigArgs),
     /// Use keys: encrypt, sign, data keys and the like.
     #[command(flatten)]
     Crypto(CryptoCommand),
@@ -237,6 +241,14 @@ pub enum KeyCommand {
         #[arg(long, value_name = "REGION")]
         to: String,
     },
+    /// Import key material from a file: kmsctl wraps it for kmsd.
+    Import(ImportArgs),
+    /// Get what key material is wrapped with, to wrap it elsewhere.
+    ImportParameters(ParametersArgs),
+    /// Import key material that was wrapped elsewhere.
+    ImportWrapped(WrappedArgs),
+    /// Delete imported key material at once.
+    DeleteMaterial(DeleteMaterialArgs),
     /// Write the public key of an asymmetric key.
     PublicKey(PublicKeyArgs),
     /// Read and replace the policy of a key: who may use and manage it.

@@ -11,6 +11,7 @@ pub(crate) mod access_key;
 mod alias;
 pub(crate) mod approval;
 pub(crate) mod audit;
+pub(crate) mod aws_config;
 mod confirm;
 pub(crate) mod crypto;
 mod dry;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, Failure>
         Command::Approval(args) => approval::run(args, context),
         Command::Policy(args) => return policy::run(args, context),
         Command::Lint(args) => return lint::run(args, context),
+        Command::AwsConfig(args) => aws_config::run(args, context),
         Command::Crypto(command) => crypto::run(command, context),
         Command::Audit(args) => return audit::run(args, context),
         Command::Fs(args) => return fs::run(args, context),

@@ -22,6 +22,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("Decapsulate", "decapsulate --key K --in F --out F"),
     ("Decrypt", "decrypt --in F --out F"),
     ("DeleteAlias", "alias delete alias/a"),
+    (
+        "DeleteImportedKeyMaterial",
+        "key delete-material K --material-id I --yes",
+    ),
     ("DeriveSharedSecret", "derive --key K --public-key F"),
     ("DescribeKey", "key describe K"),
     ("DisableKey", "key disable K"),
@@ -48,7 +52,15 @@ const COMMANDS: &[(&str, &str)] = &[
     ("GetKeyLastUsage", "key last-usage K"),
     ("GetKeyPolicy", "key policy get K"),
     ("GetKeyRotationStatus", "key rotation-status K"),
+    (
+        "GetParametersForImport",
+        "key import-parameters K --public-out F --token-out F",
+    ),
     ("GetPublicKey", "key public-key K --der"),
+    (
+        "ImportKeyMaterial",
+        "key import K F --expires 30d --import-type new_key_material",
+    ),
     ("ListAliases", "alias list --key K"),
     ("ListGrants", "grant list K"),
     ("ListKeyPolicies", "key policy list K"),

@@ -106,7 +106,7 @@ pub(super) fn run(args: &AccessKeyArgs, context: &Context) -> Result<(), Failure
     }
 }
 
-fn arn(text: &str, account: Option<&str>, context: &Context) -> Result<String, Failure> {
+pub(super) fn arn(text: &str, account: Option<&str>, context: &Context) -> Result<String, Failure> {
     if text.starts_with("arn:") {
         return Ok(text.to_owned());
     }

@@ -11,7 +11,7 @@ mod files;
 mod proof;
 pub(super) mod source;
 mod verify;
-mod when;
+pub(super) mod when;
 
 use events::{ExportArgs, SearchArgs, TailArgs};
 use proof::{CheckProofArgs, ProveArgs};

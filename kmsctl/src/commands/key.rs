@@ -3,6 +3,7 @@
 pub(crate) mod create;
 mod hanging;
 mod life;
+pub(crate) mod material;
 pub(crate) mod multi_region;
 pub(crate) mod public;
 
@@ -102,6 +103,10 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), Failure
         KeyCommand::SetDescription { key, text } => life::set_description(key, text, context),
         KeyCommand::LastUsage { key } => life::last_usage(key, context),
         KeyCommand::RotationStatus { key } => life::rotation_status(key, context),
+        KeyCommand::Import(args) => material::import(args, context),
+        KeyCommand::ImportParameters(args) => material::parameters(args, context),
+        KeyCommand::ImportWrapped(args) => material::wrapped(args, context),
+        KeyCommand::DeleteMaterial(args) => material::delete(args, context),
         KeyCommand::PublicKey(args) => public::run(args, context),
         KeyCommand::Policy(command) => access::key_policy(command, context),
         KeyCommand::Tag(args) => access::tag(args, context),

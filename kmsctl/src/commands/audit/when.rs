@@ -8,7 +8,7 @@ use crate::duration;
 ///
 /// # Errors
 /// The text is no such time.
-pub(super) fn seconds(text: &str) -> Result<u32, String> {
+pub(in crate::commands) fn seconds(text: &str) -> Result<u32, String> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
