@@ -1,7 +1,7 @@
 //! `kmsctl aws-config`: what programs that speak to AWS KMS need in their environment to speak to kmsd instead.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use kms_api::{CreateAccessKeyRequest, GetStatusRequest};
@@ -51,7 +51,7 @@ pub(super) fn run(args: &AwsConfigArgs, context: &Context) -> Result<(), Failure
         let text = format!("`{endpoint}` is no address of kmsd");
         return Err(Failure::new(Exit::Usage, text).next("Write it as https://HOST:PORT."));
     }
-    let bundle = args.ca_bundle.as_ref().map(certificates).transpose()?;
+    let bundle = args.ca_bundle.as_deref().map(certificates).transpose()?;
     let region = match &args.aws_region {
         Some(region) => region.clone(),
         None => context.client.send(GetStatusRequest {})?.region,
@@ -98,7 +98,7 @@ pub(super) fn run(args: &AwsConfigArgs, context: &Context) -> Result<(), Failure
 }
 
 /// The absolute path of a file with certificates.
-fn certificates(file: &PathBuf) -> Result<String, Failure> {
+fn certificates(file: &Path) -> Result<String, Failure> {
     let failed = |error| Failure::local(file.display(), &error);
     let text = std::fs::read(file).map_err(failed)?;
     if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE-----") {
