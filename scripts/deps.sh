@@ -16,6 +16,8 @@ declare -A GROUPS_OF=(
     [programs]="git postgresql rsync stress-ng"
     # AWS-LC's FIPS module is built from source.
     [fips]="cmake golang-go"
+    # What the suite "clients" needs beside Python: the AWS SDK for JavaScript, and OpenSSL to check signatures.
+    [clients]="nodejs npm openssl"
     [bench]="fuse3 gocryptfs fio"
 )
 
@@ -32,6 +34,11 @@ fi
 missing=()
 for group in "$@"; do
     for package in ${GROUPS_OF[$group]}; do
+        # Node.js is often there from elsewhere, with its npm, which Debian's would then be in conflict with.
+        case $package in
+        nodejs) command -v node >/dev/null && continue ;;
+        npm) command -v npm >/dev/null && continue ;;
+        esac
         status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
         [ "$status" = installed ] || missing+=("$package")
     done

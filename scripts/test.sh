@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # All tests, suite by suite, each with its time; the last line is the sum. Run as root for real mounts
 # as other users and for the boot of systemd; suites that the machine cannot run say so in one line.
-# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd fips
+# usage: scripts/test.sh [suite ...]      suites: unit provider harness tamper audit access revoke e2e clients fs old_kernel programs crash systemd fips
 # KMS_TESTS_REQUIRE=fuse,tpm,systemd,loop  fail instead of skipping
 # KMS_TESTS_FULL=1                    longer file system exercises, thousands of crash points, and the suite fips
 # KMS_CRASH_SEED, KMS_CRASH_POINTS    see tests/crash/main.rs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/deps.sh build test programs
+scripts/deps.sh build test programs clients
 # shellcheck disable=SC2206
-suites=(${*:-unit provider harness tamper audit access revoke e2e fs old_kernel programs crash systemd})
+suites=(${*:-unit provider harness tamper audit access revoke e2e clients fs old_kernel programs crash systemd})
 # The FIPS module is built from source, with tools of its own.
 if [ $# -eq 0 ] && [ "${KMS_TESTS_FULL:-}" = 1 ]; then suites+=(fips); fi
 log=$(mktemp -d)
@@ -55,7 +55,7 @@ for suite in "${suites[@]}"; do
         ;;
     # The helpers' own tests: a check that finds nothing must be able to find something.
     harness) run harness 300 cargo test -p kms-tests --lib --locked ;;
-    tamper | audit | access | revoke | e2e | fs | programs | systemd)
+    tamper | audit | access | revoke | e2e | clients | fs | programs | systemd)
         # Built beforehand and found here, so that the limit is for the tests alone.
         run "$suite" 1500 cargo test -p kms-tests --test "$suite" --locked ;;
     # With nothing that Linux 6.1 does not have: no STATX, no 64-bit copy_file_range. kmsd uses nothing newer.
