@@ -20,6 +20,7 @@ mod grants;
 mod identity;
 mod import;
 mod imports;
+mod kmsctl;
 mod kmsd_crash;
 mod kmsfs_crash;
 mod last_use;
