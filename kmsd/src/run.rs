@@ -93,6 +93,9 @@ impl Service for Engine {
     }
 }
 
+/// Is told the URLs of the network once they are served.
+pub(crate) type Ready<'a> = &'a dyn Fn(&[String]);
+
 /// How serving begins.
 #[derive(Default)]
 pub(crate) struct Start<'a> {
@@ -101,7 +104,7 @@ pub(crate) struct Start<'a> {
     /// Access keys besides those of the catalogue.
     pub(crate) keys: Vec<FixedKey>,
     /// Told the URLs of the network when they are served.
-    pub(crate) ready: Option<&'a dyn Fn(&[String])>,
+    pub(crate) ready: Option<Ready<'a>>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -181,7 +184,7 @@ async fn live(
     engine: Engine,
     bursts: UnboundedReceiver<Record>,
     (listener, network): (Listener, Network),
-    ready: Option<&dyn Fn(&[String])>,
+    ready: Option<Ready<'_>>,
 ) -> Result<(), Failure> {
     let (stop, stopping) = watch::channel(false);
     let signals = tokio::spawn(signals(engine.clone(), stop)?);

@@ -14,14 +14,14 @@ const SECOND_REGION: &str = "local-host-2";
 static SHARED: Mutex<Weak<Served>> = Mutex::new(Weak::new());
 
 /// One for all tests that run at the same time; its programs end with the last of them.
-pub struct Served {
+pub(crate) struct Served {
     world: World,
     environment: Map<String, Value>,
 }
 
 impl Served {
     /// The one that is there, or a new one.
-    pub fn shared() -> Arc<Served> {
+    pub(crate) fn shared() -> Arc<Served> {
         let mut shared = SHARED.lock().unwrap_or_else(|failed| failed.into_inner());
         if let Some(served) = shared.upgrade() {
             return served;
@@ -56,14 +56,14 @@ impl Served {
     }
 
     /// The ARN of a new key.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let made = self.world.call("CreateKey", &json!({}));
         made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
     }
 
     /// Runs a client, which must succeed; what it said.
     #[track_caller]
-    pub fn run(&self, command: &mut Command) -> String {
+    pub(crate) fn run(&self, command: &mut Command) -> String {
         let path = command
             .get_envs()
             .find(|(name, _)| *name == "PATH")

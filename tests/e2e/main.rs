@@ -29,6 +29,7 @@ mod metrics;
 mod network;
 mod places;
 mod real_input;
+mod regions;
 mod rescue;
 mod rewrap;
 mod rotation;

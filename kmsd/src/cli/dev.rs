@@ -121,7 +121,9 @@ fn principal(text: &str) -> Result<String, String> {
         .and_then(|rest| rest.split_once(':'));
     match parts {
         Some((account, last)) if Scope::is_account(account) => {
-            let name = last.strip_prefix("user/").or(last.strip_prefix("role/"));
+            let name = last
+                .strip_prefix("user/")
+                .or_else(|| last.strip_prefix("role/"));
             if last == "root" || name.is_some_and(|name| !name.is_empty()) {
                 return Ok(text.to_owned());
             }

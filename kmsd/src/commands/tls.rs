@@ -157,7 +157,8 @@ struct Place {
 impl Place {
     fn of(args: &PlaceArgs) -> Self {
         // Absolute, since that is what the configuration needs.
-        let directory = std::path::absolute(&args.directory).unwrap_or(args.directory.clone());
+        let directory =
+            std::path::absolute(&args.directory).unwrap_or_else(|_| args.directory.clone());
         let file = |name| directory.join(name);
         Self {
             ca: file("ca.crt"),

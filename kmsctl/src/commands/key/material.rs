@@ -145,11 +145,12 @@ pub(super) fn parameters(args: &ParametersArgs, context: &Context) -> Result<(),
         wrapping_key_spec: args.spec,
     })?;
     if let Some(file) = args.public_out.as_deref() {
-        let key = match args.der {
-            true => response.public_key.clone(),
-            false => pem("PUBLIC KEY", response.public_key.as_slice()),
-        };
-        write(Some(file), key.as_slice(), false, false, context)?;
+        let der = response.public_key.as_slice();
+        let armoured = (!args.der).then(|| pem("PUBLIC KEY", der));
+        let key = armoured
+            .as_ref()
+            .map_or(der, |armoured| armoured.as_slice());
+        write(Some(file), key, false, false, context)?;
     }
     if let Some(file) = args.token_out.as_deref() {
         let token = response.import_token.as_slice();

@@ -80,6 +80,8 @@ mod tests {
             key_usage: KeyUsage::EncryptDecrypt,
             key_state: state,
             deletion_date: None,
+            expiration_model: None,
+            valid_to: None,
             origin: Origin::AwsKms,
             key_manager: KeyManager::Customer,
             customer_master_key_spec: Some(KeySpec::SymmetricDefault),

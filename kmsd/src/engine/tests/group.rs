@@ -28,15 +28,16 @@ fn create_together(engine: &Engine, count: usize) -> Vec<Result<Reply, ErrorRepl
         .unwrap();
     runtime.block_on(async {
         let mut calls: Vec<Call> = (0..count).map(|_| create(engine)).collect();
-        let other = engine.shared.writer.lock();
+        let mut other = Some(engine.shared.writer.lock());
         poll_fn(|context| {
             for call in &mut calls {
                 assert!(call.as_mut().poll(context).is_pending());
             }
+            // In one poll: no wait happens under the lock.
+            drop(other.take());
             Poll::Ready(())
         })
         .await;
-        drop(other);
         let mut results = Vec::new();
         for call in calls {
             results.push(call.await);

@@ -145,7 +145,7 @@ fn a_rotation_to_imported_material_is_recorded_once() {
     let engine = host.open().unwrap();
     let key = external(&engine);
     let forever = ("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"));
-    import(&engine, &key, &[forever.clone()]).unwrap();
+    import(&engine, &key, std::slice::from_ref(&forever)).unwrap();
     let refused = import(
         &engine,
         &key,

@@ -78,7 +78,7 @@ fn uses_are_recorded_with_their_algorithms_and_without_what_was_signed() {
     let sign =
         json!({"KeyId": key, "Message": "bWVzc2FnZQ==", "SigningAlgorithm": "ECDSA_SHA_256"});
     let signed = ask(&engine, "Sign", &sign).unwrap();
-    let mut verify = sign.clone();
+    let mut verify = sign;
     verify["Signature"] = json!("AAAA");
     let refused = ask(&engine, "Verify", &verify).unwrap_err();
     assert_eq!(refused, "KMSInvalidSignatureException");

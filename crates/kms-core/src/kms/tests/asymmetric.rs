@@ -69,7 +69,10 @@ impl Bench {
     }
 }
 
-const SIGNERS: &[(&str, PairSpec, &[(&str, usize)])] = &[
+/// Algorithms with the length of their digest.
+type Algorithms = &'static [(&'static str, usize)];
+
+const SIGNERS: &[(&str, PairSpec, Algorithms)] = &[
     (
         "RSA_2048",
         PairSpec::Rsa2048,

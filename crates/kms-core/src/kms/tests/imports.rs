@@ -418,7 +418,7 @@ fn new_material_waits_for_its_rotation_and_a_key_needs_all_of_its_materials() {
     );
     assert_eq!(bench.material(&key), first);
     assert_eq!(
-        import(&mut bench, &key, &[3; 32], new.clone()).unwrap_err(),
+        import(&mut bench, &key, &[3; 32], new).unwrap_err(),
         format!(
             "KMSInvalidStateException: New key material (id: {third}) cannot be imported into KMS key {key}, because \
              another key material (id: {second}) is pending rotation."

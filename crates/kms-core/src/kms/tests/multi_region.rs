@@ -102,7 +102,7 @@ fn a_replica_has_id_and_material_of_its_primary_key_and_the_rest_of_its_own() {
 
     // A ciphertext of one opens under the other, which says so; states are their own.
     let body = json!({"KeyId": id, "Plaintext": "AA=="});
-    let sealed = bench.at(HOME, "Encrypt", body.clone()).unwrap();
+    let sealed = bench.at(HOME, "Encrypt", body).unwrap();
     let blob = json!({"CiphertextBlob": sealed["CiphertextBlob"]});
     let opened = bench.at(WEST, "Decrypt", blob.clone()).unwrap();
     assert_eq!(opened["Plaintext"], "AA==");
@@ -315,7 +315,7 @@ fn a_primary_key_waits_for_the_end_of_its_last_replica() {
     assert_eq!(bench.described(HOME, &id)["KeyState"], "PendingDeletion");
     assert_eq!(bench.kms.deletions_due(bench.now).due, []);
     bench.at(HOME, "CancelKeyDeletion", key.clone()).unwrap();
-    bench.at(HOME, "EnableKey", key.clone()).unwrap();
+    bench.at(HOME, "EnableKey", key).unwrap();
     let blob = json!({"CiphertextBlob": sealed["CiphertextBlob"]});
     assert_eq!(
         bench.at(HOME, "Decrypt", blob.clone()).unwrap()["Plaintext"],
