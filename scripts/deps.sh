@@ -11,13 +11,13 @@ declare -A GROUPS_OF=(
     # bsdutils: script(1), the terminal systemd-nspawn wants.
     # xfsprogs, e2fsprogs, mount (losetup): file systems that the crash tests cut off; strace: fsyncs that
     # do nothing.
-    [test]="curl swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv"
+    [test]="curl swtpm tpm2-tools fuse3 gocryptfs xfsprogs e2fsprogs mount strace attr acl procps bsdutils systemd systemd-container python3 python3-venv openssl"
     # What the suite "programs" runs on a mount.
     [programs]="git postgresql rsync stress-ng"
     # AWS-LC's FIPS module is built from source.
     [fips]="cmake golang-go"
-    # What the suite "clients" needs beside Python: the AWS SDK for JavaScript, and OpenSSL to check signatures.
-    [clients]="nodejs npm openssl"
+    # What the suite "clients" needs beside Python: the AWS SDK for JavaScript.
+    [clients]="nodejs npm"
     [bench]="fuse3 gocryptfs fio"
 )
 

@@ -354,6 +354,7 @@ mod tests {
             scope: s.clone().into(),
             place: Place::HOME,
             crosses,
+            for_user: false,
         };
         let parse = |text: &str| KeyReference::parse(text, &at(false), Place::known);
         let id: KeyId = UUID.parse().unwrap();

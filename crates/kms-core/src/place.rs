@@ -109,6 +109,8 @@ pub struct At {
     pub place: Place,
     /// Whether the request may name keys of other accounts, by their ARNs.
     pub crosses: bool,
+    /// Whether a service asks on behalf of a user.
+    pub for_user: bool,
 }
 
 impl At {
@@ -119,6 +121,7 @@ impl At {
             place: snapshot.place(scope),
             scope: Arc::clone(scope),
             crosses: false,
+            for_user: caller.via.is_some(),
         }
     }
 
@@ -128,6 +131,7 @@ impl At {
             scope: Arc::clone(snapshot.home()),
             place: Place::HOME,
             crosses: false,
+            for_user: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The record of who opened what, for policies that want one: each open, and each refusal, becomes a record in kmsd's audit log.
 //!
-//! What happens is noted without waiting, and told to kmsd by a thread of its own within [`PAUSE`]. Names are not in it: an
+//! What happens is noted without waiting, and told to kmsd by a thread of its own within a second. Names are not in it: an
 //! object is known by its inode number. Equal accesses of one pause are one record with a count, so that a loop over one
 //! file is not a thousand records.
 

@@ -673,9 +673,19 @@ impl Kms {
                 self.policy(r.volume_id, r.policy_id)?;
                 Needs::local("kmsd:ReportPolicyUse", format!("volume/{}", r.volume_id))
             }
-            // Who uses a file needs no permission to have that recorded; the handler looks that there is such a policy.
-            R::RecordFileAccess(_) => {
+            // A service says it of whoever came, allowed or not; who mounts for himself may use the key.
+            R::RecordFileAccess(_) if at.for_user => {
                 Needs::with("kmsd:RecordFileAccess", Resource::Own, Details::default())
+            }
+            R::RecordFileAccess(r) => {
+                let row = self.policy(r.volume_id, r.policy_id)?;
+                let key = self.key_by_id(row.key)?;
+                let details = data_key_of(r.volume_id, r.policy_id, row.generation);
+                Needs::with("kms:Decrypt", Resource::Key(key), details).and(
+                    "kmsd:RecordFileAccess",
+                    Resource::Implied(format!("volume/{}", r.volume_id)),
+                    Details::default(),
+                )
             }
             // As much is lost as with the key.
             R::DestroyPolicy(r) => {

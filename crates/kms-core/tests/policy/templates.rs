@@ -11,7 +11,7 @@ const OTHER: &str = "arn:aws:iam::000000000000:user/other";
 const KEY: &str = "arn:aws:kms:local-host-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 /// What can be done with the material of a key, directly or by giving it away.
-const USES: [&str; 19] = [
+const USES: [&str; 18] = [
     "kms:CreateGrant",
     "kms:Decapsulate",
     "kms:Decrypt",
@@ -25,7 +25,6 @@ const USES: [&str; 19] = [
     "kms:GenerateMac",
     "kms:ReEncryptFrom",
     "kms:ReEncryptTo",
-    "kms:ReplicateKey",
     "kms:RetireGrant",
     "kms:Sign",
     "kms:Verify",

@@ -128,7 +128,7 @@ mod tests {
             (
                 last(None, 151),
                 Some(
-                    "Nobody used the key since 1970-01-01T00:02:31Z: the audit log goes no further back.",
+                    "Nobody used the key since 1970-01-01 00:02:31 UTC: the audit log goes no further back.",
                 ),
             ),
         ] {

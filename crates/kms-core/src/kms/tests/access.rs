@@ -122,7 +122,7 @@ fn anything(key: &str, blob: &str) -> Value {
         "PrincipalArn": ROOT_ARN, "AccessKeyId": "AKIA0123456789ABCDEF", "Status": "Active",
         "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048", "ImportToken": "aGVsbG8=",
         "EncryptedKeyMaterial": "aGVsbG8=", "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE",
-        "CustomKeyStoreName": "s", "CustomKeyStoreId": "cks-1", "Operation": "open", "Inode": 1, "UserId": 1000,
+        "CustomKeyStoreName": "s", "CustomKeyStoreId": "cks-1", "Operation": "OPEN", "Inode": 1, "UserId": 1000,
     })
 }
 
