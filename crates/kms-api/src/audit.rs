@@ -34,8 +34,8 @@ requests! {
         end_time: Option<u32> = "EndTime" opt_int(0, u32::MAX);
         /// A volume: its id.
         volume_id: Option<String> = "VolumeId" opt_text(Text::len(1, 64));
-        /// A file of a volume: its inode number, in decimal.
-        inode: Option<String> = "Inode" opt_text(Text::len(1, 20).matching("[0-9]+", |c| c.is_ascii_digit()));
+        /// A file of a volume: its inode number.
+        inode: Option<u64> = "Inode" opt_long();
         /// Oldest first; otherwise newest first.
         oldest_first: bool = "OldestFirst" flag();
         /// Most events of a page, 1 to 1000; 50 when absent. A page may have fewer, and none, and not be the last.

@@ -255,18 +255,24 @@ impl Members {
 
     /// A required integer of up to 63 bits, not negative.
     pub(crate) fn long(&mut self, name: &str) -> Result<u64, ApiError> {
+        let value = self.opt_long(name)?;
+        if value.is_none() {
+            self.missing(name);
+        }
+        Ok(value.unwrap_or_default())
+    }
+
+    /// An integer of up to 63 bits, not negative, that may be absent.
+    pub(crate) fn opt_long(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
         match self.take(name) {
-            None => {
-                self.missing(name);
-                Ok(0)
-            }
+            None => Ok(None),
             Some(Value::Number(number)) => {
                 let value = number.as_i64().ok_or_else(serialization)?;
-                Ok(u64::try_from(value).unwrap_or_else(|_| {
+                Ok(Some(u64::try_from(value).unwrap_or_else(|_| {
                     let limit = "Member must have value greater than or equal to 0";
                     self.violate(&format!("'{value}'"), &lower_first(name), limit);
                     0
-                }))
+                })))
             }
             Some(_) => Err(serialization()),
         }

@@ -130,7 +130,7 @@ impl Page {
                 operation: request.operation.clone(),
                 outcome: request.outcome.clone(),
                 volume: request.volume_id.clone(),
-                inode: request.inode.as_deref().and_then(|text| text.parse().ok()),
+                inode: request.inode,
                 from_ms: ms(request.start_time),
                 until_ms: ms(request.end_time),
             },

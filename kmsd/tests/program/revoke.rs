@@ -143,6 +143,10 @@ impl Busy {
                         Err(ClientError::Unreachable { .. }) => {
                             thread::sleep(Duration::from_millis(2));
                         }
+                        // More than one user may ask for.
+                        Err(ClientError::Api(error)) if error.code == ErrorCode::Throttling => {
+                            thread::sleep(Duration::from_millis(2));
+                        }
                         Err(error) => panic!("{error}"),
                     }
                 }

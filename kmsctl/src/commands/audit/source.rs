@@ -61,7 +61,7 @@ fn ask(
             operation: filter.operation.clone(),
             outcome: filter.outcome.clone(),
             volume_id: filter.volume.clone(),
-            inode: filter.inode.map(|inode| inode.to_string()),
+            inode: filter.inode,
             start_time: seconds(filter.from_ms),
             end_time: seconds(filter.until_ms),
             oldest_first,
