@@ -337,17 +337,44 @@ impl Members {
 
     /// A list of values of an enumeration, empty when absent.
     pub(crate) fn enums<T: WireEnum>(&mut self, name: &str) -> Result<Vec<T>, ApiError> {
-        let mut values = Vec::new();
-        for text in self.strings(name)? {
-            match T::from_wire(&text) {
+        let texts = self.strings(name)?;
+        Ok(self.values(&texts, &lower_first(name)))
+    }
+
+    fn values<T: WireEnum>(&mut self, texts: &[String], at: &str) -> Vec<T> {
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match T::from_wire(text) {
                 Some(value) => values.push(value),
                 None => {
                     let limit = format!("Member must satisfy constraint: [{}]", enum_set::<T>());
-                    self.violate(&format!("'[{}]'", echo(&text)), &lower_first(name), &limit);
+                    self.violate(&format!("'[{}]'", echo(text)), at, &limit);
                 }
             }
         }
-        Ok(values)
+        values
+    }
+
+    /// A list of `min` to `max` values of an enumeration, empty when absent.
+    pub(crate) fn enums_of<T: WireEnum>(
+        &mut self,
+        name: &str,
+        min: usize,
+        max: usize,
+    ) -> Result<Vec<T>, ApiError> {
+        let there = self.has(name);
+        let texts = self.strings(name)?;
+        let shown = format!("'[{}]'", echo(&texts.join(", ")));
+        let at = lower_first(name);
+        if there && texts.len() < min {
+            let limit = format!("Member must have length greater than or equal to {min}");
+            self.violate(&shown, &at, &limit);
+        }
+        if texts.len() > max {
+            let limit = format!("Member must have length less than or equal to {max}");
+            self.violate(&shown, &at, &limit);
+        }
+        Ok(self.values(&texts, &at))
     }
 
     pub(crate) fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {

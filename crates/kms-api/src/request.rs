@@ -214,7 +214,7 @@ requests! {
         /// Where the previous page ended.
         marker: Option<String> = "Marker" opt_text(MARKER);
         /// Whose keys, the account's own by default.
-        resource_owners: Vec<ResourceOwner> = "ResourceOwners" enums();
+        resource_owners: Vec<ResourceOwner> = "ResourceOwners" enums_of(1, 2);
     }
 
     /// Gives a key a name.

@@ -77,6 +77,16 @@ fn constraints_are_told_in_the_words_of_aws() {
             "Value 'alias/a b' at 'aliasName' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$",
         ),
         (
+            "TrentService.ListKeys",
+            r#"{"ResourceOwners":[]}"#.to_owned(),
+            "Value '[]' at 'resourceOwners' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            "TrentService.ListKeys",
+            r#"{"ResourceOwners":["SELF","SELF","SELF"]}"#.to_owned(),
+            "Value '[SELF, SELF, SELF]' at 'resourceOwners' failed to satisfy constraint: Member must have length less than or equal to 2",
+        ),
+        (
             "TrentService.CreateKey",
             r#"{"Tags":[{"TagKey":"","TagValue":"v"}]}"#.to_owned(),
             "Value '' at 'tags.1.member.tagKey' failed to satisfy constraint: Member must have length greater than or equal to 1",

@@ -10,10 +10,13 @@ use kms_api::{
 use super::{EMPTY, Kms, Outcome, World, pages, reply};
 use crate::authz::Authorized;
 use crate::ids::KeyReference;
-use crate::place::At;
+use crate::place::{At, Place};
 use crate::rows::{AliasRow, Change, KeyRow, Row, Table, alias_id};
 use crate::specs;
 use crate::states::Action;
+
+/// What the names of kmsd's own aliases start with.
+const RESERVED: &str = "alias/aws/";
 
 impl Kms {
     pub(super) fn create_alias(
@@ -51,10 +54,8 @@ impl Kms {
         request: &UpdateAliasRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        let name = check_name(&request.alias_name)?;
-        let place = auth.at.place;
-        let alias = self.snapshot.aliases.get(place, name);
-        let alias = alias.ok_or_else(|| self.no_alias(place, name))?;
+        let name = request.alias_name.as_str();
+        let alias = self.own_alias(auth.at.place, name)?;
         let key = self.target(auth, &request.target_key_id)?;
         if let Some(current) = self.snapshot.keys.get(&alias.key) {
             check_alike(name, current, key)?;
@@ -81,11 +82,9 @@ impl Kms {
         auth: &Authorized,
         request: &DeleteAliasRequest,
     ) -> Result<Outcome, ApiError> {
-        let name = check_name(&request.alias_name)?;
+        let name = request.alias_name.as_str();
         let place = auth.at.place;
-        if self.snapshot.aliases.get(place, name).is_none() {
-            return Err(self.no_alias(place, name));
-        }
+        self.own_alias(place, name)?;
         let changes = vec![Change::Remove(Table::Alias, alias_id(place, name))];
         Ok(self
             .write(Response::DeleteAlias(EMPTY), changes)
@@ -134,12 +133,24 @@ impl Kms {
         })))
     }
 
-    /// The key that an alias of that name points to.
+    /// The key that an alias of that name points to, which is to be moved or removed.
     pub(crate) fn alias_target(&self, at: &At, name: &str) -> Result<&KeyRow, ApiError> {
-        let name = check_name(name)?;
-        let alias = self.snapshot.aliases.get(at.place, name);
-        let alias = alias.ok_or_else(|| self.no_alias(at.place, name))?;
+        let alias = self.own_alias(at.place, name)?;
         self.key_by_id(alias.key).map(AsRef::as_ref)
+    }
+
+    /// The alias of that name, for what is done to the alias itself; kmsd's own are refused. AWS declares
+    /// `InvalidAliasNameException` for CreateAlias alone.
+    fn own_alias(&self, place: Place, name: &str) -> Result<&AliasRow, ApiError> {
+        check_prefix(name)?;
+        let alias = self.snapshot.aliases.get(place, name);
+        let alias = alias.ok_or_else(|| self.no_alias(place, name))?;
+        if name.starts_with(RESERVED) {
+            let arn = self.snapshot.scope_of(place).alias_arn(name);
+            let text = format!("{arn} is reserved: it cannot be moved or deleted.");
+            return Err(ApiError::new(ErrorCode::InvalidState, text));
+        }
+        Ok(alias)
     }
 
     fn entry(&self, row: &AliasRow) -> (String, AliasListEntry) {
@@ -200,16 +211,22 @@ fn check_alike(name: &str, current: &KeyRow, new: &KeyRow) -> Result<(), ApiErro
     Ok(())
 }
 
+/// Refuses names that no new alias may have.
 pub(crate) fn check_name(name: &str) -> Result<&str, ApiError> {
+    check_prefix(name)?;
+    if name.starts_with(RESERVED) {
+        let text = "Alias must not start with the reserved prefix \"alias/aws/\".";
+        return Err(ApiError::new(ErrorCode::InvalidAliasName, text));
+    }
+    Ok(name)
+}
+
+fn check_prefix(name: &str) -> Result<(), ApiError> {
     if !name.starts_with("alias/") || name == "alias/" {
         return Err(ApiError::validation(
             "Alias must start with the prefix \"alias/\". Please see \
              https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html",
         ));
     }
-    if name.starts_with("alias/aws/") {
-        let text = "Alias must not start with the reserved prefix \"alias/aws/\".";
-        return Err(ApiError::new(ErrorCode::InvalidAliasName, text));
-    }
-    Ok(name)
+    Ok(())
 }

@@ -130,7 +130,7 @@ impl Kms {
         let rest = versions
             .into_iter()
             .filter(|one| one.version > after && (all || one.rotated.is_some()))
-            .map(|one| (one.version.to_string(), one.entry(key, all)));
+            .map(|one| (one.version.to_string(), one.entry(key)));
         let page = pages::page(&list, request.limit.unwrap_or(100), rest);
         Ok(reply(Response::ListKeyRotations(
             ListKeyRotationsResponse {
@@ -176,10 +176,8 @@ impl Kms {
         only_symmetric(key)?;
         self.refuse_replica(key)?;
         self.allow(auth, Action::ScheduleRotation, key)?;
-        let asked = request.rotation_period_in_days;
-        let period_days = asked
-            .or_else(|| key.rotation.map(|r| r.period_days))
-            .unwrap_or(365);
+        // Not the period until now: policies are asked with this one too.
+        let period_days = request.rotation_period_in_days.unwrap_or(365);
         if key.rotation.is_some_and(|r| r.period_days == period_days) {
             return Ok(reply(Response::EnableKeyRotation(EMPTY)));
         }
@@ -260,7 +258,7 @@ impl<'a> Version<'a> {
         }
     }
 
-    fn entry(&self, key: &KeyRow, all: bool) -> RotationsListEntry {
+    fn entry(&self, key: &KeyRow) -> RotationsListEntry {
         let state = if key.current == Some(self.id) {
             KeyMaterialState::Current
         } else if key.pending == Some(self.id) {
@@ -273,7 +271,7 @@ impl<'a> Version<'a> {
         RotationsListEntry {
             key_id: key.id.to_string(),
             key_material_id: Some(self.id.to_string()),
-            key_material_state: all.then_some(state),
+            key_material_state: Some(state),
             key_material_description: self.description.map(str::to_owned),
             import_state: external.then_some(match self.import {
                 Some(_) => ImportState::Imported,

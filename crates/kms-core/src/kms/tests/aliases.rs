@@ -44,6 +44,12 @@ fn names_are_checked_in_the_recorded_words() {
             bench.call(operation, body).unwrap_err(),
             "NotFoundException: Alias arn:aws:kms:local-host-1:000000000000:alias/none is not found."
         );
+        // Neither declares InvalidAliasNameException.
+        let body = json!({"AliasName": "alias/aws/ebs", "TargetKeyId": key});
+        assert_eq!(
+            bench.call(operation, body).unwrap_err(),
+            "NotFoundException: Alias arn:aws:kms:local-host-1:000000000000:alias/aws/ebs is not found."
+        );
     }
 }
 

@@ -279,7 +279,8 @@ fn on_demand_rotations_end_at_twenty_five() {
         (5, &json!(false))
     );
     assert_eq!(rest["Rotations"][4]["RotationType"], "ON_DEMAND");
-    assert!(rest["Rotations"][4].get("KeyMaterialState").is_none());
+    assert_eq!(rest["Rotations"][3]["KeyMaterialState"], "NON_CURRENT");
+    assert_eq!(rest["Rotations"][4]["KeyMaterialState"], "CURRENT");
     let body = json!({"KeyId": key, "IncludeKeyMaterial": "ALL_KEY_MATERIAL"});
     let all = bench.call("ListKeyRotations", body).unwrap();
     let all = all["Rotations"].as_array().unwrap();
@@ -308,6 +309,14 @@ fn automatic_rotation_follows_its_period_and_the_states() {
         "KeyId": arn(&key), "KeyRotationEnabled": true, "RotationPeriodInDays": 90,
         "NextRotationDate": 1_700_000_000 + 90 * 86_400,
     });
+    assert_eq!(status(&mut bench), on);
+    // Without a period it is 365 days, whatever it was.
+    bench
+        .call("EnableKeyRotation", json!({"KeyId": key}))
+        .unwrap();
+    assert_eq!(status(&mut bench)["RotationPeriodInDays"], 365);
+    let body = json!({"KeyId": key, "RotationPeriodInDays": 90});
+    bench.call("EnableKeyRotation", body).unwrap();
     assert_eq!(status(&mut bench), on);
     let first = bench.material(&key);
     bench.pass_days(89);

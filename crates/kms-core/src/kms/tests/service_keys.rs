@@ -97,8 +97,16 @@ fn nobody_changes_it_and_everybody_uses_it_through_kmsfs() {
             "{operation}: {text}"
         );
     }
-    let delete = json!({"AliasName": KMSFS_ALIAS});
-    assert!(bench.call_as(&root(), "DeleteAlias", delete).is_err());
+    let other = bench.create_key();
+    for operation in ["UpdateAlias", "DeleteAlias"] {
+        let body = json!({"AliasName": KMSFS_ALIAS, "TargetKeyId": other});
+        let refused = bench.call_as(&root(), operation, body).unwrap_err();
+        assert_eq!(
+            refused,
+            "KMSInvalidStateException: arn:aws:kms:local-host-1:000000000000:alias/aws/kmsfs is reserved: it \
+             cannot be moved or deleted."
+        );
+    }
     // There is nothing for whoever breaks the glass either.
     assert!(bench.kms.obstacles().is_empty());
 
