@@ -13,7 +13,7 @@ help:
 	@echo "make demo        try it: swtpm, kmsd and an encrypted directory under ./demo"
 	@echo "make demo-down   remove every trace of the demo"
 	@echo "make test        all tests (root: real mounts, swtpm, one boot of systemd)"
-	@echo "make test-full   the same with longer file system exercises"
+	@echo "make test-full   the same with longer file system exercises, more crash points and the FIPS suite"
 	@echo "make bench       speed of kmsfs beside gocryptfs, and of kmsd with and without its log"
 	@echo "make bench-kmsd  only the latter"
 	@echo "make bench-revoke how long ending access takes with 1,000 open files, part of make bench"

@@ -132,7 +132,7 @@ impl Role {
             Self::Administrator => {
                 "manages keys, who may use them, and their deletion; does not use them itself"
             }
-            Self::User => "encrypts, decrypts and makes data keys",
+            Self::User => "uses keys for whatever they are for: encrypts, makes data keys, signs",
             Self::Service => "makes data keys and opens them, nothing else",
             Self::Auditor => "sees everything about keys; changes and uses nothing",
         }

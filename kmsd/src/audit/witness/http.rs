@@ -44,7 +44,7 @@ impl Submission {
     /// It is neither; the text says what it must be.
     pub fn parse(url: &str) -> Result<Self, String> {
         let form = || {
-            "must be http://HOST[:PORT][/PREFIX] or unix:/SOCKET[:/PREFIX]; kmsd speaks no TLS: for https:// \
+            "must be http://HOST[:PORT][/PREFIX] or unix:/SOCKET[:/PREFIX]; kmsd asks witnesses without TLS: for https:// \
              let a proxy on this host, or on a Unix socket, do that"
                 .to_owned()
         };
