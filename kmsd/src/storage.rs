@@ -22,7 +22,7 @@ pub const CATALOGUE: &str = "catalogue.sqlite";
 /// "KMSD": tells the file from other SQLite databases.
 const APPLICATION_ID: i32 = 0x4b4d_5344;
 /// Version of the tables; the row encodings have their own in the meta row.
-const SCHEMA_VERSION: i32 = 3;
+const SCHEMA_VERSION: i32 = 4;
 
 /// A catalogue in a SQLite file.
 pub struct SqliteStorage {
@@ -76,8 +76,8 @@ impl SqliteStorage {
             return Err(StorageError::Foreign(text));
         }
         let version = number("user_version")?;
-        if matches!(version, 1 | 2) {
-            // Versions 2 and 3 added tables and changed none.
+        if (1..SCHEMA_VERSION).contains(&version) {
+            // Versions 2 to 4 added tables and changed none.
             let schema = tables("IF NOT EXISTS ");
             storage
                 .connection

@@ -182,28 +182,36 @@ fn a_second_holder_is_told_who_has_the_store() {
 }
 
 #[test]
-fn a_catalogue_of_version_1_gains_the_new_tables() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(CATALOGUE);
-    let mut storage = SqliteStorage::create(&path).unwrap();
-    storage.commit(0, &[put(Table::Key, "a", "1")]).unwrap();
-    for table in Table::ALL.into_iter().skip_while(|t| *t != Table::Grant) {
-        let drop = format!("DROP TABLE {}", table.name());
-        storage.connection.execute_batch(&drop).unwrap();
-    }
-    storage
-        .connection
-        .pragma_update(None, "user_version", 1)
-        .unwrap();
-    storage.close().unwrap();
+fn a_catalogue_of_an_earlier_version_gains_the_tables_it_lacks() {
+    let later = |first| Table::ALL.into_iter().skip_while(move |t| *t != first);
+    let lacks: [(i32, Vec<Table>); 2] = [
+        (1, later(Table::Grant).collect()),
+        (3, vec![Table::AccessKey]),
+    ];
+    for (version, tables) in lacks {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(CATALOGUE);
+        let mut storage = SqliteStorage::create(&path).unwrap();
+        storage.commit(0, &[put(Table::Key, "a", "1")]).unwrap();
+        for table in &tables {
+            let drop = format!("DROP TABLE {}", table.name());
+            storage.connection.execute_batch(&drop).unwrap();
+        }
+        storage
+            .connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+        storage.close().unwrap();
 
-    let mut storage = SqliteStorage::open(&path).unwrap();
-    assert_eq!(
-        storage.load().unwrap(),
-        (1, vec![row(Table::Key, "a", "1")])
-    );
-    storage.commit(1, &[put(Table::Grant, "g", "2")]).unwrap();
-    drop(storage);
-    let mut storage = SqliteStorage::open(&path).unwrap();
-    assert_eq!(storage.load().unwrap().0, 2);
+        let mut storage = SqliteStorage::open(&path).unwrap();
+        assert_eq!(
+            storage.load().unwrap(),
+            (1, vec![row(Table::Key, "a", "1")])
+        );
+        let new: Vec<_> = tables.iter().map(|table| put(*table, "g", "2")).collect();
+        storage.commit(1, &new).unwrap();
+        drop(storage);
+        let mut storage = SqliteStorage::open(&path).unwrap();
+        assert_eq!(storage.load().unwrap().0, 2);
+    }
 }
