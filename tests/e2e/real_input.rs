@@ -19,6 +19,8 @@ fn vendor(to: &Path) {
             .arg(programs::source_root().join("Cargo.toml"))
             .arg(to),
     );
+    // As much again, and no other kind of file.
+    fs::remove_dir_all(to.join("aws-lc-fips-sys")).unwrap();
 }
 
 /// Builds a small program from the vendored sources, with everything that cargo writes in the mount too.

@@ -134,8 +134,8 @@ fn a_mount_that_cannot_be_told_is_named() {
     let world = World::start();
     world.key("alias/gone");
     let lower = world.volume("volume", "alias/gone");
-    // Its socket is where nobody looks for it.
-    let control = format!("control={}", path_text(&world.path("elsewhere.sock")));
+    let socket = world.path("elsewhere.sock");
+    let control = format!("control={}", path_text(&socket));
     let mount = world.mount_with(&lower, &[&control]);
     let status = world
         .kmsctl(&["fs", "status", path_text(&lower), "--json"])
@@ -144,6 +144,8 @@ fn a_mount_that_cannot_be_told_is_named() {
     let id = |value: &Value| value.as_str().unwrap().to_owned();
     let volume = id(&status[0]["volume"]);
     let policy = id(&status[0]["policies"][0]["policy"]);
+    // Nobody gets through to it any more.
+    fs::remove_file(&socket).unwrap();
     let said = world.kmsctl(&[
         "fs", "shred", "--volume", &volume, "--policy", &policy, "--yes",
     ]);
