@@ -138,7 +138,7 @@ pub fn is_mounted(point: &Path) -> bool {
 /// child holds a copy of every descriptor of this process, files in the mount among them. So "busy" is
 /// tried again for a while.
 pub fn unmount(point: &Path) -> Result<(), String> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + wait::PATIENCE;
     loop {
         let output = Command::new("fusermount3")
             .arg("-u")
