@@ -33,6 +33,8 @@ const MAX_KEYS: usize = 2;
 pub struct Authorized {
     /// What the request is for.
     pub(crate) at: At,
+    /// When it was asked for.
+    pub(crate) now: Now,
     basis: Basis,
     keys: [Option<KeyId>; MAX_KEYS],
 }
@@ -143,7 +145,12 @@ impl Kms {
                 })
             })?;
         match basis {
-            Some(basis) => Ok(Authorized { at, basis, keys }),
+            Some(basis) => Ok(Authorized {
+                at,
+                now,
+                basis,
+                keys,
+            }),
             // An operation that needs no permission does not exist.
             None => Err(Box::new(Handled {
                 verdict: Verdict::Unasked,

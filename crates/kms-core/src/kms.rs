@@ -261,15 +261,21 @@ impl Kms {
     }
 
     /// For how many milliseconds a decision about these keys stays right by itself: conditions on the time begin and cease
-    /// to hold without a change. `None`: until something changes.
+    /// to hold, and imported material expires, without a change. `None`: until something changes.
     pub fn holds_ms(&self, keys: impl Iterator<Item = KeyId>, now: Now) -> Option<u64> {
-        let policies = keys.filter_map(|key| self.snapshot.key_policies.get(&key));
-        hold_ms(
+        let keys: Vec<KeyId> = keys.collect();
+        let materials = keys.iter().filter_map(|key| self.expires_in_ms(*key, now));
+        let materials: Vec<u64> = materials.collect();
+        let policies = keys
+            .into_iter()
+            .filter_map(|key| self.snapshot.key_policies.get(&key));
+        let policies = hold_ms(
             policies,
             &self.snapshot.attached,
             &self.file_policies,
             now.wall_ms,
-        )
+        );
+        policies.into_iter().chain(materials).min()
     }
 
     /// The rows as they are now.
@@ -494,7 +500,11 @@ impl Kms {
                 "The request reached a key that it was not authorised for.",
             ));
         }
-        states::check(action, key.state, key.origin, &self.arn(key.id))
+        let mut state = key.state;
+        if action == Action::Cryptographic && self.has_lapsed(key, auth.now) {
+            state = State::PendingImport;
+        }
+        states::check(action, state, key.origin, &self.arn(key.id))
     }
 
     fn write(&self, response: Response, changes: Vec<Change>) -> Write {

@@ -163,7 +163,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes imported material that has expired, in a deletion epoch.
+    /// Deletes imported material that has expired, all of it in one deletion epoch.
     fn tick_imports(&self) -> Result<(), EngineError> {
         let found = {
             let kms = self.kms.read();
@@ -172,11 +172,15 @@ impl Shared {
         if !found.clocks_disagree.is_empty() {
             self.alert("expiry of imported key material", &found.clocks_disagree)?;
         }
+        if found.due.is_empty() {
+            return Ok(());
+        }
+        // What has been imported again meanwhile stays.
+        self.write(None, None, |kms, world: &World<'_>| {
+            internal(Ok(kms.expire(world.now)))
+        })
+        .map_err(EngineError::Refused)?;
         for (key, material) in found.due {
-            let expired = self.write(None, None, |kms, _| {
-                internal(kms.expire(key, &[material]).map(Outcome::from))
-            });
-            expired.map_err(EngineError::Refused)?;
             tracing::warn!(%key, %material, "imported key material has expired and is deleted");
         }
         Ok(())

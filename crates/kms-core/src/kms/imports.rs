@@ -1,5 +1,7 @@
 //! GetParametersForImport, ImportKeyMaterial, DeleteImportedKeyMaterial, and the end of material that expires.
 
+use std::collections::BTreeMap;
+
 use data_encoding::HEXLOWER;
 use kms_api::{
     ApiError, Blob, DeleteImportedKeyMaterialRequest, DeleteImportedKeyMaterialResponse, ErrorCode,
@@ -9,8 +11,8 @@ use kms_api::{
 };
 
 use super::{
-    EMPTY, Effect, Kms, Outcome, World, Write, internal, material_id_of, no_domain, no_entropy,
-    no_memory, reply,
+    EMPTY, Effect, Kms, Outcome, World, Write, material_id_of, no_domain, no_entropy, no_memory,
+    reply,
 };
 use crate::authz::Authorized;
 use crate::clock::{DAY_MS, Due, Dueness, Now};
@@ -30,7 +32,7 @@ use crate::states::Action;
 pub struct Expired {
     /// Both clocks say so.
     pub due: Vec<(KeyId, MaterialId)>,
-    /// Only one of the clocks says so: nothing is done, and somebody should look at the clock.
+    /// Only one of the clocks says so: the keys cannot be used, nothing is destroyed, and somebody should look at the clock.
     pub clocks_disagree: Vec<KeyId>,
 }
 
@@ -278,7 +280,7 @@ impl Kms {
                 return Ok(reply(response));
             }
         }
-        Ok(self.destroying_material(response, key.id, changes).into())
+        Ok(self.destroying_material(response, [key.id], changes).into())
     }
 
     /// Materials that expired.
@@ -300,21 +302,61 @@ impl Kms {
         found
     }
 
-    /// Deletes materials of a key that [`Self::materials_expired`] named.
-    ///
-    /// # Errors
-    /// The key is gone.
-    pub fn expire(&self, key: KeyId, materials: &[MaterialId]) -> Result<Write, ApiError> {
-        let key = self.key_by_id(key)?;
-        let changes = without(&self.snapshot, key, materials);
-        if changes.is_empty() {
-            return Err(internal("The key material is not there any more."));
+    /// Whether a key that could be used otherwise has material that has expired by one of the clocks: destroying it takes
+    /// both, but nobody uses it any more. What waits for RotateKeyOnDemand is not needed yet.
+    pub(super) fn has_lapsed(&self, key: &KeyRow, now: Now) -> bool {
+        let usable = matches!(key.state, State::Enabled | State::Updating);
+        if key.origin != Origin::External || !usable {
+            return false;
         }
-        Ok(self.destroying_material(Response::EnableKey(EMPTY), key.id, changes))
+        let mut ends = self.ends_of_material(key);
+        ends.any(|due| due.at(now) != Dueness::NotYet)
+    }
+
+    /// Milliseconds until the first of a key's materials expires by the first of the clocks; those that have are not counted.
+    pub(super) fn expires_in_ms(&self, key: KeyId, now: Now) -> Option<u64> {
+        let key = self.live_key(key)?;
+        let ends = self.ends_of_material(key);
+        let ends = ends.filter(|due| due.at(now) == Dueness::NotYet);
+        ends.map(|due| due.left_ms(now)).min()
+    }
+
+    fn ends_of_material(&self, key: &KeyRow) -> impl Iterator<Item = Due> {
+        let pending = key.pending;
+        let rows = self.snapshot.materials(key.id);
+        let lasting = rows.filter(move |row| pending != Some(row.id));
+        lasting.filter_map(|row| row.import.as_ref()?.expires)
+    }
+
+    /// Deletes all materials that have expired by both clocks, in one transaction; nothing where there are none.
+    pub fn expire(&self, now: Now) -> Outcome {
+        let mut expired: BTreeMap<KeyId, Vec<MaterialId>> = BTreeMap::new();
+        for (key, material) in self.materials_expired(now).due {
+            expired.entry(key).or_default().push(material);
+        }
+        let mut changes = Vec::new();
+        for (key, materials) in &expired {
+            let key = self.live_key(*key);
+            changes.extend(
+                key.into_iter()
+                    .flat_map(|key| without(&self.snapshot, key, materials)),
+            );
+        }
+        let response = Response::EnableKey(EMPTY);
+        if changes.is_empty() {
+            return reply(response);
+        }
+        self.destroying_material(response, expired.into_keys(), changes)
+            .into()
     }
 
     /// The material is gone with the transaction; the epoch that it owes takes it from older copies of the store.
-    fn destroying_material(&self, response: Response, key: KeyId, changes: Vec<Change>) -> Write {
+    fn destroying_material(
+        &self,
+        response: Response,
+        keys: impl IntoIterator<Item = KeyId>,
+        changes: Vec<Change>,
+    ) -> Write {
         let meta = &self.snapshot.meta;
         let meta = MetaRow {
             epoch_owed: meta.epoch_owed || !changes.is_empty(),
@@ -322,7 +364,8 @@ impl Kms {
         };
         let mut all = vec![Change::Put(Row::Meta(Box::new(meta)))];
         all.extend(changes);
-        let mut write = self.write(response, all).tightening().forgetting(key);
+        let mut write = self.write(response, all).tightening();
+        write.effects.extend(keys.into_iter().map(Effect::Forget));
         write.effects.push(Effect::DeletionEpoch);
         write
     }

@@ -113,9 +113,12 @@ impl Kms {
         request: &DescribeKeyRequest,
     ) -> Result<Outcome, ApiError> {
         let key = self.key_or_alias(auth, &request.key_id)?;
-        let response = DescribeKeyResponse {
-            key_metadata: self.metadata(key),
-        };
+        let mut key_metadata = self.metadata(key);
+        if self.has_lapsed(key, auth.now) {
+            key_metadata.key_state = KeyState::PendingImport;
+            key_metadata.enabled = false;
+        }
+        let response = DescribeKeyResponse { key_metadata };
         Ok(reply(Response::DescribeKey(response)))
     }
 

@@ -77,11 +77,16 @@ fn imported_material_works_after_a_restart_until_it_expires() {
     assert_eq!(decrypt(&engine, &blob).unwrap(), b"text");
     host.clock.0.lock().wall_ms += i64::try_from(3 * DAY_MS).unwrap();
     engine.shared.tick().unwrap();
-    assert_eq!(state(&engine, &key), "Enabled", "one clock is not enough");
+    let refused = decrypt(&engine, &blob).unwrap_err();
+    assert!(refused.ends_with("is pending import."), "{refused}");
+    let id = key.parse().unwrap();
+    let there = |engine: &Engine| engine.shared.kms.read().snapshot().materials(id).count();
+    assert_eq!(there(&engine), 1, "one clock is not enough to destroy it");
     host.clock.0.lock().uptime_ms += 3 * DAY_MS;
     let before = meta(&engine).deletion_epoch;
     engine.shared.tick().unwrap();
     assert_eq!(state(&engine, &key), "PendingImport");
+    assert_eq!(there(&engine), 0);
     assert!(
         decrypt(&engine, &blob)
             .unwrap_err()
@@ -110,6 +115,26 @@ fn material_that_expired_while_kmsd_was_down_is_deleted_at_its_start() {
     let engine = host.open().unwrap();
     engine.shared.tick().unwrap();
     assert_eq!(state(&engine, &key), "PendingImport");
+}
+
+#[test]
+fn whatever_has_expired_is_deleted_in_one_epoch() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let ends = host.clock.read().wall_ms / 1000 + 86_400;
+    let keys = [(); 3].map(|()| external(&engine));
+    for key in &keys {
+        import(&engine, key, &[("ValidTo", json!(ends))]).unwrap();
+    }
+    host.clock.pass_days(2);
+    engine.shared.tick().unwrap();
+    for key in &keys {
+        assert_eq!(state(&engine, key), "PendingImport");
+    }
+    let now = meta(&engine);
+    assert_eq!(now.deletion_epoch, 1);
+    assert!(!now.epoch_owed && now.epoch_change.is_none());
+    assert_eq!(deletions(&records(&host.store())), keys.len());
 }
 
 #[test]

@@ -378,14 +378,10 @@ fn material_expires_when_both_clocks_say_so() {
     let found = bench.kms.materials_expired(jumped);
     assert!(found.due.is_empty());
     assert_eq!(found.clocks_disagree.len(), 1);
+    assert!(matches!(bench.kms.expire(jumped), crate::Outcome::Reply(_)));
     bench.pass_days(1);
-    let found = bench.kms.materials_expired(bench.now);
-    let [(due, material)] = found.due[..] else {
-        panic!("{found:?}");
-    };
-    let write = bench.kms.expire(due, &[material]).unwrap();
-    assert!(write.tightening);
-    bench.commit(write);
+    assert_eq!(bench.kms.materials_expired(bench.now).due.len(), 1);
+    expire(&mut bench);
     assert_eq!(bench.state(&key), "PendingImport");
     assert!(bench.kms.snapshot().meta().epoch_owed);
     assert!(bench.kms.materials_expired(bench.now).due.is_empty());
@@ -393,6 +389,96 @@ fn material_expires_when_both_clocks_say_so() {
     import(&mut bench, &key, &[6; 32], json!({})).unwrap();
     let now = described(&mut bench, &key);
     assert_eq!(now["ExpirationModel"], "KEY_MATERIAL_DOES_NOT_EXPIRE");
+}
+
+fn expire(bench: &mut Bench) {
+    let crate::Outcome::Write(write) = bench.kms.expire(bench.now) else {
+        panic!("nothing has expired");
+    };
+    assert!(write.tightening);
+    let epochs = write.effects.iter();
+    let epochs = epochs.filter(|effect| **effect == crate::Effect::DeletionEpoch);
+    assert_eq!(epochs.count(), 1);
+    bench.commit(*write);
+}
+
+#[test]
+fn material_is_not_used_once_one_of_the_clocks_says_that_it_has_expired() {
+    let mut bench = Bench::new();
+    let key = external(&mut bench);
+    let mac = bench.create(
+        json!({"Origin": "EXTERNAL", "KeySpec": "HMAC_384", "KeyUsage": "GENERATE_VERIFY_MAC"}),
+    );
+    let until = json!({"ValidTo": START.wall_ms / 1000 + 86_400});
+    import(&mut bench, &key, &[6; 32], until.clone()).unwrap();
+    import(&mut bench, &mac, &[1; 48], until).unwrap();
+    let blob = bench.encrypt(&key, b"text", json!({}));
+    let start = bench.now;
+    let holds = |bench: &Bench| {
+        let id = key.parse().unwrap();
+        bench.kms.holds_ms(std::iter::once(id), bench.now)
+    };
+    assert_eq!(
+        holds(&bench),
+        Some(86_400_000),
+        "nobody relies on it longer"
+    );
+    for (wall, elapsed) in [(86_400_000, 1_000), (1_000, 86_400_000)] {
+        bench.now = Now {
+            wall_ms: start.wall_ms + wall,
+            elapsed_ms: start.elapsed_ms + u64::try_from(elapsed).unwrap(),
+        };
+        let pending = |key| format!("KMSInvalidStateException: {} is pending import.", arn(key));
+        assert_eq!(bench.decrypt(&blob, json!({})).unwrap_err(), pending(&key));
+        for (operation, key, body) in [
+            ("Encrypt", &key, json!({"KeyId": key, "Plaintext": "AAAA"})),
+            (
+                "GenerateDataKey",
+                &key,
+                json!({"KeyId": key, "KeySpec": "AES_256"}),
+            ),
+            (
+                "GenerateMac",
+                &mac,
+                json!({"KeyId": mac, "Message": "AAAA", "MacAlgorithm": "HMAC_SHA_384"}),
+            ),
+        ] {
+            assert_eq!(bench.call(operation, body).unwrap_err(), pending(key));
+        }
+        let now = described(&mut bench, &key);
+        assert_eq!(
+            (&now["KeyState"], &now["Enabled"]),
+            (&json!("PendingImport"), &json!(false))
+        );
+        assert!(bench.kms.materials_expired(bench.now).due.is_empty());
+        assert_eq!(holds(&bench), None);
+    }
+    // The clock that was wrong is put right: nothing was destroyed.
+    bench.now = start;
+    assert_eq!(bench.decrypt(&blob, json!({})).unwrap(), b"text");
+    assert_eq!(bench.state(&key), "Enabled");
+}
+
+#[test]
+fn all_material_that_has_expired_goes_in_one_transaction() {
+    let mut bench = Bench::new();
+    let until = json!({"ValidTo": START.wall_ms / 1000 + 86_400});
+    let keys = [external(&mut bench), external(&mut bench)];
+    for (key, byte) in keys.iter().zip(1..) {
+        import(&mut bench, key, &[byte; 32], until.clone()).unwrap();
+    }
+    let mut with = until;
+    with["ImportType"] = json!("NEW_KEY_MATERIAL");
+    import(&mut bench, &keys[0], &[9; 32], with).unwrap();
+    bench.pass_days(1);
+    assert_eq!(bench.kms.materials_expired(bench.now).due.len(), 3);
+    expire(&mut bench);
+    for key in &keys {
+        assert_eq!(bench.state(key), "PendingImport");
+        let id = key.parse().unwrap();
+        assert_eq!(bench.kms.snapshot().materials(id).count(), 0);
+    }
+    assert!(bench.kms.materials_expired(bench.now).due.is_empty());
 }
 
 #[test]
