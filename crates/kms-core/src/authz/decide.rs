@@ -158,6 +158,13 @@ impl Kms {
                 (_, _, None) => Err(DenyBasis::NoKeyPolicy),
             },
             None => match (by_identity, caller.role, &permission.resource) {
+                // Another account's grant is its parties' alone: what an account allows is about what is its own.
+                (_, _, Resource::Grant(_, row)) if foreign => {
+                    match grants::may_retire(row, &caller.principals, question.now) {
+                        true => Ok(Basis::Party),
+                        false => Err(DenyBasis::NotAParty),
+                    }
+                }
                 (Some(basis), ..) => Ok(basis),
                 (None, CallerRole::Root, _) => Ok(Basis::Root),
                 (None, _, Resource::Own) => Ok(Basis::Party),

@@ -272,6 +272,11 @@ fn a_grant_to_another_account_needs_its_identity_policy_too() {
     named["GrantTokens"] = json!([again["GrantToken"]]);
     bench.call_as(&alice, "Encrypt", named.clone()).unwrap();
     let retire = json!({"GrantToken": again["GrantToken"]});
+    // The account of the grantee has nothing to say about it.
+    let text = bench
+        .call_as(&root(THEIRS), "RetireGrant", retire.clone())
+        .unwrap_err();
+    assert!(text.starts_with("AccessDenied"), "{text}");
     let revoke = json!({"KeyId": id, "GrantId": again["GrantId"]});
     bench.call_as(&root(WEST), "RevokeGrant", revoke).unwrap();
     let text = bench.call_as(&alice, "Encrypt", named).unwrap_err();
