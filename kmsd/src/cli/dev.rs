@@ -124,6 +124,11 @@ fn principal(text: &str) -> Result<String, String> {
             let name = last
                 .strip_prefix("user/")
                 .or_else(|| last.strip_prefix("role/"));
+            if last == "role/unit" || last.starts_with("role/unit/") {
+                return Err(format!(
+                    "`{text}` stands for systemd units, and no access key does"
+                ));
+            }
             if last == "root" || name.is_some_and(|name| !name.is_empty()) {
                 return Ok(text.to_owned());
             }
@@ -174,6 +179,8 @@ mod tests {
             "a:b:arn:aws:iam::1:root",
             "a:b:arn:aws:iam::111122223333:user/",
             "a:b:arn:aws:iam::111122223333:group/x",
+            "a:b:arn:aws:iam::111122223333:role/unit",
+            "a:b:arn:aws:iam::111122223333:role/unit/x.service",
         ] {
             assert!(text.parse::<DevKey>().is_err(), "{text}");
         }

@@ -72,13 +72,16 @@ impl Kms {
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
         let principal = &request.principal_arn;
-        let is_root = check_principal(principal, self.snapshot.home(), &self.served)?;
-        if is_root && !matches!(caller.role, CallerRole::Root | CallerRole::Internal) {
+        check_principal(principal, self.snapshot.home(), &self.served)?;
+        // Who can make one for somebody else can be somebody else: past key policies, and as one's own approver.
+        let whose = matches!(caller.role, CallerRole::Root | CallerRole::Internal);
+        if !whose && !is_own(principal, caller) {
             return Err(ApiError::new(
                 ErrorCode::AccessDenied,
                 format!(
                     "User: {} is not authorized to perform: kmsd:CreateAccessKey on resource: {principal} because only \
-                     the account's root principal makes access keys for itself",
+                     the account's root principal makes access keys for others; everybody else for \
+                     their own principal",
                     caller.arn
                 ),
             ));
@@ -230,11 +233,20 @@ fn status(row: &AccessKeyRow) -> AccessKeyStatus {
     }
 }
 
-/// Whether it is the account's root principal.
+/// Whether it is the caller itself. A role that a rule gives to a user of this host is not: the rule may ask for a unit or an
+/// executable, and may be taken away.
+fn is_own(principal: &str, caller: &Caller) -> bool {
+    let acts_as = |own: &Arc<str>| **own == *principal;
+    caller.via.is_none()
+        && (*caller.arn == *principal
+            || (caller.network.is_some() && caller.principals.iter().any(acts_as)))
+}
+
+/// Whether an access key can be for it.
 ///
 /// # Errors
-/// It is none that an access key can be for.
-fn check_principal(principal: &str, home: &Scope, served: &Served) -> Result<bool, ApiError> {
+/// It cannot.
+fn check_principal(principal: &str, home: &Scope, served: &Served) -> Result<(), ApiError> {
     let refused = |why: &str| {
         Err(ApiError::validation(format!(
             "{principal} cannot have access keys: {why}."
@@ -256,11 +268,12 @@ fn check_principal(principal: &str, home: &Scope, served: &Served) -> Result<boo
                 .all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte))
     };
     match (last, last.split_once('/')) {
-        ("root", _) => Ok(true),
-        (_, Some(("role", name))) if name.starts_with("unit/") => {
+        ("root", _) => Ok(()),
+        // Its sessions would be `assumed-role/unit/ACCESS-KEY-ID`, and patterns for units name them.
+        (_, Some(("role", name))) if name == "unit" || name.starts_with("unit/") => {
             refused("the kernel says which systemd unit a process is in, and no key")
         }
-        (_, Some(("user" | "role", name))) if is_name(name) => Ok(false),
+        (_, Some(("user" | "role", name))) if is_name(name) => Ok(()),
         _ => refused("its name has 1 to 64 letters, digits and characters of _+=,.@-"),
     }
 }

@@ -89,11 +89,12 @@ fn disabling_and_deleting_tighten_and_enabling_does_not() {
 }
 
 #[test]
-fn access_keys_are_for_users_and_roles_of_the_account_and_for_root_only_by_root() {
+fn access_keys_are_for_users_and_roles_of_the_account_and_for_others_only_by_root() {
     let mut bench = Bench::new();
     for bad in [
         "arn:aws:iam::999999999999:user/alice",
         "arn:aws:iam::000000000000:role/unit/nginx.service",
+        "arn:aws:iam::000000000000:role/unit",
         "arn:aws:iam::000000000000:group/staff",
         "arn:aws:iam::000000000000:user/",
         "arn:aws:iam::000000000000:user/a b",
@@ -114,19 +115,26 @@ fn access_keys_are_for_users_and_roles_of_the_account_and_for_root_only_by_root(
         )
         .unwrap();
     let alice = Caller::new(CallerRole::User, 1000, ALICE);
-    let body = json!({"PrincipalArn": ROOT});
-    let error = bench
-        .call_as(&alice, "CreateAccessKey", body.clone())
-        .unwrap_err();
-    assert!(error.starts_with("AccessDeniedException"), "{error}");
-    assert!(
-        bench
-            .call_as(&alice, "CreateAccessKey", json!({"PrincipalArn": BACKUP}))
-            .is_ok()
-    );
+    let admin = Caller::new(CallerRole::Admin, 1000, ALICE);
+    let mut mapped = alice.clone();
+    mapped.principals = Arc::new([ALICE.into(), BACKUP.into()]);
+    let bob = "arn:aws:iam::000000000000:user/bob";
+    for other in [ROOT, BACKUP, bob] {
+        for caller in [&alice, &admin, &mapped] {
+            let error = bench
+                .call_as(caller, "CreateAccessKey", json!({"PrincipalArn": other}))
+                .unwrap_err();
+            assert!(error.starts_with("AccessDeniedException"), "{error}");
+        }
+    }
+    let own = json!({"PrincipalArn": ALICE});
+    bench.call_as(&alice, "CreateAccessKey", own).unwrap();
     let root = Caller::new(CallerRole::Root, 0, ROOT);
-    assert!(bench.call_as(&root, "CreateAccessKey", body).is_ok());
-    for _ in 0..10 {
+    for any in [ROOT, BACKUP, bob] {
+        let body = json!({"PrincipalArn": any});
+        bench.call_as(&root, "CreateAccessKey", body).unwrap();
+    }
+    for _ in 1..10 {
         make(&mut bench, ALICE);
     }
     let error = bench
