@@ -33,13 +33,15 @@ pub struct ApprovalRules {
 
 impl ApprovalRules {
     /// Whoever lists CreateGrant means every way to make a grant: one that ends by itself may last as long. Whoever lists
-    /// ScheduleKeyDeletion means what destroys the same without a key.
+    /// ScheduleKeyDeletion means what destroys the same without a key, or leaves the key without its material.
     fn lists(&self, operation: &str) -> bool {
         let listed = |name: &str| self.operations.iter().any(|listed| listed == name);
         listed(operation)
             || match operation {
                 "CreateTemporaryGrant" => listed("CreateGrant"),
-                "DestroyPolicy" | "DestroyPolicyGenerations" => listed("ScheduleKeyDeletion"),
+                "DeleteImportedKeyMaterial" | "DestroyPolicy" | "DestroyPolicyGenerations" => {
+                    listed("ScheduleKeyDeletion")
+                }
                 _ => false,
             }
     }
@@ -65,6 +67,7 @@ impl ApprovalRow {
     fn counted<'a>(&'a self, rules: &'a ApprovalRules) -> impl Iterator<Item = &'a Approver> {
         self.approvers.iter().filter(|approver| {
             approver.arn != self.requester
+                && approver.principal != principal_of(&self.requester)
                 && self
                     .eligible(rules)
                     .any(|principal| *principal == approver.principal)
@@ -171,7 +174,7 @@ impl Kms {
             .snapshot
             .approvals
             .values()
-            .filter(|row| !row.lapsed(world.now) && sees(row, caller, rules))
+            .filter(|row| !row.lapsed(world.now) && self.sees(row, caller, rules))
             .filter_map(|row| described(row, rules));
         reply(Response::ListApprovals(ListApprovalsResponse {
             approvals: approvals.collect(),
@@ -206,8 +209,15 @@ impl Kms {
             action: "kmsd:ApproveRequest".to_owned(),
             resource: &row.id,
         };
-        if row.requester == *caller.arn {
+        let requester = principal_of(&row.requester);
+        if row.requester == *caller.arn || caller.principals.iter().any(|own| **own == *requester) {
             return Err(asked.refusal("nobody approves a request of their own"));
+        }
+        // Who has its secret may be one person with the secrets of several.
+        if caller.network.is_some() {
+            return Err(
+                asked.refusal("approvals are given by users of this host, not with an access key")
+            );
         }
         if caller.via.is_some() || caller.role == CallerRole::Service {
             return Err(asked.refusal("services approve nothing, for themselves or for users"));
@@ -271,7 +281,7 @@ impl Kms {
         self.snapshot
             .approvals
             .get(&id.to_string())
-            .filter(|row| !row.lapsed(world.now) && sees(row, caller, rules))
+            .filter(|row| !row.lapsed(world.now) && self.sees(row, caller, rules))
             .map(AsRef::as_ref)
             .ok_or_else(|| {
                 ApiError::not_found(format!(
@@ -279,19 +289,34 @@ impl Kms {
                 ))
             })
     }
+
+    /// Whether the request is any of the caller's business. Administrators of other accounts administer those.
+    fn sees(&self, row: &ApprovalRow, caller: &Caller, rules: &ApprovalRules) -> bool {
+        let home = &self.snapshot.home().account;
+        let administers = match caller.role {
+            CallerRole::Root | CallerRole::Admin => {
+                (caller.scope.as_ref()).is_none_or(|scope| scope.account == *home)
+            }
+            CallerRole::Internal => true,
+            _ => false,
+        };
+        administers
+            || row.requester == *caller.arn
+            || row
+                .eligible(rules)
+                .any(|principal| caller.principals.iter().any(|own| **own == **principal))
+    }
 }
 
-/// Whether the request is any of the caller's business.
-fn sees(row: &ApprovalRow, caller: &Caller, rules: &ApprovalRules) -> bool {
-    let administers = matches!(
-        caller.role,
-        CallerRole::Root | CallerRole::Admin | CallerRole::Internal
-    );
-    administers
-        || row.requester == *caller.arn
-        || row
-            .eligible(rules)
-            .any(|principal| caller.principals.iter().any(|own| **own == **principal))
+/// The principal that an ARN is a session of, or itself: `assumed-role/NAME/SESSION` is of `role/NAME`.
+fn principal_of(arn: &str) -> String {
+    arn.strip_prefix("arn:aws:sts::")
+        .and_then(|rest| rest.split_once(":assumed-role/"))
+        .and_then(|(account, session)| Some((account, session.rsplit_once('/')?.0)))
+        .map_or_else(
+            || arn.to_owned(),
+            |(account, role)| format!("arn:aws:iam::{account}:role/{role}"),
+        )
 }
 
 fn described(row: &ApprovalRow, rules: &ApprovalRules) -> Option<Approval> {
@@ -346,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_for_grants_covers_those_that_end() {
+    fn a_rule_covers_what_does_the_same() {
         let rules = |operation: &str| ApprovalRules {
             operations: vec![operation.to_owned()],
             ..ApprovalRules::default()
@@ -355,5 +380,7 @@ mod tests {
         assert!(rules("CreateGrant").lists("CreateTemporaryGrant"));
         assert!(!rules("CreateTemporaryGrant").lists("CreateGrant"));
         assert!(!rules("RevokeGrant").lists("CreateTemporaryGrant"));
+        assert!(rules("ScheduleKeyDeletion").lists("DeleteImportedKeyMaterial"));
+        assert!(!rules("DeleteImportedKeyMaterial").lists("ScheduleKeyDeletion"));
     }
 }

@@ -213,3 +213,40 @@ fn a_rule_for_deletions_covers_policies_that_are_destroyed() {
     let error = bench.call("GetPolicy", body).unwrap_err();
     assert!(error.contains("was destroyed"), "{error}");
 }
+
+#[test]
+fn an_access_key_approves_nothing_and_other_accounts_see_nothing() {
+    let mut bench = bench(1, &["bob"]);
+    let key = bench.create_key();
+    let id = id_in(&schedule(&mut bench, "alice", &key).unwrap_err());
+    let network = kms_api::Network {
+        address: "203.0.113.9".parse().unwrap(),
+        access_key_id: "AKIAEXAMPLE".into(),
+        certificate: None,
+        user_agent: None,
+        tls: true,
+    };
+    let far = Caller::remote(&user("bob"), network);
+    let body = json!({"ApprovalId": id});
+    refused(
+        bench.call_as(&far, "ApproveRequest", body.clone()),
+        "not with an access key",
+    );
+    refused(schedule(&mut bench, "alice", &key), "0 of 1 approvals");
+
+    bench.kms.set_served(crate::place::Served {
+        accounts: vec!["222222222222".to_owned()],
+        ..Default::default()
+    });
+    let scope = kms_api::Scope::new("222222222222", "local-host-1").unwrap();
+    let mut foreign = Caller::new(CallerRole::Root, 0, scope.root_arn());
+    foreign.scope = Some(Arc::new(scope));
+    let list = bench.call_as(&foreign, "ListApprovals", json!({})).unwrap();
+    assert_eq!(list["Approvals"], json!([]));
+    for operation in ["DescribeApproval", "ApproveRequest", "CancelApproval"] {
+        let text = bench
+            .call_as(&foreign, operation, body.clone())
+            .unwrap_err();
+        assert!(text.starts_with("NotFoundException"), "{text}");
+    }
+}
