@@ -1,7 +1,7 @@
 //! AWS Signature Version 4, header form: who sent a request, and that nobody changed it.
 //!
 //! Pure: neither a clock nor a store of keys is asked here. What is read ([`Signed`]), what is compared
-//! ([`Signed::verify`]) and what a client makes ([`sign`]) use the same [canonical form](canonical), so that they cannot
+//! ([`Signed::verify`]) and what a client makes ([`sign()`]) use the same [canonical form](canonical), so that they cannot
 //! disagree. Presigned URLs, chunked uploads and SigV4A are refused: AWS KMS takes none of them.
 
 use std::fmt;
