@@ -135,6 +135,7 @@ impl Watcher {
             let mut applied = Ok(());
             let lease = users.lease();
             let heard = lease.next();
+            let there = heard.is_ok();
             if self.stopped(Duration::ZERO) {
                 return;
             }
@@ -162,7 +163,12 @@ impl Watcher {
                 Err(error) => tracing::debug!(%error, "kmsd does not answer"),
             }
             if users.lease().left_ms().is_none() {
-                self.lose(Instant::now());
+                // Who was stopped for longer than the lease finds a kmsd that answers: another lease, and nothing is locked.
+                if there {
+                    self.take_another(users);
+                } else {
+                    self.lose(Instant::now());
+                }
             }
             let third = users.lease().length() / 3;
             if self.lost.is_none() && due <= Instant::now() {
