@@ -123,11 +123,15 @@ fn pjdfstest() {
         let (total, mut failed, skipped, printed) = run(&world, &mount, &other, "");
         failed.sort_unstable();
         // The kernel has kmsfs cut a running program that is opened with O_RDONLY | O_TRUNC before it looks whether it runs
-        // (docs/SEMANTICS.md, truncate). If the program just then reads a page that is gone it dies, and does not run any more.
-        if failed == ["open::etxtbsy"] {
+        // (docs/SEMANTICS.md, truncate). If the program just then reads a page that is gone it dies, and does not run any
+        // more: on a busy machine that may be so several times in a row.
+        let mut tries = 0;
+        while failed == ["open::etxtbsy"] {
+            tries += 1;
             let (total, again, _, printed) = run(&world, &mount, &other, "etxtbsy");
-            assert_eq!((total, again.len()), (2, 0), "{mode}\n{printed}");
-            failed.clear();
+            assert_eq!(total, 2, "{mode}\n{printed}");
+            assert!(tries < 30, "{mode}\n{printed}");
+            failed = again;
         }
         assert_eq!(
             (total, failed),
