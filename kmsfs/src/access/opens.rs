@@ -4,7 +4,7 @@
 //! object is known by its inode number. Equal accesses of one pause are one record with a count, so that a loop over one
 //! file is not a thousand records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -64,6 +64,9 @@ pub struct Opens {
     per_user: bool,
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// What each policy had chosen when kmsd last told: of a policy whose key must not be used it tells nothing, and
+    /// who is refused for that is to be recorded all the same.
+    chosen: Mutex<HashMap<PolicyId, Arc<Policy>>>,
 }
 
 #[derive(Default)]
@@ -74,6 +77,10 @@ struct Queue {
     ended: bool,
     thread: Option<JoinHandle<()>>,
 }
+
+/// kmsd does not answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Away;
 
 /// What became of telling kmsd.
 enum Told {
@@ -93,6 +100,7 @@ impl Opens {
             per_user,
             queue: Mutex::default(),
             changed: Condvar::new(),
+            chosen: Mutex::default(),
         }
     }
 
@@ -220,20 +228,39 @@ impl Opens {
 
     fn send(&self, client: &Client, access: &Access, times: Times) -> Told {
         let deadline = Instant::now() + LAST;
-        let policy = match self.policies.get(&access.policy, deadline) {
-            Ok(policy) => policy,
-            Err(Verdict::Away(_)) => return Told::Away,
-            Err(verdict) => return Told::Refused(format!("{verdict:?}")),
+        let found = self.policies.get(&access.policy, deadline);
+        let policy = match self.choice(&access.policy, found) {
+            Ok(Some(policy)) if policy.record_opens => policy,
+            Ok(_) => return Told::Recorded,
+            Err(Away) => return Told::Away,
         };
-        if !policy.record_opens {
-            return Told::Recorded;
-        }
         let lost = std::mem::take(&mut self.queue.lock().lost);
         let told = self.ask(client, access, times, &policy, lost);
         if !matches!(told, Told::Recorded) {
             self.queue.lock().lost += lost;
         }
         told
+    }
+
+    /// What a policy has chosen: as kmsd tells now, else as it told last; None if it never did, as for a policy that could
+    /// not be used since the mount.
+    fn choice(
+        &self,
+        policy: &PolicyId,
+        found: Result<Arc<Policy>, Verdict>,
+    ) -> Result<Option<Arc<Policy>>, Away> {
+        let mut chosen = self.chosen.lock();
+        match found {
+            Ok(found) => {
+                chosen.insert(*policy, Arc::clone(&found));
+                Ok(Some(found))
+            }
+            Err(verdict) => match chosen.get(policy) {
+                Some(last) => Ok(Some(Arc::clone(last))),
+                None if matches!(verdict, Verdict::Away(_)) => Err(Away),
+                None => Ok(None),
+            },
+        }
     }
 
     fn ask(
@@ -362,6 +389,23 @@ mod tests {
         assert_eq!(name_of(libc::EKEYREVOKED), "EKEYREVOKED");
         assert_eq!(outcome(Some(libc::ENOKEY)), AccessOutcome::Denied);
         assert_eq!(outcome(Some(libc::ENOENT)), AccessOutcome::Failed);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_used_any_more_is_recorded_as_it_chose() {
+        let opens = opens();
+        let policy = PolicyId([1; 16]);
+        let unusable = || Err(Verdict::Unusable("disabled".to_owned()));
+        let away = || Err(Verdict::Away("no answer".to_owned()));
+        // Nothing is known of it: nothing is missing from the log either.
+        assert!(opens.choice(&policy, unusable()).unwrap().is_none());
+        assert_eq!(opens.choice(&policy, away()).err(), Some(Away));
+        let told = Arc::new(Policy::for_tests("arn:key", true));
+        opens.choice(&policy, Ok(told)).unwrap();
+        for lost in [unusable(), away()] {
+            let chosen = opens.choice(&policy, lost).unwrap().unwrap();
+            assert!(chosen.record_opens);
+        }
     }
 
     #[test]

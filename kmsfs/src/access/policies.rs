@@ -169,6 +169,26 @@ impl Policies {
 }
 
 impl Policy {
+    /// One that the registry might have.
+    #[cfg(test)]
+    pub(crate) fn for_tests(key_arn: &str, record_opens: bool) -> Policy {
+        Policy {
+            key_arn: key_arn.to_owned(),
+            ending: Revoke::default(),
+            lock_after: None,
+            record_opens,
+            request: DecryptRequest {
+                ciphertext_blob: None,
+                encryption_context: Default::default(),
+                grant_tokens: Vec::new(),
+                key_id: Some(key_arn.to_owned()),
+                encryption_algorithm: None,
+                dry_run: true,
+                dry_run_modifiers: Vec::new(),
+            },
+        }
+    }
+
     /// Asks once, for a user or the mount itself, and says how long the answer may be kept.
     #[must_use]
     pub fn ask(

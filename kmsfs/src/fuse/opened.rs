@@ -11,18 +11,21 @@ use crate::fs::{Fs, NodeId};
 const EXECUTE: u32 = 0x20;
 
 /// The access that `reply` is the answer to, if a policy may want it recorded: every open, and of anything else what was denied.
-pub(super) fn access(fs: &Fs, message: &[u8], reply: &[u8]) -> Option<Access> {
-    let opens = fs.opens()?;
-    let (header, mut arguments) = Header::parse(message).ok()?;
+pub(super) fn access(fs: &Fs, header: &Header, message: &[u8], reply: &[u8]) -> Option<Access> {
     let error = error_of(reply);
+    // Of almost every request this is all that is done.
     let operation = name_of(header.opcode, error)?;
+    let opens = fs.opens()?;
     let node = fs.node(NodeId(header.node)).ok()?;
     let policy = fs.policy_of(&node).filter(|policy| opens.wants(policy))?;
     // What was made, or else what was named, which for a new file is its directory.
     let made = undo::nodes(header.opcode, reply).first().copied();
     let object = made.and_then(|made| fs.node(made).ok()).unwrap_or(node);
     let mode = match header.opcode {
-        op::OPEN | op::CREATE => arguments.u32().ok().map(mode_of),
+        op::OPEN | op::CREATE => {
+            let (_, mut arguments) = Header::parse(message).ok()?;
+            arguments.u32().ok().map(mode_of)
+        }
         _ => None,
     };
     Some(Access {

@@ -187,7 +187,7 @@ impl Shared {
         reply: &[u8],
     ) {
         // Before the reply is sent: afterwards the kernel may forget the object at any time.
-        let access = opened::access(&self.fs, message, reply);
+        let access = opened::access(&self.fs, header, message, reply);
         let verdict = slot.end(|| {
             let verdict = self.after(header, since, message, reply);
             match verdict {
@@ -200,7 +200,8 @@ impl Shared {
         match verdict {
             Some(Verdict::Pass) => opened::note(&self.fs, access),
             Some(Verdict::Fail(errno)) => {
-                let refused = opened::access(&self.fs, message, &failure(header, errno));
+                let reply = failure(header, errno);
+                let refused = opened::access(&self.fs, header, message, &reply);
                 opened::note(&self.fs, refused);
             }
             _ => {}
@@ -223,7 +224,7 @@ impl Shared {
     /// Answers a request with an error.
     fn fail(&self, slot: &Slot, header: &Header, message: &[u8], errno: Errno) {
         let reply = failure(header, errno);
-        let access = opened::access(&self.fs, message, &reply);
+        let access = opened::access(&self.fs, header, message, &reply);
         if slot.end(|| self.send(&reply)).is_some() {
             opened::note(&self.fs, access);
         }
