@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use kms_api::Timestamp;
+use kms_api::civil::Civil;
 use serde::Serialize;
 use serde_json::json;
 
@@ -127,25 +128,14 @@ impl fmt::Display for Table {
 
 /// A point in time as `2026-11-23 21:59:23 UTC`.
 pub fn time(at: Timestamp) -> String {
-    let secs = at.secs();
-    let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    // Civil date from days since 1970-01-01 (Howard Hinnant, "chrono-compatible low-level date
-    // algorithms"): years begin in March, eras have 400 years.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = Civil::from_millis(at.secs().saturating_mul(1000));
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

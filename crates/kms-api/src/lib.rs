@@ -23,6 +23,7 @@ pub mod audit;
 pub mod backup;
 pub mod blob;
 pub mod caller;
+pub mod civil;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod destruction;

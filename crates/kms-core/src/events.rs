@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use kms_api::civil::Civil;
 use serde_json::{Map, Value, json};
 
 use crate::audit::{KMS_SOURCE, Kind, LOCAL_SOURCE, Record};
@@ -99,28 +100,7 @@ fn detail(record: &Record, source: &str) -> Value {
 
 /// Whole seconds in UTC, as EventBridge has them: `2022-08-10T16:37:50Z`.
 pub fn seconds(ms: i64) -> String {
-    let seconds = ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-/// Year, month and day of a number of days since 1970 (the proleptic Gregorian calendar).
-pub fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    Civil::from_millis(ms).iso8601()
 }
 
 /// Notices when a principal is denied often.

@@ -6,10 +6,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use kms_api::civil::{Civil, days_since_1970};
 use serde::Serialize;
 
 use crate::audit::{KMS_SOURCE, Kind, Record};
-use crate::events::civil;
 use crate::last_use::use_of;
 
 pub use price::{Estimate, Item, PRICES_DATE, PRICES_SOURCE};
@@ -40,20 +40,20 @@ impl Month {
 
     /// The month of a time in milliseconds since 1970.
     pub fn of(ms: i64) -> Self {
-        let (year, month, _) = civil(ms.div_euclid(86_400_000));
+        let Civil { year, month, .. } = Civil::from_millis(ms);
         Self { year, month }
     }
 
     /// Its first moment, milliseconds since 1970.
     pub fn begin(self) -> i64 {
-        days(self.year, self.month) * 86_400_000
+        days_since_1970(self.year, self.month, 1) * 86_400_000
     }
 
     /// The first moment after it.
     pub fn end(self) -> i64 {
         match self.month {
-            12 => days(self.year + 1, 1) * 86_400_000,
-            month => days(self.year, month + 1) * 86_400_000,
+            12 => days_since_1970(self.year + 1, 1, 1) * 86_400_000,
+            month => days_since_1970(self.year, month + 1, 1) * 86_400_000,
         }
     }
 }
@@ -62,15 +62,6 @@ impl std::fmt::Display for Month {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:04}-{:02}", self.year, self.month)
     }
-}
-
-/// Days from 1970 to the first of a month.
-fn days(year: i64, month: i64) -> i64 {
-    // The year begins in March, so that a leap day is its last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year
-        - 719_468
 }
 
 /// How often something was called.

@@ -3,9 +3,11 @@
 //! What CloudTrail has a member for is there; what only this host knows (user and group ids, process, unit, executable,
 //! the statement that decided) is under `additionalEventData`.
 
+use kms_api::civil::Civil;
 use serde_json::{Map, Value, json};
 
 use super::{Actor, Kind, Line, Record, Recorded};
+use crate::events::seconds;
 use crate::ids::Scope;
 
 /// Members that are times: whole milliseconds in a record.
@@ -25,7 +27,7 @@ pub fn event(line: &Line, home: &Scope) -> Value {
     };
     put("eventVersion", json!("1.11"));
     put("userIdentity", identity(record, scope));
-    put("eventTime", json!(iso(record.time)));
+    put("eventTime", json!(seconds(record.time)));
     put("eventSource", json!(record.source));
     put("eventName", json!(record.operation));
     put("awsRegion", json!(scope.region));
@@ -196,61 +198,9 @@ fn dated(name: &str, value: &Value) -> Value {
     }
 }
 
-/// A moment in the calendar (proleptic Gregorian, UTC).
-struct Moment {
-    year: i64,
-    month: i64,
-    day: i64,
-    hour: i64,
-    minute: i64,
-    second: i64,
-}
-
-impl Moment {
-    fn of(ms: i64) -> Self {
-        let seconds = ms.div_euclid(1000);
-        let days = seconds.div_euclid(86_400);
-        let of_day = seconds.rem_euclid(86_400);
-        // Counted in years from 1 March, so that a leap day is a year's last: 400 years are 146,097 days.
-        let shifted = days.saturating_add(719_468);
-        let era = shifted.div_euclid(146_097);
-        let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted_month = (5 * day_of_year + 2) / 153;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
-        Self {
-            year: year_of_era + era * 400 + i64::from(month <= 2),
-            month,
-            day: day_of_year - (153 * shifted_month + 2) / 5 + 1,
-            hour: of_day / 3600,
-            minute: of_day / 60 % 60,
-            second: of_day % 60,
-        }
-    }
-}
-
-/// `2025-05-20T20:45:00Z`, from milliseconds since 1970-01-01 UTC.
-pub fn iso(ms: i64) -> String {
-    let Moment {
-        year,
-        month,
-        day,
-        hour,
-        minute,
-        second,
-    } = Moment::of(ms);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 /// `May 21, 2025, 5:47:45 AM`, as CloudTrail writes times inside of members.
 fn spoken(ms: i64) -> String {
-    let moment = Moment::of(ms);
+    let moment = Civil::from_millis(ms);
     let month = usize::try_from(moment.month - 1)
         .ok()
         .and_then(|month| MONTHS.get(month))

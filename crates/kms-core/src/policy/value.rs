@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use kms_api::civil::{Civil, days_of_month, days_since_1970};
+
 use super::key::ConditionKey;
 
 /// What a policy may ask about one request.
@@ -142,7 +144,7 @@ impl Value<'_> {
             Self::Text(text) => Cow::Borrowed(text),
             Self::Number(number) => Cow::Owned(number.to_string()),
             Self::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
-            Self::Time(ms) => Cow::Owned(iso8601(*ms)),
+            Self::Time(ms) => Cow::Owned(Civil::from_millis(*ms).iso8601()),
             Self::Ip(address) => Cow::Owned(address.to_string()),
             Self::Bytes(bytes) => Cow::Owned(data_encoding::BASE64.encode(bytes)),
         }
@@ -256,7 +258,7 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
     if parts.next().is_some() || !(1..=12).contains(&month) || year == 0 {
         return None;
     }
-    if !(1..=days_of(year, month)).contains(&day) {
+    if !(1..=days_of_month(year, month)).contains(&day) {
         return None;
     }
     let mut ms = days_since_1970(year, month, day) * 86_400_000;
@@ -312,43 +314,6 @@ fn number(text: &str, digits: usize) -> Option<i64> {
         return None;
     }
     text.parse().ok()
-}
-
-fn days_of(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 in the proleptic Gregorian calendar.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March here, so that the leap day is the last one.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// `2026-11-25T20:40:37Z`.
-fn iso8601(ms: i64) -> String {
-    let (days, secs) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000) / 1000);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + i64::from(month <= 2);
-    let (hour, minute, sec) = (secs / 3600, secs / 60 % 60, secs % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{sec:02}Z")
 }
 
 /// A network: the first `bits` bits of `address`.
