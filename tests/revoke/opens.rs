@@ -8,7 +8,7 @@ use kms_tests::world::World;
 use serde_json::Value;
 
 use crate::machine_can;
-use crate::shared::{ALICE, BOB, grant, shared_mount, shared_world};
+use crate::shared::{ALICE, BOB, grant, protected_hr, shared_mount, shared_world};
 
 /// The records of accesses to a file, newest first.
 fn accesses(world: &World, more: &[&str]) -> Vec<Value> {
@@ -35,16 +35,8 @@ fn a_policy_has_opens_recorded_who_which_file_and_whether_it_was_allowed() {
     }
     let world = shared_world();
     let mount = shared_mount(&world, "");
-    world.key("alias/hr");
-    for person in [ALICE, BOB] {
-        grant(&world, "alias/top", person);
-    }
-    let hr = mount.path("hr");
-    fs::create_dir(&hr).unwrap();
-    let hr = hr.to_str().unwrap();
-    world
-        .kmsctl(&["fs", "protect", hr, "--key", "alias/hr"])
-        .ok();
+    let hr = protected_hr(&world, &mount);
+    let hr = hr.as_str();
     grant(&world, "alias/hr", ALICE);
     fs::set_permissions(hr, fs::Permissions::from_mode(0o777)).unwrap();
     ALICE.soon(&format!("ls {hr}"));

@@ -120,6 +120,22 @@ pub(crate) fn shared_mount(world: &World, more: &str) -> Mount {
     mount
 }
 
+/// A directory `hr` of the mount under the key `alias/hr`. Alice and Bob may use the volume, and nobody yet what is below.
+#[track_caller]
+pub(crate) fn protected_hr(world: &World, mount: &Mount) -> String {
+    world.key("alias/hr");
+    for person in [ALICE, BOB] {
+        grant(world, "alias/top", person);
+    }
+    let hr = mount.path("hr");
+    fs::create_dir(&hr).expect("make hr");
+    let hr = hr.to_str().expect("a path in UTF-8").to_owned();
+    world
+        .kmsctl(&["fs", "protect", &hr, "--key", "alias/hr"])
+        .ok();
+    hr
+}
+
 #[track_caller]
 pub(crate) fn mount_again(world: &World, lower: &std::path::Path, more: &str) -> Mount {
     let options = format!("allow_other,user={SERVICE}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::machine_can;
-use crate::shared::{ALICE, BOB, grant, revoke, shared_mount, shared_world};
+use crate::shared::{ALICE, BOB, grant, protected_hr, revoke, shared_mount, shared_world};
 
 /// Every kind of operation, each of which has to be refused to somebody without a grant. `D` is the directory, and has a
 /// file `file`, a link `link` and a directory `sub`.
@@ -98,16 +98,8 @@ fn what_is_open_is_the_openers_and_no_walk_is_missed_whatever_the_kernel_knows()
     }
     let world = shared_world();
     let mount = shared_mount(&world, "");
-    world.key("alias/hr");
-    for person in [ALICE, BOB] {
-        grant(&world, "alias/top", person);
-    }
-    let hr = mount.path("hr");
-    fs::create_dir(&hr).unwrap();
-    let hr = hr.to_str().unwrap();
-    world
-        .kmsctl(&["fs", "protect", hr, "--key", "alias/hr"])
-        .ok();
+    let hr = protected_hr(&world, &mount);
+    let hr = hr.as_str();
     fs::create_dir_all(mount.path("hr/sub/deep")).unwrap();
     fs::write(mount.path("hr/sub/deep/file"), "salaries\n").unwrap();
     grant(&world, "alias/hr", ALICE);

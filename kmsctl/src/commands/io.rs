@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use data_encoding::BASE64;
 use kms_api::Blob;
+use serde::Serialize;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
@@ -105,6 +106,30 @@ pub(super) fn write(
             write_file(path, bytes, private).map_err(|e| Failure::local(path.display(), &e))
         }
     }
+}
+
+/// How bytes of an answer are written.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Form {
+    /// As a line of base64.
+    pub(super) base64: bool,
+    /// For nobody else's eyes.
+    pub(super) private: bool,
+}
+
+/// Ends a command whose answer is `bytes`: into the file or to standard output. With `--json` and without a file the whole
+/// reply of the API is printed.
+pub(super) fn write_answer(
+    response: &impl Serialize,
+    bytes: &[u8],
+    file: Option<&Path>,
+    form: Form,
+    context: &Context,
+) -> Result<(), Failure> {
+    if context.output.is_json() && file.is_none() {
+        return context.output.print("", response);
+    }
+    write(file, bytes, form.base64, form.private, context)
 }
 
 /// Writes a file, new ones with mode 0600. One that is there keeps its mode, unless what it is to

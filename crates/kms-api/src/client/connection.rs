@@ -142,11 +142,12 @@ impl Connection {
     /// Waits for something to read. A thread that sleeps in `read` on a Unix socket is also woken, to no avail, when the
     /// other side reads what it sent; one that sleeps in `poll` is not.
     fn wait(&self, deadline: Instant) -> io::Result<()> {
-        let stream = match &self.stream {
-            Stream::Unix(stream) => stream,
+        #[cfg(not(feature = "tls"))]
+        let Stream::Unix(stream) = &self.stream;
+        #[cfg(feature = "tls")]
+        let Stream::Unix(stream) = &self.stream else {
             // What has been received may have been decrypted already.
-            #[cfg(feature = "tls")]
-            other => return other.set_timeout(remaining(deadline)?),
+            return self.stream.set_timeout(remaining(deadline)?);
         };
         loop {
             let left = Timespec::try_from(remaining(deadline)?).map_err(io::Error::other)?;

@@ -220,14 +220,7 @@ impl Kms {
         let key = self.key_or_alias(auth, key_id)?;
         let operation = "GenerateDataKeyPair";
         let under = self.sealing(auth, key, operation, None, encryption_context)?;
-        let spec = data_pair(*key_pair_spec)?;
-        if *dry_run {
-            return Err(dry_run_refusal());
-        }
-        match world.pair_of(spec) {
-            None => Ok(Outcome::MakePair(spec)),
-            Some(pair) => crypto::data_key_pair(under, pair, *key_pair_spec, true),
-        }
+        pair_under(under, *key_pair_spec, *dry_run, true, world)
     }
 
     pub(super) fn generate_data_key_pair_without_plaintext(
@@ -246,14 +239,7 @@ impl Kms {
         let key = self.key_or_alias(auth, key_id)?;
         let operation = "GenerateDataKeyPairWithoutPlaintext";
         let under = self.sealing(auth, key, operation, None, encryption_context)?;
-        let spec = data_pair(*key_pair_spec)?;
-        if *dry_run {
-            return Err(dry_run_refusal());
-        }
-        match world.pair_of(spec) {
-            None => Ok(Outcome::MakePair(spec)),
-            Some(pair) => crypto::data_key_pair(under, pair, *key_pair_spec, false),
-        }
+        pair_under(under, *key_pair_spec, *dry_run, false, world)
     }
 
     fn usage(&self, key: &KeyRow, what: What, dry_run: bool) -> Result<Outcome, ApiError> {
@@ -337,6 +323,24 @@ pub(crate) fn pair_spec(spec: KeySpec) -> Option<PairSpec> {
         | KeySpec::Hmac384
         | KeySpec::Hmac512 => return None,
     })
+}
+
+/// A pair of data keys, its private part sealed: to be made first, or made.
+fn pair_under(
+    under: crypto::Sealing,
+    pair_spec: DataKeyPairSpec,
+    dry_run: bool,
+    reply_with_plaintext: bool,
+    world: &World<'_>,
+) -> Result<Outcome, ApiError> {
+    let spec = data_pair(pair_spec)?;
+    if dry_run {
+        return Err(dry_run_refusal());
+    }
+    match world.pair_of(spec) {
+        None => Ok(Outcome::MakePair(spec)),
+        Some(pair) => crypto::data_key_pair(under, pair, pair_spec, reply_with_plaintext),
+    }
 }
 
 /// How a pair of data keys is made, if this build can.

@@ -22,7 +22,8 @@ use crate::ids::Scope;
 use crate::place::At;
 use crate::provider::{KeyProvider, ProviderError};
 use crate::rows::KeyRow;
-use ends::{Asked, Opening, Sealing};
+pub(super) use ends::Sealing;
+use ends::{Asked, Opening};
 
 /// A use of key material that the snapshot has allowed.
 pub struct Use {

@@ -7,7 +7,7 @@ use kms_api::{
 };
 
 use super::super::dry;
-use super::super::io::{DataArgs, UseArgs, read, read_binary, write};
+use super::super::io::{DataArgs, Form, UseArgs, read, read_binary, write_answer};
 use super::{pairs, wire};
 use crate::Context;
 use crate::args::pair;
@@ -113,12 +113,12 @@ pub(super) fn encrypt(args: &EncryptArgs, context: &Context) -> Result<(), Failu
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    let blob = response.ciphertext_blob.as_slice();
-    write(output, blob, args.base64, false, context)
+    let form = Form {
+        base64: args.base64,
+        ..Form::default()
+    };
+    let bytes = response.ciphertext_blob.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }
 
 pub(super) fn decrypt(args: &DecryptArgs, context: &Context) -> Result<(), Failure> {
@@ -139,11 +139,12 @@ pub(super) fn decrypt(args: &DecryptArgs, context: &Context) -> Result<(), Failu
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    write(output, response.plaintext.as_slice(), false, true, context)
+    let form = Form {
+        private: true,
+        ..Form::default()
+    };
+    let bytes = response.plaintext.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }
 
 pub(super) fn re_encrypt(args: &ReEncryptArgs, context: &Context) -> Result<(), Failure> {
@@ -167,12 +168,12 @@ pub(super) fn re_encrypt(args: &ReEncryptArgs, context: &Context) -> Result<(), 
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    let blob = response.ciphertext_blob.as_slice();
-    write(output, blob, args.base64, false, context)
+    let form = Form {
+        base64: args.base64,
+        ..Form::default()
+    };
+    let bytes = response.ciphertext_blob.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }
 
 fn modifiers(ignore_ciphertext: bool) -> Vec<DryRunModifier> {

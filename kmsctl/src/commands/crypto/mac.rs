@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kms_api::{GenerateMacRequest, MAX_CIPHERTEXT, MAX_PLAINTEXT, MacAlgorithm, VerifyMacRequest};
 
-use super::super::io::{DataArgs, UseArgs, read, read_binary, write};
+use super::super::io::{DataArgs, Form, UseArgs, read, read_binary, write_answer};
 use super::super::{describe, dry};
 use super::wire;
 use crate::Context;
@@ -68,11 +68,12 @@ pub(super) fn generate(args: &MacArgs, context: &Context) -> Result<(), Failure>
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    write(output, response.mac.as_slice(), args.base64, false, context)
+    let form = Form {
+        base64: args.base64,
+        ..Form::default()
+    };
+    let bytes = response.mac.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }
 
 pub(super) fn verify(args: &VerifyMacArgs, context: &Context) -> Result<(), Failure> {

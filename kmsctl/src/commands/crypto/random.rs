@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use kms_api::{GenerateRandomRequest, MAX_RANDOM};
 
-use super::super::io::write;
+use super::super::io::{Form, write_answer};
 use crate::Context;
 use crate::exit::Failure;
 
@@ -28,10 +28,10 @@ pub(super) fn run(args: &RandomArgs, context: &Context) -> Result<(), Failure> {
         number_of_bytes: Some(args.bytes),
         custom_key_store_id: None,
     })?;
-    let output = args.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
+    let form = Form {
+        base64: args.base64,
+        private: true,
+    };
     let bytes = response.plaintext.as_slice();
-    write(output, bytes, args.base64, true, context)
+    write_answer(&response, bytes, args.output.as_deref(), form, context)
 }

@@ -9,7 +9,7 @@ use kms_api::{
 };
 
 use super::super::dry;
-use super::super::io::{DataArgs, UseArgs, der, read, read_binary, write};
+use super::super::io::{DataArgs, Form, UseArgs, der, read, read_binary, write, write_answer};
 use super::data_key::to;
 use crate::Context;
 use crate::exit::{Exit, Failure};
@@ -86,12 +86,12 @@ pub(super) fn derive(args: &DeriveArgs, context: &Context) -> Result<(), Failure
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    let secret = response.shared_secret.as_slice();
-    write(output, secret, args.base64, true, context)
+    let form = Form {
+        base64: args.base64,
+        private: true,
+    };
+    let bytes = response.shared_secret.as_slice();
+    write_answer(&response, bytes, args.output.as_deref(), form, context)
 }
 
 pub(super) fn encapsulate(args: &EncapsulateArgs, context: &Context) -> Result<(), Failure> {
@@ -147,10 +147,10 @@ pub(super) fn decapsulate(args: &DecapsulateArgs, context: &Context) -> Result<(
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    let secret = response.shared_secret.as_slice();
-    write(output, secret, args.base64, true, context)
+    let form = Form {
+        base64: args.base64,
+        private: true,
+    };
+    let bytes = response.shared_secret.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }

@@ -8,7 +8,7 @@ use kms_api::{
 };
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
-use super::super::io::{DataArgs, UseArgs, read, read_binary, write};
+use super::super::io::{DataArgs, Form, UseArgs, read, read_binary, write_answer};
 use super::super::{describe, dry};
 use super::wire;
 use crate::Context;
@@ -84,12 +84,12 @@ pub(super) fn sign(args: &SignArgs, context: &Context) -> Result<(), Failure> {
     let Some(response) = dry::answer(answer, context)? else {
         return Ok(());
     };
-    let output = args.data.output.as_deref();
-    if context.output.is_json() && output.is_none() {
-        return context.output.print("", &response);
-    }
-    let signature = response.signature.as_slice();
-    write(output, signature, args.base64, false, context)
+    let form = Form {
+        base64: args.base64,
+        ..Form::default()
+    };
+    let bytes = response.signature.as_slice();
+    write_answer(&response, bytes, args.data.output.as_deref(), form, context)
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), Failure> {
