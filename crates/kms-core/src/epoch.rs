@@ -162,6 +162,7 @@ fn tombstone(key: &KeyRow, wall_ms: i64) -> KeyRow {
         deletion: None,
         pending: None,
         absent: Vec::new(),
+        discarded: Vec::new(),
         import_token: None,
         destroyed_ms: Some(wall_ms),
         ..key.clone()

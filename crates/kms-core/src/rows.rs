@@ -284,6 +284,10 @@ pub struct KeyRow {
     /// Imported materials of the key that were deleted or have expired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<AbsentMaterial>,
+    /// Imported materials that were deleted or have expired before they were rotated to. The key does not need them; a store
+    /// that is restored from a backup is not to bring them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discarded: Vec<MaterialId>,
     /// Names the import token that counts, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import_token: Option<String>,

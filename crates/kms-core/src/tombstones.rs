@@ -42,12 +42,14 @@ pub(crate) fn each(snapshot: &Snapshot) -> impl Iterator<Item = (String, Tombsto
         Some((format!("key/{}", key.id.row_id()), tombstone))
     });
     let materials = snapshot.keys.values().filter_map(|key| {
-        if key.absent.is_empty() {
+        let absent = key.absent.iter().map(|one| one.id);
+        let ids: Vec<_> = absent.chain(key.discarded.iter().copied()).collect();
+        if ids.is_empty() {
             return None;
         }
         let tombstone = Tombstone {
             key_id: Some(key.id.row_id()),
-            key_material_ids: key.absent.iter().map(|one| one.id.to_string()).collect(),
+            key_material_ids: ids.into_iter().map(|id| id.to_string()).collect(),
             ..Tombstone::default()
         };
         Some((format!("material/{}", key.id.row_id()), tombstone))

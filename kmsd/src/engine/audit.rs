@@ -535,7 +535,9 @@ impl Shared {
                 let current = changes.iter().any(|change| {
                     matches!(change, Change::Put(Row::Key(new)) if new.id == row.key && new.current == Some(row.id))
                 });
-                (current && key.current != Some(row.id)).then_some((row, kind, key))
+                // Nor is it rotated to what a replica imports for the first time.
+                let other = key.current.is_some_and(|id| id != row.id);
+                (current && other).then_some((row, kind, key))
             })
             .map(|(row, kind, key)| {
                 let before = key.current.map(|id| id.to_string());

@@ -44,7 +44,7 @@ pub enum Measure {
         /// Key id, ARN, alias or alias ARN.
         key: String,
     },
-    /// Keep a key that waits for its deletion. It is disabled then.
+    /// Keep a key that waits for its deletion. It is disabled then, or waits for imported material that it lacks.
     CancelKeyDeletion {
         /// Key id, ARN, alias or alias ARN.
         key: String,
@@ -118,9 +118,10 @@ impl Kms {
                 if key.state != State::PendingReplicaDeletion {
                     self.require(key, State::PendingDeletion, "pending deletion")?;
                 }
+                // As CancelKeyDeletion: a key that lacks material goes back to waiting for it.
                 let state = match key.current {
-                    Some(_) => State::Disabled,
-                    None => State::PendingImport,
+                    Some(_) if key.absent.is_empty() => State::Disabled,
+                    _ => State::PendingImport,
                 };
                 Ok(self.change_key(key, "PendingDeletion".to_owned(), |row| {
                     row.state = state;

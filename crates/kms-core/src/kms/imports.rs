@@ -1,40 +1,29 @@
-//! GetParametersForImport, ImportKeyMaterial, DeleteImportedKeyMaterial, and the end of material that expires.
+//! GetParametersForImport, ImportKeyMaterial, DeleteImportedKeyMaterial.
 
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use kms_api::{
     ApiError, Blob, DeleteImportedKeyMaterialRequest, DeleteImportedKeyMaterialResponse, ErrorCode,
-    ExpirationModel, GetParametersForImportRequest, GetParametersForImportResponse,
-    ImportKeyMaterialRequest, ImportKeyMaterialResponse, ImportType, KeyMetadata, KeySpec,
-    Response, Timestamp,
+    GetParametersForImportRequest, GetParametersForImportResponse, ImportKeyMaterialRequest,
+    ImportKeyMaterialResponse, ImportType, KeySpec, Response, Timestamp,
 };
 
 use super::{
-    EMPTY, Effect, Kms, Outcome, World, Write, material_id_of, no_domain, no_entropy, no_memory,
-    reply,
+    Effect, Kms, Outcome, World, Write, material_id_of, no_domain, no_entropy, no_memory, reply,
 };
 use crate::authz::Authorized;
-use crate::clock::{DAY_MS, Due, Dueness, Now};
+use crate::clock::{DAY_MS, Due, Now};
 use crate::domain::Subject;
 use crate::entropy;
 use crate::ids::{KeyId, MaterialId};
 use crate::import::{MAX_DAYS, Material, TOKEN_MS, Token, Wrapped, check_wrapping};
 use crate::rows::{
-    AbsentMaterial, Bytes, Change, Imported, KeyRow, MaterialRow, MetaRow, Origin, Row, State,
-    Table, material_id,
+    AbsentMaterial, Bytes, Change, Imported, KeyRow, MaterialRow, MetaRow, Row, State, Table,
+    material_id,
 };
 use crate::snapshot::Snapshot;
 use crate::states::Action;
-
-/// Imported material whose time is over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Both clocks say so.
-    pub due: Vec<(KeyId, MaterialId)>,
-    /// Only one of the clocks says so: the keys cannot be used, nothing is destroyed, and somebody should look at the clock.
-    pub clocks_disagree: Vec<KeyId>,
-}
 
 impl Kms {
     pub(super) fn get_parameters_for_import(
@@ -127,32 +116,46 @@ impl Kms {
         }
         let here = self.snapshot.materials(key.id).find(|row| row.id == id);
         let absent = key.absent.iter().find(|one| one.id == id);
-        let known = here.is_some() || absent.is_some();
-        let first = key.current.is_none() && key.pending.is_none();
+        let lasting = absent.is_some() || (here.is_some() && key.pending != Some(id));
+        let waiting = self.pending_of(key);
+        let waits = waiting == Some(id);
+        let known = lasting || waits;
+        let is_replica = !self.is_primary(key);
+        let untouched = key.current.is_none() && key.pending.is_none();
         let new = match request.import_type {
             Some(kind) => kind == ImportType::New,
-            None => first,
+            None => untouched,
         };
-        if new && known && key.pending != Some(id) {
+        if is_replica && !known {
+            return incorrect(
+                "The key material is none that was imported into the primary key.".to_owned(),
+            );
+        }
+        // Into a replica that has none yet it comes for the first time.
+        if new && lasting && !(is_replica && untouched) {
             return incorrect(format!(
                 "The key material is associated with {arn} already."
             ));
+        }
+        if request.import_type == Some(ImportType::New) && is_replica && waits {
+            let text = format!(
+                "New key material is imported into the primary key, which has this one: import it into {arn} with the \
+                 ImportType EXISTING_KEY_MATERIAL."
+            );
+            return Err(ApiError::new(ErrorCode::UnsupportedOperation, text));
         }
         if !new && !known {
             return incorrect(format!(
                 "The key material is none that was imported into {arn} before."
             ));
         }
-        if !known && !first && key.spec != KeySpec::SymmetricDefault {
+        if !known && !untouched && key.spec != KeySpec::SymmetricDefault {
             return incorrect(format!("The key material of {arn} cannot be changed."));
         }
-        if !known && key.multi_region.is_some() {
-            self.check_family(key, id, first)?;
-        }
-        if let Some(pending) = key.pending.filter(|pending| !known && *pending != id) {
+        if let Some(waiting) = waiting.filter(|_| !known) {
             let text = format!(
                 "New key material (id: {id}) cannot be imported into KMS key {}, because another key material (id: \
-                 {pending}) is pending rotation.",
+                 {waiting}) is pending rotation.",
                 key.id
             );
             return Err(ApiError::new(ErrorCode::InvalidState, text));
@@ -195,12 +198,14 @@ impl Kms {
                 expires: request.valid_to.map(|at| due_at(at.millis(), world.now)),
             }),
         };
+        let current = self.current_of(key);
         let mut key = key.clone();
         key.absent.retain(|one| one.id != id);
-        match key.current {
-            None => key.current = Some(id),
-            Some(_) if !known => key.pending = Some(id),
-            Some(_) => {}
+        key.discarded.retain(|one| *one != id);
+        if !lasting && (waits || !untouched) {
+            key.pending = Some(id);
+        } else if key.current.is_none() && current.is_none_or(|current| current == id) {
+            key.current = Some(id);
         }
         if key.state == State::PendingImport && key.absent.is_empty() && key.current.is_some() {
             key.state = State::Enabled;
@@ -216,35 +221,6 @@ impl Kms {
         Ok(self
             .write(Response::ImportKeyMaterial(response), changes)
             .into())
-    }
-
-    /// The keys of one id have one material, which comes into the primary key first.
-    fn check_family(&self, key: &KeyRow, id: MaterialId, first: bool) -> Result<(), ApiError> {
-        if !first {
-            return Err(ApiError::new(
-                ErrorCode::UnsupportedOperation,
-                "New key material cannot be imported into a multi-Region key by this kmsd.",
-            ));
-        }
-        let known = self.snapshot.family(key.id).any(|member| {
-            member.current == Some(id) || member.absent.iter().any(|one| one.id == id)
-        });
-        if !known && !self.is_primary(key) {
-            return Err(ApiError::new(
-                ErrorCode::IncorrectKeyMaterial,
-                "The key material is none that was imported into the primary key.",
-            ));
-        }
-        Ok(())
-    }
-
-    /// What a replica of a key has to get for itself.
-    pub(super) fn to_be_imported(&self, key: &KeyRow) -> Vec<AbsentMaterial> {
-        let here = self.snapshot.materials(key.id);
-        let lasting = here.filter(|row| key.pending != Some(row.id));
-        let mut all: Vec<_> = lasting.map(|row| absent(row)).collect();
-        all.extend(key.absent.iter().cloned());
-        all
     }
 
     pub(super) fn delete_imported_key_material(
@@ -271,122 +247,42 @@ impl Kms {
             key_id: Some(self.arn(key.id)),
             key_material_id: named.filter(|_| symmetric).map(|id| id.to_string()),
         });
-        let changes = named.map(|id| without(&self.snapshot, key, &[id]));
-        let changes = changes.unwrap_or_default();
-        if changes.is_empty() {
-            let meta = &self.snapshot.meta;
-            // Who asks again after a failure in the middle of it waits for its end as well.
-            if !meta.epoch_owed && meta.epoch_change.is_none() {
-                return Ok(reply(response));
-            }
+        let named = named.map(|id| (key.id, vec![id]));
+        let write = self.destroying_material(response, named.into_iter().collect());
+        let meta = &self.snapshot.meta;
+        // Who asks again after a failure in the middle of it waits for its end as well.
+        let unfinished = meta.epoch_owed || meta.epoch_change.is_some();
+        match write.changes.len() > 1 || unfinished {
+            true => Ok(write.into()),
+            false => Ok(reply(write.response)),
         }
-        Ok(self.destroying_material(response, [key.id], changes).into())
     }
 
-    /// Materials that expired.
-    pub fn materials_expired(&self, now: Now) -> Expired {
-        let mut found = Expired::default();
-        let external = self.snapshot.keys.values();
-        let external =
-            external.filter(|key| key.origin == Origin::External && key.state != State::Destroyed);
-        for key in external {
-            for row in self.snapshot.materials(key.id) {
-                let expires = row.import.as_ref().and_then(|import| import.expires);
-                match expires.map(|due| due.at(now)) {
-                    Some(Dueness::Due) => found.due.push((key.id, row.id)),
-                    Some(Dueness::ClocksDisagree) => found.clocks_disagree.push(key.id),
-                    Some(Dueness::NotYet) | None => {}
-                }
-            }
-        }
-        found
-    }
-
-    /// Whether a key that could be used otherwise has material that has expired by one of the clocks: destroying it takes
-    /// both, but nobody uses it any more. What waits for RotateKeyOnDemand is not needed yet.
-    pub(super) fn has_lapsed(&self, key: &KeyRow, now: Now) -> bool {
-        let usable = matches!(key.state, State::Enabled | State::Updating);
-        if key.origin != Origin::External || !usable {
-            return false;
-        }
-        let mut ends = self.ends_of_material(key);
-        ends.any(|due| due.at(now) != Dueness::NotYet)
-    }
-
-    /// Milliseconds until the first of a key's materials expires by the first of the clocks; those that have are not counted.
-    pub(super) fn expires_in_ms(&self, key: KeyId, now: Now) -> Option<u64> {
-        let key = self.live_key(key)?;
-        let ends = self.ends_of_material(key);
-        let ends = ends.filter(|due| due.at(now) == Dueness::NotYet);
-        ends.map(|due| due.left_ms(now)).min()
-    }
-
-    fn ends_of_material(&self, key: &KeyRow) -> impl Iterator<Item = Due> {
-        let pending = key.pending;
-        let rows = self.snapshot.materials(key.id);
-        let lasting = rows.filter(move |row| pending != Some(row.id));
-        lasting.filter_map(|row| row.import.as_ref()?.expires)
-    }
-
-    /// Deletes all materials that have expired by both clocks, in one transaction; nothing where there are none.
-    pub fn expire(&self, now: Now) -> Outcome {
-        let mut expired: BTreeMap<KeyId, Vec<MaterialId>> = BTreeMap::new();
-        for (key, material) in self.materials_expired(now).due {
-            expired.entry(key).or_default().push(material);
-        }
-        let mut changes = Vec::new();
-        for (key, materials) in &expired {
-            let key = self.live_key(*key);
-            changes.extend(
-                key.into_iter()
-                    .flat_map(|key| without(&self.snapshot, key, materials)),
-            );
-        }
-        let response = Response::EnableKey(EMPTY);
-        if changes.is_empty() {
-            return reply(response);
-        }
-        self.destroying_material(response, expired.into_keys(), changes)
-            .into()
-    }
-
-    /// The material is gone with the transaction; the epoch that it owes takes it from older copies of the store.
-    fn destroying_material(
+    /// Takes materials from keys, and what waits for the rotation of a primary key from its replicas too. They are gone with the
+    /// transaction; the epoch that it owes takes them from older copies of the store.
+    pub(super) fn destroying_material(
         &self,
         response: Response,
-        keys: impl IntoIterator<Item = KeyId>,
-        changes: Vec<Change>,
+        mut doomed: BTreeMap<KeyId, Vec<MaterialId>>,
     ) -> Write {
+        self.doom_waiting(&mut doomed);
+        let mut changes = Vec::new();
+        for (key, materials) in &doomed {
+            let key = self.live_key(*key);
+            let gone = key.map(|key| without(&self.snapshot, key, materials));
+            changes.extend(gone.into_iter().flatten());
+        }
         let meta = &self.snapshot.meta;
         let meta = MetaRow {
             epoch_owed: meta.epoch_owed || !changes.is_empty(),
             ..meta.clone()
         };
-        let mut all = vec![Change::Put(Row::Meta(Box::new(meta)))];
-        all.extend(changes);
-        let mut write = self.write(response, all).tightening();
-        write.effects.extend(keys.into_iter().map(Effect::Forget));
+        changes.insert(0, Change::Put(Row::Meta(Box::new(meta))));
+        let mut write = self.write(response, changes).tightening();
+        let keys = doomed.into_keys();
+        write.effects.extend(keys.map(Effect::Forget));
         write.effects.push(Effect::DeletionEpoch);
         write
-    }
-
-    /// What DescribeKey says of imported material.
-    pub(super) fn expiration(&self, key: &KeyRow, metadata: &mut KeyMetadata) {
-        if key.origin != Origin::External {
-            return;
-        }
-        let rows = self.snapshot.materials(key.id);
-        let mut lasting = rows.filter(|row| key.pending != Some(row.id)).peekable();
-        if lasting.peek().is_none() {
-            return;
-        }
-        let ends = lasting.filter_map(|row| row.import.as_ref()?.expires);
-        let first = ends.map(|due| due.wall_ms).min();
-        metadata.valid_to = first.map(Timestamp::from_millis);
-        metadata.expiration_model = Some(match first {
-            Some(_) => ExpirationModel::Expires,
-            None => ExpirationModel::DoesNotExpire,
-        });
     }
 }
 
@@ -402,6 +298,9 @@ pub(crate) fn without(snapshot: &Snapshot, key: &KeyRow, materials: &[MaterialId
         if key.pending == Some(row.id) {
             // It never was the key's for good.
             new.pending = None;
+            if !new.discarded.contains(&row.id) {
+                new.discarded.push(row.id);
+            }
             continue;
         }
         new.absent.push(absent(row));
@@ -418,7 +317,7 @@ pub(crate) fn without(snapshot: &Snapshot, key: &KeyRow, materials: &[MaterialId
     changes
 }
 
-fn absent(row: &MaterialRow) -> AbsentMaterial {
+pub(super) fn absent(row: &MaterialRow) -> AbsentMaterial {
     AbsentMaterial {
         id: row.id,
         version: row.version,

@@ -3,7 +3,9 @@
 //! The keys of an id in the Regions of an account are rows of their own, each with its own state, policy, grants, aliases, tags
 //! and description. Material is the same and has the same ids, but every key has its own wrap of it: a replica that is destroyed
 //! takes nothing from the others, and a replica on another host would be no different. Rotation is the primary key's and reaches
-//! all of them in its transaction, so that a key is never seen while it is being made or is changing its primary Region.
+//! all of them in its transaction (to imported material once each has imported it), so that a key is never seen while it is being made or is changing its primary Region.
+
+mod imports;
 
 use std::sync::Arc;
 
@@ -62,6 +64,7 @@ impl Kms {
             rotation: None,
             on_demand_rotations: 0,
             pending: None,
+            discarded: Vec::new(),
             import_token: None,
             ..KeyRow::clone(key)
         };
@@ -82,6 +85,7 @@ impl Kms {
             // What was imported in one Region is imported in each.
             Origin::External => {
                 row.state = State::PendingImport;
+                row.current = None;
                 row.absent = self.to_be_imported(key);
             }
         }

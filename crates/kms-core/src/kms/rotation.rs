@@ -63,24 +63,45 @@ impl Kms {
         Ok(write.into())
     }
 
-    /// Makes the imported material current that waits for it.
-    fn promote(&self, mut row: KeyRow, arn: String, world: &World<'_>) -> Result<Write, ApiError> {
-        let mut materials = self.snapshot.materials(row.id);
-        let pending = row.pending.take();
-        let Some(pending) = materials.find(|one| Some(one.id) == pending) else {
-            let text = format!("No available key material pending rotation for the key: {arn}.");
-            return Err(ApiError::new(ErrorCode::InvalidState, text));
+    /// Makes the imported material current that waits for it, in a key and its replicas.
+    fn promote(&self, row: KeyRow, arn: String, world: &World<'_>) -> Result<Write, ApiError> {
+        let refused = |more: String| {
+            let text =
+                format!("No available key material pending rotation for the key: {arn}.{more}");
+            Err(ApiError::new(ErrorCode::InvalidState, text))
         };
-        let material = MaterialRow {
-            created_ms: world.now.wall_ms,
-            rotated: Some(RotationKind::OnDemand),
-            ..MaterialRow::clone(pending)
+        let Some(pending) = self.pending_of(&row) else {
+            return refused(String::new());
         };
-        row.current = Some(material.id);
-        let changes = vec![
-            Change::Put(Row::Material(material)),
-            Change::Put(Row::Key(Box::new(row))),
-        ];
+        let lacking = self.not_ready(&row, pending, world.now);
+        if !lacking.is_empty() {
+            let others = lacking.iter().filter(|id| **id != row.id);
+            let others: Vec<_> = others.map(|id| self.arn(*id)).collect();
+            return refused(match others.is_empty() {
+                true => String::new(),
+                false => format!(
+                    " Key material {pending} has to be imported into {} first, where it is not or has expired.",
+                    others.join(", ")
+                ),
+            });
+        }
+        let mut changes = Vec::new();
+        for member in self.members(&row) {
+            let mut materials = self.snapshot.materials(member.id);
+            let material = materials.find(|one| one.id == pending);
+            changes.extend(material.map(|material| {
+                Change::Put(Row::Material(MaterialRow {
+                    created_ms: world.now.wall_ms,
+                    rotated: Some(RotationKind::OnDemand),
+                    ..MaterialRow::clone(material)
+                }))
+            }));
+            changes.push(Change::Put(Row::Key(Box::new(KeyRow {
+                current: Some(pending),
+                pending: None,
+                ..member.clone()
+            }))));
+        }
         let response = RotateKeyOnDemandResponse { key_id: arn };
         Ok(self.write(Response::RotateKeyOnDemand(response), changes))
     }
@@ -127,10 +148,17 @@ impl Kms {
         let mut versions: Vec<Version<'_>> =
             here.chain(key.absent.iter().map(Version::gone)).collect();
         versions.sort_by_key(|one| one.version);
+        let current = self.current_of(key);
+        let pending = self.pending_state(key);
+        let state_of = |id: MaterialId| match pending {
+            _ if current == Some(id) => KeyMaterialState::Current,
+            Some((pending, state)) if pending == id => state,
+            _ => KeyMaterialState::NonCurrent,
+        };
         let rest = versions
             .into_iter()
             .filter(|one| one.version > after && (all || one.rotated.is_some()))
-            .map(|one| (one.version.to_string(), one.entry(key)));
+            .map(|one| (one.version.to_string(), one.entry(key, state_of(one.id))));
         let page = pages::page(&list, request.limit.unwrap_or(100), rest);
         Ok(reply(Response::ListKeyRotations(
             ListKeyRotationsResponse {
@@ -258,14 +286,7 @@ impl<'a> Version<'a> {
         }
     }
 
-    fn entry(&self, key: &KeyRow) -> RotationsListEntry {
-        let state = if key.current == Some(self.id) {
-            KeyMaterialState::Current
-        } else if key.pending == Some(self.id) {
-            KeyMaterialState::PendingRotation
-        } else {
-            KeyMaterialState::NonCurrent
-        };
+    fn entry(&self, key: &KeyRow, state: KeyMaterialState) -> RotationsListEntry {
         let external = key.origin == Origin::External;
         let expires = self.import.map(|import| import.expires);
         RotationsListEntry {

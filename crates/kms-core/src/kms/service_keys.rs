@@ -61,6 +61,7 @@ impl Kms {
             deletion: None,
             pending: None,
             absent: Vec::new(),
+            discarded: Vec::new(),
             import_token: None,
             destroyed_ms: None,
         };

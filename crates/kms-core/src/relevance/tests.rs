@@ -28,6 +28,7 @@ fn key(text: &str, state: State) -> KeyRow {
         deletion: None,
         pending: None,
         absent: Vec::new(),
+        discarded: Vec::new(),
         import_token: None,
         destroyed_ms: None,
     }

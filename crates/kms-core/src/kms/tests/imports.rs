@@ -674,6 +674,95 @@ fn a_restored_store_lacks_the_material_that_was_deleted_since() {
 }
 
 #[test]
+fn a_restored_store_lacks_the_material_that_was_deleted_before_its_rotation() {
+    let mut bench = Bench::new();
+    let until = START.wall_ms / 1000 + 86_400;
+    let keys = [external(&mut bench), external(&mut bench)];
+    for key in &keys {
+        import(&mut bench, key, &[1; 32], json!({})).unwrap();
+        let with = json!({"ImportType": "NEW_KEY_MATERIAL", "ValidTo": until});
+        import(&mut bench, key, &[2; 32], with).unwrap();
+    }
+    let backup = bench.kms.snapshot().clone();
+    // One is deleted, the other one expires.
+    let body = json!({"KeyId": keys[0], "KeyMaterialId": id_of(&keys[0], &[2; 32])});
+    bench.call("DeleteImportedKeyMaterial", body).unwrap();
+    bench.pass_days(2);
+    expire(&mut bench);
+    let list = crate::tombstones::list(bench.kms.snapshot());
+    let (count, changes) = crate::tombstones::bury(&backup, &list, 0);
+    assert_eq!(count, 2);
+    let mut restored = Kms::new(backup);
+    restored.apply(&changes);
+    bench.kms = restored;
+    let listed = |bench: &Bench| {
+        let list = crate::tombstones::list(bench.kms.snapshot()).tombstones;
+        let ids = list.into_iter().flat_map(|one| one.key_material_ids);
+        ids.collect::<Vec<_>>()
+    };
+    for key in &keys {
+        assert_eq!(bench.state(key), "Enabled");
+        assert_eq!(rotations(&mut bench, key).len(), 1);
+        let rotated = bench.call("RotateKeyOnDemand", json!({"KeyId": key}));
+        assert!(rotated.unwrap_err().contains("No available key material"));
+        assert!(listed(&bench).contains(&id_of(key, &[2; 32])));
+    }
+    // What is there again is no tombstone, nor is it one of a key that is gone altogether.
+    let with = json!({"ImportType": "NEW_KEY_MATERIAL"});
+    import(&mut bench, &keys[0], &[2; 32], with).unwrap();
+    assert_eq!(listed(&bench), [id_of(&keys[1], &[2; 32])]);
+    let gone = [keys[1].parse().unwrap()];
+    let buried = crate::epoch::bury(bench.kms.snapshot(), &gone, 0);
+    bench.apply(buried);
+    assert!(listed(&bench).is_empty());
+}
+
+#[test]
+fn material_that_has_expired_is_not_rotated_to() {
+    let mut bench = Bench::new();
+    let key = external(&mut bench);
+    import(&mut bench, &key, &[1; 32], json!({})).unwrap();
+    let until = START.wall_ms / 1000 + 86_400;
+    let with = json!({"ImportType": "NEW_KEY_MATERIAL", "ValidTo": until});
+    import(&mut bench, &key, &[2; 32], with).unwrap();
+    // One of the clocks is enough, and nothing has deleted it yet.
+    bench.now.elapsed_ms += 86_400_000;
+    let refused = bench.call("RotateKeyOnDemand", json!({"KeyId": key}));
+    assert_eq!(
+        refused.unwrap_err(),
+        format!(
+            "KMSInvalidStateException: No available key material pending rotation for the key: {}.",
+            arn(&key)
+        )
+    );
+    bench.encrypt(&key, b"text", json!({}));
+    // The same with a later end.
+    let with = json!({"ImportType": "NEW_KEY_MATERIAL", "ValidTo": until + 86_400});
+    import(&mut bench, &key, &[2; 32], with).unwrap();
+    bench
+        .call("RotateKeyOnDemand", json!({"KeyId": key}))
+        .unwrap();
+    bench.encrypt(&key, b"text", json!({}));
+}
+
+#[test]
+fn a_key_without_its_material_that_is_kept_past_the_policies_waits_for_it() {
+    use crate::kms::Measure;
+    let mut bench = Bench::new();
+    let key = external(&mut bench);
+    import(&mut bench, &key, &[1; 32], json!({})).unwrap();
+    for operation in ["ScheduleKeyDeletion", "DeleteImportedKeyMaterial"] {
+        bench.call(operation, json!({"KeyId": key})).unwrap();
+    }
+    let measure = Measure::CancelKeyDeletion { key: key.clone() };
+    let plan = bench.kms.break_glass(&measure).unwrap();
+    bench.apply(plan.changes);
+    assert_eq!(bench.state(&key), "PendingImport");
+    import(&mut bench, &key, &[1; 32], json!({})).unwrap();
+    assert_eq!(bench.state(&key), "Enabled");
+}
+
+#[test]
 fn conditions_can_ask_how_material_is_imported() {
     let mut bench = Bench::new();
     let key = |bench: &mut Bench, condition: Value| {
@@ -761,7 +850,7 @@ fn a_row_without_import_members_reads_as_before() {
     let row = bench.kms.snapshot().key(id).unwrap().as_ref().clone();
     let raw = Row::Key(Box::new(row)).encode().unwrap();
     let text = String::from_utf8(raw.body).unwrap();
-    for member in ["pending", "absent", "import_token"] {
+    for member in ["pending", "absent", "discarded", "import_token"] {
         assert!(!text.contains(&format!("\"{member}\"")), "{text}");
     }
 }

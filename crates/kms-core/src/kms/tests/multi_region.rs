@@ -4,6 +4,8 @@ use kms_api::CallerRole;
 
 use super::*;
 
+mod imports;
+
 const ACCOUNT: &str = "000000000000";
 const HOME: &str = "local-host-1";
 const WEST: &str = "us-west-2";
@@ -413,66 +415,4 @@ fn conditions_see_regions_and_types() {
     let body = json!({"KeyId": id, "ReplicaRegion": "eu-west-1"});
     let text = bench.at(HOME, "ReplicateKey", body).unwrap_err();
     assert!(text.contains("kms:CreateKey"), "{text}");
-}
-
-#[test]
-fn a_replica_of_imported_material_waits_for_the_same_material() {
-    use data_encoding::BASE64;
-    use kms_crypto::asymmetric::{EncryptionScheme, PairSpec, PublicKey};
-
-    let mut bench = bench();
-    let body = json!({"MultiRegion": true, "Origin": "EXTERNAL"});
-    let made = bench.at(HOME, "CreateKey", body).unwrap();
-    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
-    let import = |bench: &mut Bench, region: &str, material: u8, new: bool| {
-        let body = json!({
-            "KeyId": id, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048",
-        });
-        let given = bench.at(region, "GetParametersForImport", body).unwrap();
-        let spki = BASE64.decode(given["PublicKey"].as_str().unwrap().as_bytes());
-        let public = PublicKey::from_spki(PairSpec::Rsa2048, &spki.unwrap()).unwrap();
-        let wrapped = public.encrypt(EncryptionScheme::RsaOaepSha256, &[material; 32]);
-        let mut body = json!({
-            "KeyId": id, "ImportToken": given["ImportToken"],
-            "EncryptedKeyMaterial": BASE64.encode(&wrapped.unwrap()),
-            "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE",
-        });
-        if new {
-            body["ImportType"] = json!("NEW_KEY_MATERIAL");
-        }
-        bench.at(region, "ImportKeyMaterial", body)
-    };
-    let first = import(&mut bench, HOME, 1, true).unwrap();
-    let replicate = json!({"KeyId": id, "ReplicaRegion": WEST});
-    bench.at(HOME, "ReplicateKey", replicate).unwrap();
-    assert_eq!(bench.described(WEST, &id)["KeyState"], "PendingImport");
-    for new in [false, true] {
-        let refused = import(&mut bench, WEST, 2, new).unwrap_err();
-        let expected = match new {
-            true => "UnsupportedOperationException",
-            false => "IncorrectKeyMaterialException",
-        };
-        assert!(refused.starts_with(expected), "{refused}");
-    }
-    let same = import(&mut bench, WEST, 1, false).unwrap();
-    assert_eq!(same["KeyMaterialId"], first["KeyMaterialId"]);
-    assert_eq!(bench.described(WEST, &id)["KeyState"], "Enabled");
-    // What one Region closes the other one opens.
-    let body = json!({"KeyId": id, "Plaintext": "aGVsbG8="});
-    let closed = bench.at(HOME, "Encrypt", body).unwrap();
-    let body = json!({"CiphertextBlob": closed["CiphertextBlob"], "KeyId": id});
-    assert_eq!(
-        bench.at(WEST, "Decrypt", body).unwrap()["Plaintext"],
-        "aGVsbG8="
-    );
-    let refused = import(&mut bench, HOME, 2, true).unwrap_err();
-    assert!(
-        refused.starts_with("UnsupportedOperationException"),
-        "{refused}"
-    );
-    // Each has its own.
-    let body = json!({"KeyId": id});
-    bench.at(WEST, "DeleteImportedKeyMaterial", body).unwrap();
-    assert_eq!(bench.described(WEST, &id)["KeyState"], "PendingImport");
-    assert_eq!(bench.described(HOME, &id)["KeyState"], "Enabled");
 }
