@@ -5,6 +5,7 @@
 //! of checks is that of recorded answers: the key, its usage, its state, the input, the dry run.
 
 use super::*;
+use crate::place::Served;
 use crate::rows::Origin;
 
 /// Columns of the table.
@@ -71,6 +72,8 @@ const ROWS: &[(&[&str], [u8; 7])] = &[
     (&["ListKeyRotations"], [0, 0, 0, 0, 7, 0, 0]),
     (&["GetParametersForImport"], [0, 0, 3, 0, 7, 14, 15]),
     (&["ImportKeyMaterial"], [0, 0, 3, 0, 7, 14, 0]),
+    (&["ReplicateKey"], [0, 1, 3, 5, 7, 14, 15]),
+    (&["UpdatePrimaryRegion"], [0, 1, 3, 5, 7, 14, 0]),
     (&["ScheduleKeyDeletion"], [0, 0, 3, 0, 0, 0, 15]),
     (
         &["TagResource", "UntagResource", "UpdateKeyDescription"],
@@ -99,6 +102,9 @@ const DRY: [&str; 17] = [
     "Decapsulate",
 ];
 
+/// Where the keys of the test have a replica, and where they may get one.
+const REGIONS: [&str; 2] = ["us-west-2", "eu-west-1"];
+
 /// Kinds of keys: spec, usage, an algorithm of theirs.
 const KINDS: &[(&str, &str, &str)] = &[
     ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT"),
@@ -109,6 +115,8 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("RSA_2048", "ENCRYPT_DECRYPT", "RSAES_OAEP_SHA_256"),
     ("RSA_2048", "SIGN_VERIFY", "RSASSA_PSS_SHA_256"),
     ("RSA_3072", "ENCRYPT_DECRYPT", "RSAES_OAEP_SHA_1"),
+    ("RSA_3072", "SIGN_VERIFY", "RSASSA_PSS_SHA_384"),
+    ("RSA_4096", "ENCRYPT_DECRYPT", "RSAES_OAEP_SHA_256"),
     ("RSA_4096", "SIGN_VERIFY", "RSASSA_PKCS1_V1_5_SHA_512"),
     ("ECC_NIST_P256", "SIGN_VERIFY", "ECDSA_SHA_256"),
     ("ECC_NIST_P256", "KEY_AGREEMENT", "ECDH"),
@@ -124,6 +132,9 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("ML_KEM_512", "ENCAPSULATE_DECAPSULATE", "ML_KEM"),
     ("ML_KEM_768", "ENCAPSULATE_DECAPSULATE", "ML_KEM"),
     ("ML_KEM_1024", "ENCAPSULATE_DECAPSULATE", "ML_KEM"),
+    ("SM2", "ENCRYPT_DECRYPT", "SM2PKE"),
+    ("SM2", "SIGN_VERIFY", "SM2DSA"),
+    ("SM2", "KEY_AGREEMENT", "ECDH"),
 ];
 
 /// The usage that an operation needs, by its name.
@@ -149,6 +160,7 @@ struct Made {
     spec: &'static str,
     usage: &'static str,
     external: bool,
+    multi_region: bool,
     id: String,
     arn: String,
     bodies: Value,
@@ -158,7 +170,10 @@ struct Made {
 impl Made {
     fn new(bench: &mut Bench, kind: &(&'static str, &'static str, &'static str)) -> Self {
         let (spec, usage, algorithm) = *kind;
-        let id = bench.create(json!({"KeySpec": spec, "KeyUsage": usage}));
+        let body = json!({"KeySpec": spec, "KeyUsage": usage, "MultiRegion": true});
+        let id = bench.create(body);
+        let body = json!({"KeyId": id, "ReplicaRegion": REGIONS[0]});
+        bench.call("ReplicateKey", body).unwrap();
         let mut bodies = json!({
             "KeyId": id,
             "Plaintext": "aGVsbG8=", "Message": "aGVsbG8=",
@@ -173,6 +188,7 @@ impl Made {
             "WrappingAlgorithm": "RSA_AES_KEY_WRAP_SHA_256", "WrappingKeySpec": "RSA_2048",
             "ImportToken": "aGVsbG8=", "EncryptedKeyMaterial": "aGVsbG8=",
             "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE",
+            "PrimaryRegion": REGIONS[0], "ReplicaRegion": REGIONS[1],
         });
         let body = json!({"AliasName": format!("alias/{id}"), "TargetKeyId": id});
         bench.call("CreateAlias", body).unwrap();
@@ -215,6 +231,7 @@ impl Made {
             spec,
             usage,
             external: false,
+            multi_region: true,
             arn: arn(&id),
             id,
             bodies,
@@ -230,11 +247,13 @@ impl Made {
         !self.symmetric() && !self.spec.starts_with("HMAC")
     }
 
-    /// Puts the key into a state, with material of this origin.
-    fn put(&mut self, bench: &mut Bench, state: State, external: bool) {
+    /// Puts the key into a state, with material of this origin, as one of several Regions or of one.
+    fn put(&mut self, bench: &mut Bench, state: State, external: bool, multi_region: bool) {
         self.external = external;
+        self.multi_region = multi_region;
         let row = KeyRow {
             state,
+            multi_region: self.row.multi_region.clone().filter(|_| multi_region),
             origin: match external {
                 true => Origin::External,
                 false => Origin::AwsKms,
@@ -287,6 +306,11 @@ impl Made {
                 "UnsupportedOperationException: {arn} origin is {origin} which is not valid for this operation."
             ))
         };
+        if ["ReplicateKey", "UpdatePrimaryRegion"].contains(&operation) && !self.multi_region {
+            return Some(format!(
+                "UnsupportedOperationException: {arn} is not a multi-region primary key."
+            ));
+        }
         let rotation = [
             "EnableKeyRotation",
             "DisableKeyRotation",
@@ -371,18 +395,33 @@ fn answer(bench: &Bench, operation: &str, body: &Value) -> Option<String> {
 #[test]
 fn every_operation_on_every_kind_of_key_in_every_state() {
     let mut bench = Bench::new();
+    bench.kms.set_served(Served {
+        accounts: Vec::new(),
+        regions: REGIONS.map(str::to_owned).to_vec(),
+        any_region: false,
+    });
     let mut wrong = Vec::new();
     let mut count = 0;
     for kind in KINDS {
         let mut key = Made::new(&mut bench, kind);
         // It has its column with PendingDeletion.
         for state in STATES.into_iter().chain([State::PendingReplicaDeletion]) {
-            for external in [false, true] {
+            let kinds = [(false, true), (true, true), (false, false), (true, false)];
+            for (external, multi_region) in kinds {
                 // Only a key of imported material waits for it.
                 if state == State::PendingImport && !external {
                     continue;
                 }
-                key.put(&mut bench, state, external);
+                // Only one of several Regions waits for its replicas, and is told another primary Region.
+                let waits = [
+                    State::PendingReplicaDeletion,
+                    State::Creating,
+                    State::Updating,
+                ];
+                if waits.contains(&state) && !multi_region {
+                    continue;
+                }
+                key.put(&mut bench, state, external, multi_region);
                 for operation in ROWS.iter().flat_map(|(names, _)| *names) {
                     let mut body = key.body(operation);
                     let dry = [false, true];
@@ -393,7 +432,7 @@ fn every_operation_on_every_kind_of_key_in_every_state() {
                         count += 1;
                         if found != expected {
                             wrong.push(format!(
-                                "{operation} {kind:?} {state:?} external={external} dry={dry}:\n  {found:?}\n  {expected:?}"
+                                "{operation} {kind:?} {state:?} external={external} multi_region={multi_region} dry={dry}:\n  {found:?}\n  {expected:?}"
                             ));
                         }
                     }
@@ -401,7 +440,7 @@ fn every_operation_on_every_kind_of_key_in_every_state() {
             }
         }
     }
-    assert!(count > 10_000, "{count}");
+    assert!(count > 20_000, "{count}");
     assert!(
         wrong.is_empty(),
         "{} of {count}:\n{}",
@@ -418,8 +457,6 @@ fn the_table_has_every_operation_on_a_key() {
         "GenerateRandom",
         "ListKeys",
         "ListRetirableGrants",
-        "ReplicateKey",
-        "UpdatePrimaryRegion",
     ];
     for (prefix, operation) in Request::OPERATIONS {
         let known = ROWS.iter().any(|(names, _)| names.contains(operation));
