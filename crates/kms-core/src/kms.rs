@@ -75,6 +75,7 @@ pub use leases::{LeaseCall, lease_lost};
 pub use mapped::{MappedRole, NameOrNumber, unit_matches};
 pub(crate) use material::{material_id_of, material_name};
 pub(crate) use multi_region::key_type;
+pub(crate) use policies::default_policy;
 pub use quotas::Quotas;
 pub use service_keys::KMSFS_ALIAS;
 pub use status::{HostStatus, Settings};

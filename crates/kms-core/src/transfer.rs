@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use crate::clock::{DAY_MS, Due, Now};
 use crate::domain::{DomainError, DomainKeys, Subject};
 use crate::ids::{KeyId, MaterialId};
-use crate::kms::{due_at, material_id_of, material_name};
+use crate::kms::{KMSFS_ALIAS, default_policy, due_at, material_id_of, material_name};
 use crate::rows::{
-    AliasRow, Bytes, Change, Imported as ImportedRow, KeyRow, MaterialRow, OldGeneration,
+    AliasRow, Bytes, Change, Imported as ImportedRow, KeyRow, Manager, MaterialRow, OldGeneration,
     PolicyRow, PolicyUseRow, Rotation, RotationKind, Row, State, VolumeRow, policy_id,
 };
 use crate::sealed::{self, Kind, SealedError};
@@ -65,6 +65,8 @@ pub struct Imported {
     pub policies: u64,
     /// Names that another key has here.
     pub aliases_taken: Vec<String>,
+    /// Keys that kmsd managed there for kmsfs and that are the administrator's here, because kmsfs has a key of its own here.
+    pub now_customer_managed: Vec<KeyId>,
 }
 
 /// Keys cannot be moved.
@@ -343,6 +345,7 @@ pub fn import(
         keys: 0,
         policies: 0,
         aliases_taken: Vec::new(),
+        now_customer_managed: Vec::new(),
     };
     let mut changes = Vec::new();
     if !snapshot.volumes.contains_key(&content.volume.id) {
@@ -366,7 +369,7 @@ pub fn import(
 fn arriving_key(
     snapshot: &Snapshot,
     domain: &DomainKeys,
-    key: MovedKey,
+    mut key: MovedKey,
     now: Now,
     imported: &mut Imported,
     changes: &mut Vec<Change>,
@@ -407,6 +410,32 @@ fn arriving_key(
             }),
         })));
     }
+    let mut row = key.row;
+    if row.manager == Manager::Service {
+        let taken = snapshot.aliases.get(id.place(), KMSFS_ALIAS).is_some() || changes.iter().any(
+            |change| matches!(change, Change::Put(Row::Alias(alias)) if alias.name == KMSFS_ALIAS),
+        );
+        let named = key
+            .aliases
+            .iter()
+            .position(|alias| alias.name == KMSFS_ALIAS);
+        match (taken, named) {
+            // kmsfs has a key of its own here: nobody could change the policy of a second one, nor rename or delete it.
+            (true, named) => {
+                named.map(|at| key.aliases.remove(at));
+                row.manager = Manager::Customer;
+                row.policy = default_policy(&snapshot.scope_of(id.place()));
+                imported.now_customer_managed.push(id);
+            }
+            (false, None) => changes.push(Change::Put(Row::Alias(AliasRow {
+                name: KMSFS_ALIAS.to_owned(),
+                key: id,
+                created_ms: now.wall_ms,
+                updated_ms: now.wall_ms,
+            }))),
+            (false, Some(_)) => {}
+        }
+    }
     for alias in key.aliases {
         if snapshot.aliases.get(id.place(), &alias.name).is_some() {
             imported.aliases_taken.push(alias.name);
@@ -415,14 +444,11 @@ fn arriving_key(
         }
     }
     // The elapsed time of the other host means nothing here.
-    let rotation = key.row.rotation.map(|rotation| Rotation {
+    let rotation = row.rotation.map(|rotation| Rotation {
         next: Due::after(now, u64::from(rotation.period_days) * DAY_MS),
         ..rotation
     });
-    changes.push(Change::Put(Row::Key(Box::new(KeyRow {
-        rotation,
-        ..key.row
-    }))));
+    changes.push(Change::Put(Row::Key(Box::new(KeyRow { rotation, ..row }))));
     imported.keys += 1;
     Ok(())
 }

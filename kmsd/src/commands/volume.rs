@@ -1,5 +1,6 @@
 //! `kmsd export-volume` and `kmsd import-volume`.
 
+use kms_core::kms::KMSFS_ALIAS;
 use kms_crypto::RecoveryPublicKey;
 use serde_json::json;
 
@@ -68,7 +69,7 @@ pub(crate) fn import(config: &Config, args: &ImportVolumeArgs, json: bool) -> Re
     if json {
         return store::print(&json!({
             "VolumeId": done.head.volume_id, "KeysAdded": done.keys, "PoliciesAdded": done.policies,
-            "AliasesTaken": done.aliases_taken,
+            "AliasesTaken": done.aliases_taken, "NowCustomerManaged": done.now_customer_managed,
         }));
     }
     println!(
@@ -79,6 +80,12 @@ pub(crate) fn import(config: &Config, args: &ImportVolumeArgs, json: bool) -> Re
         println!(
             "Other keys have these names here: {}. Give new ones with `kmsctl alias create`.",
             done.aliases_taken.join(", ")
+        );
+    }
+    for key in &done.now_customer_managed {
+        println!(
+            "Key {key} was the other host's {KMSFS_ALIAS}. This host has one of its own, so {key} is a customer managed key here,\n\
+             with the policy that keys are made with: give it a name with `kmsctl alias create`, and who may use it a policy."
         );
     }
     println!(

@@ -150,7 +150,7 @@ fn check_policy_name(name: Option<&str>) -> Result<(), ApiError> {
 }
 
 /// The policy of keys that are made without one: the account's identity policies decide.
-pub(super) fn default_policy(scope: &Scope) -> String {
+pub(crate) fn default_policy(scope: &Scope) -> String {
     format!(
         concat!(
             r#"{{"Version":"2012-10-17","Id":"key-default-1","Statement":["#,

@@ -24,6 +24,7 @@ mod registry;
 mod service_keys;
 mod states;
 mod table;
+mod transfers;
 
 use std::future::Future;
 use std::pin::pin;
