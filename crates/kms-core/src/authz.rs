@@ -197,6 +197,9 @@ impl Kms {
             ),
             DenyBasis::UnknownKey => return unknown_key(),
             DenyBasis::NotAParty => "because it is not a party of it".to_owned(),
+            DenyBasis::ForeignPrincipal => {
+                "because that is a principal of another account".to_owned()
+            }
             DenyBasis::OtherAccount => format!(
                 "because only callers of account {} may ask that of this host",
                 self.snapshot().home().account

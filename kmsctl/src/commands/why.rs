@@ -113,6 +113,7 @@ fn document(by: &str) -> String {
         "unreadable" => format!("a stored document that cannot be read: {rest}"),
         "unknown-key" => "a ciphertext of a key that does not exist here".to_owned(),
         "not-a-party" => "the grant, which does not name the caller".to_owned(),
+        "foreign-principal" => "the principal, which is of another account".to_owned(),
         _ => statement(by),
     }
 }

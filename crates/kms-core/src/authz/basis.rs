@@ -90,6 +90,8 @@ pub enum DenyBasis {
     NotAParty,
     /// The caller's account is not the one that the host's own things belong to.
     OtherAccount,
+    /// The principal that is asked about is of another account.
+    ForeignPrincipal,
 }
 
 impl fmt::Display for Basis {
@@ -139,6 +141,7 @@ impl fmt::Display for DenyBasis {
             Self::UnknownKey => f.write_str("unknown-key"),
             Self::NotAParty => f.write_str("not-a-party"),
             Self::OtherAccount => f.write_str("other-account"),
+            Self::ForeignPrincipal => f.write_str("foreign-principal"),
         }
     }
 }

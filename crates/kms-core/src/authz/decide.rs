@@ -73,6 +73,11 @@ impl Kms {
         if self.is_hosts_own(permission) && own != self.snapshot().home().account {
             return Err(DenyBasis::OtherAccount);
         }
+        if let Resource::Principal(arn) = permission.resource
+            && own != account(arn)
+        {
+            return Err(DenyBasis::ForeignPrincipal);
+        }
         // Of a grant it hears what the policy of its key denies: who may retire one is said elsewhere.
         let policed = match &permission.resource {
             Resource::Key(key) | Resource::Grant(key, _) => Some(*key),
@@ -229,6 +234,7 @@ impl Kms {
             | Resource::Grant(..)
             | Resource::Identity(..)
             | Resource::Identities
+            | Resource::Principal(_)
             | Resource::Own => false,
             Resource::Local(_) | Resource::Given(_) | Resource::Implied(_) | Resource::Any => {
                 permission.action.starts_with("kmsd:")
@@ -243,7 +249,7 @@ impl Kms {
             Resource::Key(key) | Resource::Grant(key, _) => self.snapshot().arn(key.id).into(),
             Resource::Alias(place, name) => self.snapshot().scope_of(*place).alias_arn(name).into(),
             Resource::Local(last) | Resource::Implied(last) => scope.local_arn(last).into(),
-            Resource::Given(arn) => Cow::Owned((*arn).to_owned()),
+            Resource::Given(arn) | Resource::Principal(arn) => Cow::Owned((*arn).to_owned()),
             Resource::Identity(place, last) => {
                 self.snapshot().scope_of(*place).local_arn(last).into()
             }

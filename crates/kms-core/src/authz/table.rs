@@ -12,6 +12,7 @@ use kms_api::{
 use super::MAX_KEYS;
 use crate::blob::Header;
 use crate::clock::Now;
+use crate::grants::principal;
 use crate::ids::{KeyId, KeyReference};
 use crate::kms::Kms;
 use crate::place::{At, Place};
@@ -50,6 +51,8 @@ pub(crate) enum Resource<'a> {
     Identities,
     /// The same, by its whole ARN.
     Given(&'a str),
+    /// A principal of the caller's account, by its ARN; identity policies decide.
+    Principal(&'a str),
     /// A thing of kmsd's own that comes with the request's other permissions, by the last part of its ARN: allowed to
     /// whoever has those, unless something denies it.
     Implied(String),
@@ -236,6 +239,10 @@ impl Kms {
                 } else {
                     needs.and("kms:TagResource", Resource::Any, details)
                 }
+            }
+            // kmsfs's own key is made when somebody looks for it.
+            R::DescribeKey(r) if self.wants_service_key(at, &r.key_id) => {
+                Needs::with("kms:DescribeKey", Resource::Any, self.named(at, &r.key_id))
             }
             R::DescribeKey(r) => {
                 let key = self.key_or_alias(at, &r.key_id)?;
@@ -480,7 +487,16 @@ impl Kms {
             R::CreateTemporaryGrant(r) => self.granting(at, &r.grant)?,
             R::ListGrants(r) => Needs::key("kms:ListGrants", self.key(at, &r.key_id)?),
             R::DescribeGrants(r) => Needs::key("kms:ListGrants", self.key(at, &r.key_id)?),
-            R::ListRetirableGrants(_) => Needs::any("kms:ListRetirableGrants"),
+            R::ListRetirableGrants(r) => {
+                let action = "kms:ListRetirableGrants";
+                match &r.retiring_principal {
+                    Some(arn) => {
+                        principal::check(arn, self.snapshot().home(), self.served())?;
+                        Needs::with(action, Resource::Principal(arn), Details::default())
+                    }
+                    None => Needs::any(action),
+                }
+            }
             R::RetireGrant(r) => {
                 let (key, grant) = self.retired(at, r, now)?;
                 let resource = Resource::Grant(key, grant);
@@ -488,7 +504,7 @@ impl Kms {
             }
             R::RevokeGrant(r) => Needs::key("kms:RevokeGrant", self.key(at, &r.key_id)?),
             R::CreateVolume(_) => Needs::any("kmsd:CreateVolume"),
-            // kmsfs's own key is made with the first policy that asks for it.
+            // Or with the first policy that asks for it.
             R::CreatePolicy(r) if self.wants_service_key(&At::home(self.snapshot()), &r.key_id) => {
                 self.volume(r.volume_id)?;
                 let details = Details {

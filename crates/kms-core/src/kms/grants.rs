@@ -19,7 +19,7 @@ use crate::clock::{Due, Now};
 use crate::entropy;
 use crate::grants::{self, principal, token};
 use crate::ids::KeyId;
-use crate::place::At;
+use crate::place::{At, Place};
 use crate::rows::{Bytes, Change, GrantRow, KeyRow, Row, Table, grant_id};
 use crate::states::Action;
 
@@ -208,9 +208,6 @@ impl Kms {
         request: &ListRetirableGrantsRequest,
         world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
-        if let Some(arn) = &request.retiring_principal {
-            principal::check(arn, self.snapshot.home(), &self.served)?;
-        }
         let retiring = request
             .retiring_principal
             .as_deref()
@@ -226,11 +223,17 @@ impl Kms {
                     .ok_or_else(pages::bad_marker)?,
             ),
         };
+        // Of the Region: those of a principal of the account whosever keys they are on, those of a service on the account's keys.
+        let (place, region) = (auth.at.place, &auth.at.scope.region);
+        let is_shown = |of: Place| match request.retiring_principal {
+            Some(_) => self.snapshot.scope_of(of).region == *region,
+            None => of == place,
+        };
         let rest = self
             .snapshot
             .grants
             .retirable(retiring, after)
-            .filter(|row| row.key.place() == auth.at.place)
+            .filter(|row| is_shown(row.key.place()))
             .filter(|row| !grants::ended(row, world.now))
             .map(|row| (grant_id(row.key, &row.id), self.entry_of(row)));
         let page = pages::page(&list, request.limit.unwrap_or(50), rest);

@@ -72,6 +72,10 @@ fn every_account_and_region_has_its_own_keys_and_aliases() {
         assert_eq!(found["KeyMetadata"]["AWSAccountId"], place.0);
         let page = bench.call_as(&here, "ListAliases", json!({})).unwrap();
         let aliases = page["Aliases"].as_array().unwrap();
+        let aliases = aliases
+            .iter()
+            .filter(|one| one.get("TargetKeyId").is_some());
+        let aliases: Vec<_> = aliases.collect();
         assert_eq!(aliases.len(), 1);
         let alias_arn = format!("arn:aws:kms:{}:{}:alias/same", place.1, place.0);
         assert_eq!(aliases[0]["AliasArn"], alias_arn);
@@ -351,5 +355,81 @@ fn conditions_see_region_and_accounts_of_the_request() {
         let body = json!({"KeyId": arn, "Plaintext": "AA=="});
         let answer = bench.call_as(&eve, "Encrypt", body);
         assert_eq!(answer.is_ok(), holds, "{condition} {answer:?}");
+    }
+}
+
+#[test]
+fn grants_that_may_be_retired_are_those_of_the_region_whosever_keys_they_are_on() {
+    let mut bench = bench();
+    let bob = "arn:aws:iam::000000000000:user/bob";
+    let theirs_bob = "arn:aws:iam::222222222222:user/bob";
+    let mut grants = Vec::new();
+    for place in [HOME, WEST, THEIRS] {
+        let (_, key) = create(&mut bench, &root(place));
+        for retiring in [bob, theirs_bob] {
+            let body = json!({
+                "KeyId": key, "GranteePrincipal": bob, "RetiringPrincipal": retiring, "Operations": ["Decrypt"],
+            });
+            let made = bench.call_as(&root(place), "CreateGrant", body).unwrap();
+            grants.push(made["GrantId"].as_str().unwrap().to_owned());
+        }
+    }
+    let listed = |bench: &mut Bench, caller: &Caller, retiring: &str, limit: u32| {
+        let mut body = json!({"RetiringPrincipal": retiring, "Limit": limit});
+        let mut found = Vec::new();
+        loop {
+            let page = bench.call_as(caller, "ListRetirableGrants", body.clone())?;
+            let list = page["Grants"].as_array().unwrap().iter();
+            found.extend(list.map(|grant| grant["GrantId"].as_str().unwrap().to_owned()));
+            match page.get("NextMarker") {
+                Some(marker) => body["Marker"] = marker.clone(),
+                None => break,
+            }
+        }
+        found.sort();
+        Ok::<_, String>(found)
+    };
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    // Those on keys of other accounts too, of this Region only.
+    for limit in [1, 50] {
+        let west = listed(&mut bench, &root(WEST), bob, limit).unwrap();
+        assert_eq!(west, sorted(vec![grants[2].clone(), grants[4].clone()]));
+        let home = listed(&mut bench, &root(HOME), bob, limit).unwrap();
+        assert_eq!(home, [grants[0].clone()]);
+        let theirs = listed(&mut bench, &root(THEIRS), theirs_bob, limit).unwrap();
+        assert_eq!(theirs, sorted(vec![grants[3].clone(), grants[5].clone()]));
+    }
+    // Nobody is told about the principals of another account.
+    for (caller, principal) in [(root(THEIRS), bob), (root(WEST), theirs_bob)] {
+        let refused = listed(&mut bench, &caller, principal, 50).unwrap_err();
+        assert!(refused.starts_with("AccessDeniedException"), "{refused}");
+    }
+    // The principal is what a policy allows it for.
+    let policy = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "kms:ListRetirableGrants", "Resource": bob}
+    ]});
+    let body = json!({
+        "IdentityType": "USER", "Identity": "bob", "PolicyName": "own", "Document": policy.to_string(),
+    });
+    bench
+        .call_as(&root(HOME), "PutIdentityPolicy", body)
+        .unwrap();
+    let caller = user("bob", WEST);
+    assert_eq!(listed(&mut bench, &caller, bob, 50).unwrap().len(), 2);
+    let root_arn = "arn:aws:iam::000000000000:root";
+    let refused = listed(&mut bench, &caller, root_arn, 50).unwrap_err();
+    assert!(refused.starts_with("AccessDeniedException"), "{refused}");
+    let refused = listed(&mut bench, &root(HOME), "nonsense", 50).unwrap_err();
+    assert!(refused.starts_with("InvalidArnException"), "{refused}");
+    // What a service may retire is listed for its account's keys alone.
+    for place in [WEST, THEIRS] {
+        let body = json!({"RetiringServicePrincipal": "kmsfs.amazonaws.com"});
+        let found = bench
+            .call_as(&root(place), "ListRetirableGrants", body)
+            .unwrap();
+        assert_eq!(found["Grants"], json!([]));
     }
 }
