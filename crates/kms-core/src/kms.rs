@@ -320,7 +320,7 @@ impl Kms {
     ) -> Result<Outcome, ApiError> {
         match request {
             Request::CreateKey(r) => self.create_key(auth, r, caller, world),
-            Request::DescribeKey(r) => self.describe_key(auth, r),
+            Request::DescribeKey(r) => self.describe_key(auth, r, world),
             Request::ListKeys(r) => self.list_keys(auth, r),
             Request::GetParametersForImport(r) => self.get_parameters_for_import(auth, r, world),
             Request::ImportKeyMaterial(r) => self.import_key_material(auth, r, world),

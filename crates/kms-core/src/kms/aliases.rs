@@ -110,8 +110,17 @@ impl Kms {
         let limit = request.limit.unwrap_or(50);
         let page = match key {
             None => {
-                let rest = self.snapshot.aliases.of(auth.at.place, after);
-                let rest = rest.map(|row| self.entry(row));
+                let predefined = self.predefined_alias(auth.at.place);
+                let predefined = predefined.filter(|one| Some(&one.alias_name) > after.as_ref());
+                let mut predefined = predefined.map(|one| (one.alias_name.clone(), one));
+                let named = self.snapshot.aliases.of(auth.at.place, after);
+                let mut named = named.map(|row| self.entry(row)).peekable();
+                let rest = std::iter::from_fn(|| {
+                    let next = named.peek().map(|(name, _)| name);
+                    predefined
+                        .take_if(|(name, _)| next.is_none_or(|next| *name < *next))
+                        .or_else(|| named.next())
+                });
                 pages::page(&list, limit, rest)
             }
             Some(key) => {

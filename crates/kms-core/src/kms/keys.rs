@@ -112,7 +112,14 @@ impl Kms {
         &self,
         auth: &Authorized,
         request: &DescribeKeyRequest,
+        world: &World<'_>,
     ) -> Result<Outcome, ApiError> {
+        if self.wants_service_key(auth, &request.key_id) {
+            let (key, changes) = self.service_key(&auth.at, world)?;
+            let key_metadata = self.metadata(&key);
+            let response = Response::DescribeKey(DescribeKeyResponse { key_metadata });
+            return Ok(self.write(response, changes).into());
+        }
         let key = self.key_or_alias(auth, &request.key_id)?;
         let mut key_metadata = self.metadata(key);
         if self.has_lapsed(key, auth.now) {

@@ -1,16 +1,16 @@
 //! The key that kmsd manages for kmsfs: `alias/aws/kmsfs`, what directories hang on for which nobody names a key.
 //!
-//! It is made when it is first asked for, belongs to the home place, is rotated every year and has a policy that nobody changes: the account may
+//! Its name is listed from the beginning. It is made when it is first asked for (DescribeKey, CreatePolicy), belongs to the home place, is rotated every year and has a policy that nobody changes: the account may
 //! use and look at it, everybody may use it through kmsfs, and nobody may do anything else, which is how disabling, deleting, tagging
 //! and the like are refused.
 
-use kms_api::{ApiError, KeySpec, KeyUsage};
+use kms_api::{AliasListEntry, ApiError, KeySpec, KeyUsage};
 use serde_json::json;
 
 use super::{Kms, World};
 use crate::clock::{DAY_MS, Due};
 use crate::ids::{KeyReference, Scope};
-use crate::place::At;
+use crate::place::{At, Place};
 use crate::rows::{AliasRow, Change, KeyRow, Manager, Origin, Rotation, Row, State};
 
 /// The name of kmsfs's key.
@@ -28,6 +28,18 @@ impl Kms {
             }
             Ok(KeyReference::Key(_)) | Err(_) => false,
         }
+    }
+
+    /// The name of kmsfs's key where the key is not there yet.
+    pub(super) fn predefined_alias(&self, place: Place) -> Option<AliasListEntry> {
+        let known = self.snapshot.aliases.get(place, KMSFS_ALIAS).is_some();
+        (place.is_home() && !known).then(|| AliasListEntry {
+            alias_name: KMSFS_ALIAS.to_owned(),
+            alias_arn: self.snapshot.home().alias_arn(KMSFS_ALIAS),
+            target_key_id: None,
+            creation_date: None,
+            last_updated_date: None,
+        })
     }
 
     /// Makes kmsfs's key.

@@ -40,8 +40,6 @@ fn protect(bench: &mut Bench, caller: &Caller, volume: &str) -> Result<Value, St
 fn it_is_made_when_it_is_first_asked_for() {
     let (mut bench, volume) = bench();
     let describe = json!({"KeyId": KMSFS_ALIAS});
-    let missing = bench.call_as(&root(), "DescribeKey", describe.clone());
-    assert!(missing.unwrap_err().contains("is not found"));
     // Who may not make keys does not make this one.
     let text = protect(&mut bench, &user("eve"), &volume).unwrap_err();
     assert!(text.contains("kms:CreateKey"), "{text}");
@@ -123,4 +121,59 @@ fn nobody_changes_it_and_everybody_uses_it_through_kmsfs() {
         pid: 1,
     }));
     bench.call_as(&through, "Encrypt", encrypt).unwrap();
+}
+
+#[test]
+fn its_name_is_there_before_it_is() {
+    let mut bench = Bench::new();
+    let own = bench.create_key();
+    for name in ["alias/a", "alias/b"] {
+        let body = json!({"AliasName": name, "TargetKeyId": own});
+        bench.call_as(&root(), "CreateAlias", body).unwrap();
+    }
+    let listed = |bench: &mut Bench, limit: u32| {
+        let mut body = json!({"Limit": limit});
+        let mut found = Vec::new();
+        loop {
+            let page = bench.call_as(&root(), "ListAliases", body.clone()).unwrap();
+            found.extend(page["Aliases"].as_array().unwrap().iter().cloned());
+            match page.get("NextMarker") {
+                Some(marker) => body["Marker"] = marker.clone(),
+                None => return found,
+            }
+        }
+    };
+    let names = |list: &[Value]| -> Vec<String> {
+        let names = list.iter().map(|one| one["AliasName"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    let all = ["alias/a", KMSFS_ALIAS, "alias/b"];
+    for limit in [1, 2, 50] {
+        let list = listed(&mut bench, limit);
+        assert_eq!(names(&list), all);
+        let arn = "arn:aws:kms:local-host-1:000000000000:alias/aws/kmsfs";
+        assert_eq!(list[1], json!({"AliasName": KMSFS_ALIAS, "AliasArn": arn}));
+    }
+    // It is no name of any key.
+    let body = json!({"KeyId": own});
+    let of_key = bench.call_as(&root(), "ListAliases", body).unwrap();
+    assert_eq!(of_key["Aliases"].as_array().unwrap().len(), 2);
+
+    // Whoever may look at keys gets it by asking for it.
+    let describe = json!({"KeyId": KMSFS_ALIAS});
+    let refused = bench.call_as(&user("eve"), "DescribeKey", describe.clone());
+    let refused = refused.unwrap_err();
+    assert!(refused.starts_with("AccessDeniedException"), "{refused}");
+    let arn = "arn:aws:kms:local-host-1:000000000000:alias/aws/kmsfs";
+    let first = bench.call_as(&root(), "DescribeKey", json!({"KeyId": arn}));
+    let first = first.unwrap();
+    assert_eq!(first["KeyMetadata"]["KeyManager"], "AWS");
+    assert_eq!(first["KeyMetadata"]["KeyState"], "Enabled");
+    let again = bench.call_as(&root(), "DescribeKey", describe).unwrap();
+    assert_eq!(again, first);
+    for limit in [1, 50] {
+        let list = listed(&mut bench, limit);
+        assert_eq!(names(&list), all);
+        assert_eq!(list[1]["TargetKeyId"], first["KeyMetadata"]["KeyId"]);
+    }
 }
