@@ -4,11 +4,13 @@
 //! Rows that only mean something to the host are not in it: the sealer's enrolment, the wraps of domain keys for the host,
 //! leases, requests that wait for approval, the outbox, and the set-MAC, which is made anew.
 
+use std::sync::Arc;
+
 use kms_crypto::{CryptoError, RecoveryPrivateKey, RecoveryPublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{DomainError, DomainKeys, Subject};
-use crate::rows::{Bytes, RawRow, Recipient, Row, RowError, Table};
+use crate::rows::{AccessKeyRow, Bytes, Change, RawRow, Recipient, Row, RowError, Table};
 use crate::sealed::{self, CUT, Kind, SealedError, length, take};
 use crate::snapshot::Snapshot;
 
@@ -124,6 +126,43 @@ pub fn check_secrets(snapshot: &Snapshot, domain: &DomainKeys) -> Result<u64, Do
         count += 1;
     }
     Ok(count)
+}
+
+/// An access key of a backup that is not known to stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoubtedAccessKey {
+    /// As it was in the backup.
+    pub row: Arc<AccessKeyRow>,
+    /// It is known that it was deleted since; else nobody knows, or it was disabled.
+    pub deleted: bool,
+}
+
+/// The access keys of a backup that are enabled in it and not known to stand, and the changes with which they are not accepted any
+/// more. What a store says that the backup was made of, and that is still at hand, is known.
+pub fn doubted_access_keys(
+    backup: &Snapshot,
+    live: Option<&Snapshot>,
+) -> (Vec<DoubtedAccessKey>, Vec<Change>) {
+    let mut doubted = Vec::new();
+    let mut changes = Vec::new();
+    for row in backup.access_keys.values() {
+        let known = live.map(|live| live.access_keys.get(&row.id));
+        let deleted = matches!(known, Some(None));
+        let stands = matches!(known, Some(Some(known)) if known.enabled);
+        if stands || !(row.enabled || deleted) {
+            continue;
+        }
+        changes.push(match deleted {
+            true => Change::Remove(Table::AccessKey, row.id.clone()),
+            false => Change::Put(Row::AccessKey(Box::new(AccessKeyRow {
+                enabled: false,
+                ..AccessKeyRow::clone(row)
+            }))),
+        });
+        let row = Arc::clone(row);
+        doubted.push(DoubtedAccessKey { row, deleted });
+    }
+    (doubted, changes)
 }
 
 /// The rows that go into a backup, one after the other.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use kms_core::backup::DoubtedAccessKey;
 use kms_core::clock::DAY_MS;
 use kms_core::events::seconds;
 use kms_core::tombstones::Tombstones;
@@ -122,6 +123,7 @@ pub(crate) fn restore(config: &Config, args: &RestoreArgs, json: bool) -> Result
             "StoreId": report.head.store_id, "StoreRevision": report.head.revision,
             "CreationDate": seconds(report.head.created_ms), "Contents": contents(report.contents),
             "Buried": report.buried, "Generation": report.generation, "Replaced": report.replaced,
+            "AccessKeys": report.access_keys.iter().map(access_key).collect::<Vec<_>>(),
         }));
     }
     let held = report.contents;
@@ -142,12 +144,42 @@ pub(crate) fn restore(config: &Config, args: &RestoreArgs, json: bool) -> Result
         "What was changed since the backup ({days} days) is as it was: grants that were revoked and keys that were disabled since are\n\
          in force again, and keys and policy generations made since are not there. Check it, then start kmsd with `systemctl start kmsd`."
     );
+    print_access_keys(&report.access_keys);
     if args.tombstones.is_none() && report.replaced.is_none() {
         println!(
             "No list of what was destroyed was given (--tombstones): what was destroyed since the backup is back."
         );
     }
     Ok(())
+}
+
+/// Says which access keys are not accepted, and what to do about it.
+fn print_access_keys(doubted: &[DoubtedAccessKey]) {
+    let (deleted, disabled): (Vec<_>, Vec<_>) = doubted.iter().partition(|one| one.deleted);
+    if !deleted.is_empty() {
+        println!(
+            "{} access keys that were deleted since stay deleted.",
+            deleted.len()
+        );
+    }
+    if disabled.is_empty() {
+        return;
+    }
+    println!(
+        "These access keys are disabled, because they may have been disabled or deleted since the backup. Once kmsd runs, take back\n\
+         those that are still to be accepted, on this host: `kmsctl access-key enable ID`."
+    );
+    for DoubtedAccessKey { row, .. } in disabled {
+        let description = row.description.as_deref().unwrap_or_default();
+        println!("  {}  {}  {description}", row.id, row.principal);
+    }
+}
+
+fn access_key(doubted: &DoubtedAccessKey) -> Value {
+    let DoubtedAccessKey { row, deleted } = doubted;
+    json!({
+        "AccessKeyId": row.id, "PrincipalArn": row.principal, "Description": row.description, "Deleted": deleted,
+    })
 }
 
 fn contents(held: Contents) -> Value {

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use kms_core::backup::{self, Head};
+use kms_core::backup::{self, DoubtedAccessKey, Head};
 use kms_core::rows::{Change, MetaRow, RawRow, Row, Table};
 use kms_core::setmac::SetMac;
 use kms_core::storage::RawChange;
@@ -70,6 +70,8 @@ pub struct RestoreReport {
     pub generation: u64,
     /// Where the store is that was replaced.
     pub replaced: Option<PathBuf>,
+    /// Access keys of the backup that are not accepted, because nobody knows whether they stood, or because they did not.
+    pub access_keys: Vec<DoubtedAccessKey>,
 }
 
 /// Looks whether a backup is whole; with the recovery key, whether every secret in it opens.
@@ -221,6 +223,9 @@ pub fn restore(
         buried += count;
     }
 
+    let (access_keys, changes) = backup::doubted_access_keys(&backup.snapshot, former.as_ref());
+    backup.apply(&changes)?;
+
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
     let enrollment = with_checkpoints(sealer, enrollment);
     let result = (|| {
@@ -242,7 +247,8 @@ pub fn restore(
             .detail("backupRevision", backup.head.revision)
             .detail("backupTime", backup.head.created_ms)
             .detail("sha256", HEXLOWER.encode(&sha256(&[source.file])))
-            .detail("destroyedSince", buried);
+            .detail("destroyedSince", buried)
+            .detail("accessKeysDisabled", access_keys.len());
         if let Some(lost) = old.audit_head.filter(|_| head.is_none()) {
             event = event
                 .detail("formerLogRecords", lost.size)
@@ -287,6 +293,7 @@ pub fn restore(
             buried,
             generation,
             replaced,
+            access_keys,
         })
     })();
     if result.is_err()

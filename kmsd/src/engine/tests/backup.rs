@@ -204,6 +204,93 @@ fn what_was_destroyed_since_a_backup_stays_destroyed() {
 }
 
 #[test]
+fn access_keys_of_a_backup_are_refused_until_somebody_takes_them_back() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let principal = "arn:aws:iam::000000000000:user/backup";
+    let ids: Vec<String> = ["stands", "disabled", "deleted", "was-off"]
+        .iter()
+        .map(|what| {
+            let body = json!({"PrincipalArn": principal, "Description": what});
+            let made = call(&engine, "CreateAccessKey", body).unwrap();
+            made["AccessKeyId"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let [stands, disabled, deleted, was_off] = &ids[..] else {
+        panic!("{ids:?}");
+    };
+    let switch = |engine: &Engine, id: &str, status: &str| {
+        let body = json!({"AccessKeyId": id, "Status": status});
+        call(engine, "UpdateAccessKey", body).unwrap();
+    };
+    switch(&engine, was_off, "Inactive");
+    let file = backup(&engine);
+    switch(&engine, disabled, "Inactive");
+    call(&engine, "DeleteAccessKey", json!({"AccessKeyId": deleted})).unwrap();
+    let list = tombstones::list(engine.shared.kms.read().snapshot());
+    engine.shutdown().unwrap();
+    drop(engine);
+
+    let statuses = |engine: &Engine| -> Vec<(String, String)> {
+        let list = call(engine, "ListAccessKeys", json!({})).unwrap();
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
+        let entries = list["AccessKeys"].as_array().unwrap().iter();
+        let mut all: Vec<_> = entries
+            .map(|entry| (text(entry, "Description"), text(entry, "Status")))
+            .collect();
+        all.sort();
+        all
+    };
+    let named = |report: &RestoreReport, deleted: bool| -> Vec<String> {
+        let doubts = report.access_keys.iter();
+        let doubts = doubts.filter(|doubt| doubt.deleted == deleted);
+        let mut all: Vec<_> = doubts
+            .map(|doubt| doubt.row.description.clone().unwrap())
+            .collect();
+        all.sort();
+        all
+    };
+    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        let owned = list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+        owned.collect()
+    };
+    // Without the store that was lost nobody knows, with a list of what was destroyed or not.
+    for tombstones in [None, Some(&list)] {
+        let new = elsewhere(&host);
+        let report = put(&new, &file, tombstones, false).unwrap();
+        assert_eq!(named(&report, false), ["deleted", "disabled", "stands"]);
+        assert!(named(&report, true).is_empty());
+        let engine = new.open().unwrap();
+        assert_eq!(
+            statuses(&engine),
+            pairs(&[
+                ("deleted", "Inactive"),
+                ("disabled", "Inactive"),
+                ("stands", "Inactive"),
+                ("was-off", "Inactive")
+            ])
+        );
+        switch(&engine, stands, "Active");
+        assert!(statuses(&engine).contains(&("stands".to_owned(), "Active".to_owned())));
+        let found = call(&engine, "LookupEvents", json!({"Operation": "Restored"})).unwrap();
+        assert!(found.to_string().contains("accessKeysDisabled"), "{found}");
+    }
+    // The store that is replaced knows.
+    let report = put(&host, &file, None, true).unwrap();
+    assert_eq!(named(&report, false), ["disabled"]);
+    assert_eq!(named(&report, true), ["deleted"]);
+    let engine = host.open().unwrap();
+    assert_eq!(
+        statuses(&engine),
+        pairs(&[
+            ("disabled", "Inactive"),
+            ("stands", "Active"),
+            ("was-off", "Inactive")
+        ])
+    );
+}
+
+#[test]
 fn a_backup_is_fetched_in_parts_and_not_kept() {
     let host = Host::software();
     let engine = host.open().unwrap();
