@@ -139,7 +139,7 @@ pub struct Engine {
 
 struct Shared {
     config: EngineConfig,
-    kms: RwLock<Current>,
+    kms: Arc<RwLock<Current>>,
     domain: Arc<RwLock<DomainKeys>>,
     provider: LocalProvider,
     pool: Pool,
@@ -281,7 +281,11 @@ impl Engine {
             Some(Err(error)) => evaluated.outcome = Err(error),
             None => {}
         }
-        let Evaluated { outcome, ends_ms } = evaluated;
+        let Evaluated {
+            outcome,
+            ends_ms,
+            domain,
+        } = evaluated;
         let known = (epoch, ends_ms);
         let takes_away = takes_away(&request);
         match outcome {
@@ -289,10 +293,18 @@ impl Engine {
                 drop(in_flight);
                 Ok(self.reload_by_request().await?.into())
             }
-            Ok(Outcome::Use(usage)) => match shared.use_key(&caller.arn, *usage).await {
-                Ok(response) => Ok(shared.reply(response, &caller, in_flight, known)),
-                Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
-            },
+            Ok(Outcome::Use(usage)) => {
+                let waiting = Waiting {
+                    usage: *usage,
+                    domain,
+                };
+                let (trace, made) = (trace.as_deref(), made.as_ref());
+                let used = shared.use_or_again(trace, &request, &caller, waiting, made);
+                match used.await {
+                    Ok(response) => Ok(shared.reply(response, &caller, in_flight, known)),
+                    Err(error) => Err(shared.failure(error, &caller, in_flight, known)),
+                }
+            }
             Ok(Outcome::Reply(response)) if !takes_away => {
                 Ok(shared.reply(*response, &caller, in_flight, known))
             }
@@ -387,6 +399,7 @@ impl Engine {
         let entered = shared.enter();
         let evaluated = shared.evaluate(trace, request, caller, None)?;
         let mut made = None;
+        let domain = evaluated.domain;
         let mut outcome = evaluated.outcome?;
         let long = match &outcome {
             Outcome::MakePair(spec) => Some(Made::Pair(pool::make(*spec)?)),
@@ -400,7 +413,11 @@ impl Engine {
                 .outcome?;
         }
         match outcome {
-            Outcome::Use(usage) => block_on::block_on(usage.run(&shared.provider)),
+            Outcome::Use(usage) => {
+                let usage = *usage;
+                let (waiting, made) = (Waiting { usage, domain }, made.as_ref());
+                block_on::block_on(shared.use_or_again(trace, request, caller, waiting, made))
+            }
             Outcome::Reply(response) if !takes_away(request) => Ok(*response),
             Outcome::Lease(lease) => shared.lease_blocking(*lease),
             Outcome::Host => shared.host(request),
@@ -519,13 +536,24 @@ impl Engine {
 /// A request that was looked at under one snapshot.
 struct Evaluated {
     outcome: Result<Outcome, ApiError>,
+    /// The domain key that secrets were under.
+    domain: u64,
     /// Milliseconds until what allowed it ends by itself.
     ends_ms: Option<u64>,
+}
+
+/// A use of a key that was allowed, and is to be carried out.
+struct Waiting {
+    usage: Use,
+    /// The domain key that secrets were under when it was allowed.
+    domain: u64,
 }
 
 /// A change that was made, or was made already.
 struct Done {
     response: Response,
+    /// A deletion epoch has to be gone through before the answer ([`Shared::pay_epoch`]).
+    owes_epoch: bool,
     /// What has to be waited for before the answer, without the writer.
     settling: Option<Settling>,
 }
@@ -573,6 +601,7 @@ impl Shared {
             Outcome::Reply(response) if !self.unproved.load(Ordering::SeqCst) => {
                 return Ok(Done {
                     response: *response,
+                    owes_epoch: false,
                     settling: Some(self.hub.settling()),
                 });
             }
@@ -687,6 +716,34 @@ impl Shared {
     }
 
     /// Has a key used that the state machine has allowed.
+    /// Uses a key. A use that waited while a deletion epoch went by knows the material under a domain key that is gone: then
+    /// the request is looked at again, which finds it under the new one, or says why it is not there.
+    async fn use_or_again(
+        self: &Arc<Self>,
+        trace: Option<&Trace>,
+        request: &Request,
+        caller: &Caller,
+        waiting: Waiting,
+        made: Option<&Made>,
+    ) -> Result<Response, ApiError> {
+        let Waiting { usage, domain } = waiting;
+        let used = self.use_key(&caller.arn, usage).await;
+        match used {
+            Err(error) if self.is_outdated(&error, domain) => {
+                match self.evaluate(trace, request, caller, made)?.outcome? {
+                    Outcome::Use(usage) => self.use_key(&caller.arn, *usage).await,
+                    _ => Err(error),
+                }
+            }
+            used => used,
+        }
+    }
+
+    /// Whether a use failed that was allowed under another domain key than the present one.
+    fn is_outdated(&self, error: &ApiError, domain: u64) -> bool {
+        error.code == ErrorCode::Internal && self.kms.read().snapshot().meta().domain != domain
+    }
+
     async fn use_key(self: &Arc<Self>, who: &Arc<str>, usage: Use) -> Result<Response, ApiError> {
         if !usage.is_slow() {
             return usage.run(&self.provider).await;
@@ -743,6 +800,7 @@ impl Shared {
         });
         Ok(Evaluated {
             ends_ms,
+            domain: kms.snapshot().meta().domain,
             outcome: handled.outcome,
         })
     }

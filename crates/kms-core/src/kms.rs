@@ -54,7 +54,7 @@ use crate::import;
 use crate::last_use::LastUse;
 use crate::place::{At, Place, Served};
 use crate::policy::ConditionKey;
-use crate::rows::{Change, KeyRow, State};
+use crate::rows::{Change, KeyRow, MaterialRow, State};
 use crate::snapshot::Snapshot;
 use crate::states::{self, Action};
 
@@ -471,6 +471,14 @@ impl Kms {
     pub(crate) fn key_by_id(&self, id: KeyId) -> Result<&Arc<KeyRow>, ApiError> {
         self.live_key(id)
             .ok_or_else(|| ApiError::not_found(format!("Key '{}' does not exist", self.arn(id))))
+    }
+
+    /// Whether material may be kept open in memory: it is there, and its key can be used.
+    pub fn keeps_open(&self, material: &MaterialRow) -> bool {
+        let key = self.live_key(material.key);
+        let usable = key.is_some_and(|key| matches!(key.state, State::Enabled | State::Updating));
+        let mut rows = self.snapshot.materials(material.key);
+        usable && rows.any(|row| row.id == material.id)
     }
 
     /// A key that is not a tombstone.

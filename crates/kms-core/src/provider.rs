@@ -104,6 +104,7 @@ pub struct LocalProvider {
     cache: RwLock<HashMap<(KeyId, MaterialId), Arc<Key<32>>>>,
     others: RwLock<HashMap<(KeyId, MaterialId), Arc<Opened>>>,
     forgotten: AtomicU64,
+    keeps: Box<dyn Fn(&MaterialRow) -> bool + Send + Sync>,
 }
 
 /// Material of a key that is not symmetric.
@@ -185,7 +186,16 @@ impl LocalProvider {
             cache: RwLock::default(),
             others: RwLock::default(),
             forgotten: AtomicU64::new(0),
+            keeps: Box::new(|_| true),
         }
+    }
+
+    /// Keeps open only what `keeps` says yes to: a use that was allowed may come long after its key was disabled or its material
+    /// destroyed, when [`KeyProvider::forget`] has been called already.
+    #[must_use]
+    pub fn keeping(self, keeps: impl Fn(&MaterialRow) -> bool + Send + Sync + 'static) -> Self {
+        let keeps = Box::new(keeps);
+        Self { keeps, ..self }
     }
 
     /// Wipes everything.
@@ -207,7 +217,9 @@ impl LocalProvider {
         if let Some(found) = self.others.read().get(&place) {
             return Ok(Arc::clone(found));
         }
+        // In this order: what is forgotten after it was asked for changes the number.
         let before = self.forgotten.load(Ordering::SeqCst);
+        let keeps = (self.keeps)(row);
         let damaged = |what: String| ProviderError::Damaged(what);
         let domain = self.domain.read();
         let secret = domain.unwrap_bytes(row.subject(), &row.secret);
@@ -217,7 +229,7 @@ impl LocalProvider {
         let opened = Arc::new(opened);
         let mut cache = self.others.write();
         // As below.
-        if self.forgotten.load(Ordering::SeqCst) == before {
+        if keeps && self.forgotten.load(Ordering::SeqCst) == before {
             if cache.len() >= Self::CACHED_OTHERS {
                 cache.clear();
             }
@@ -231,12 +243,14 @@ impl LocalProvider {
         if let Some(key) = self.cache.read().get(&place) {
             return Ok(Arc::clone(key));
         }
+        // As above.
         let before = self.forgotten.load(Ordering::SeqCst);
+        let keeps = (self.keeps)(row);
         let opened = self.domain.read().unwrap(row.subject(), &row.secret);
         let key = Arc::new(opened.map_err(|e| ProviderError::Damaged(e.to_string()))?);
         let mut cache = self.cache.write();
         // A key that was disabled while its material was being opened must not enter the cache.
-        if self.forgotten.load(Ordering::SeqCst) == before {
+        if keeps && self.forgotten.load(Ordering::SeqCst) == before {
             if cache.len() >= Self::CACHED {
                 cache.clear();
             }

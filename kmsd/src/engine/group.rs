@@ -154,6 +154,7 @@ impl Shared {
                 let Job {
                     trace, evaluate, ..
                 } = &asked.job;
+                // None of these destroys anything.
                 let done = self.write_as(&mut writer, trace.as_deref(), first, evaluate);
                 asked.answer(done);
             }
@@ -238,6 +239,7 @@ impl Shared {
                 Some(error) => Err(error.clone()),
                 None => Ok(Done {
                     response: write.response,
+                    owes_epoch: false,
                     settling: None,
                 }),
             });

@@ -252,16 +252,27 @@ pub(super) fn assemble(
     metrics.counter_is(counter);
     let mut kms = Kms::new(snapshot);
     kms.set_served(config.served.clone());
+    let kms = Arc::new(RwLock::new(Current {
+        kms,
+        generation: hub.begin(),
+    }));
+    let keeper = Arc::clone(&kms);
+    let provider = LocalProvider::new(Arc::clone(&domain))
+        .keeping(move |material| keeper.read().keeps_open(material));
+    let (last_use, home) = {
+        let kms = kms.read();
+        (
+            Arc::clone(kms.last_use()),
+            Arc::clone(kms.snapshot().home()),
+        )
+    };
     Ok(Shared {
         config,
-        last_use: Arc::clone(kms.last_use()),
-        home: Arc::clone(kms.snapshot().home()),
-        kms: RwLock::new(Current {
-            kms,
-            generation: hub.begin(),
-        }),
+        last_use,
+        home,
+        kms,
         hub,
-        provider: LocalProvider::new(Arc::clone(&domain)),
+        provider,
         pool: Default::default(),
         domain,
         clock,

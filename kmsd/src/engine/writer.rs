@@ -13,6 +13,7 @@ use kms_core::setmac::SetMac;
 use kms_core::storage::{RawChange, Storage, StorageError};
 use kms_core::{Change, Effect, Handled, Kms, Outcome, Snapshot, SystemEntropy, Write};
 use kms_seal::{Credential, Enrollment, RootSealer};
+use parking_lot::MutexGuard;
 
 use super::audit::Trace;
 use super::{Done, EngineError, Shared};
@@ -67,10 +68,17 @@ impl Shared {
         evaluate: impl Fn(&Kms, &World<'_>) -> Handled,
     ) -> Result<Done, ApiError> {
         let mut writer = self.writer.lock();
-        self.write_as(&mut writer, trace, first, &evaluate)
+        let done = self.write_as(&mut writer, trace, first, &evaluate);
+        if !matches!(&done, Ok(done) if done.owes_epoch) {
+            return done;
+        }
+        // Whoever waits for the writer with another destruction goes first: then one epoch is enough for all of them.
+        MutexGuard::unlock_fair(writer);
+        self.pay_epoch()?;
+        done
     }
 
-    /// The same for whoever is the writer.
+    /// The same for whoever is the writer; an epoch that the change owes is still to be gone through.
     pub(super) fn write_as(
         &self,
         writer: &mut Writer,
@@ -108,6 +116,7 @@ impl Shared {
                             self.prove(writer)?;
                             return Ok(Done {
                                 response: *response,
+                                owes_epoch: false,
                                 settling: None,
                             });
                         }
@@ -149,18 +158,27 @@ impl Shared {
             if anchor == Anchor::Now {
                 self.prove(writer)?;
             }
-            if epoch {
-                self.go_through_epoch(writer)?;
-            }
             if let Some(error) = write.refusal {
                 return Err(error);
             }
             return Ok(Done {
                 response: write.response,
+                owes_epoch: epoch,
                 settling,
             });
         }
         Err(too_fast())
+    }
+
+    /// Goes through the deletion epoch that a change owes, unless somebody else has done so since.
+    pub(super) fn pay_epoch(&self) -> Result<(), ApiError> {
+        let mut writer = self.writer.lock();
+        self.check_open()?;
+        if writer.stale {
+            self.reload(&mut writer)
+                .map_err(|error| self.report(&error))?;
+        }
+        self.go_through_epoch(&mut writer)
     }
 
     /// Advances the counter before the reply to a tightening change. If that fails, the change is

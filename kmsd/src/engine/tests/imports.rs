@@ -199,3 +199,126 @@ fn a_rotation_to_imported_material_is_recorded_once() {
     let all = records(&host.store());
     assert!(!all.iter().any(|record| record.operation == "RotateKey"));
 }
+
+fn decoded(operation: &str, body: &Value) -> Request {
+    Request::decode(
+        &format!("TrentService.{operation}"),
+        body.to_string().as_bytes(),
+    )
+    .unwrap()
+}
+
+fn me() -> Caller {
+    Caller::internal("000000000000")
+}
+
+/// What a request came to that is carried out later.
+fn waiting(engine: &Engine, request: &Request) -> Waiting {
+    let evaluated = engine.shared.evaluate(None, request, &me(), None).unwrap();
+    match evaluated.outcome {
+        Ok(Outcome::Use(usage)) => Waiting {
+            usage: *usage,
+            domain: evaluated.domain,
+        },
+        _ => panic!("no use of a key"),
+    }
+}
+
+#[test]
+fn deletions_that_wait_for_each_other_share_an_epoch() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let shared = &engine.shared;
+    let forever = [("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"))];
+    let keys = [(); 3].map(|()| external(&engine));
+    for key in &keys {
+        import(&engine, key, &forever).unwrap();
+    }
+    // All of them wait for the writer, one after the other has it.
+    let mut writer = shared.writer.lock();
+    for key in &keys {
+        let request = decoded("DeleteImportedKeyMaterial", &json!({"KeyId": key}));
+        let done = shared.write_as(&mut writer, None, None, &|kms, world| {
+            kms.handle(&request, &me(), world)
+        });
+        assert!(done.unwrap().owes_epoch);
+    }
+    assert!(shared.kms.read().snapshot().meta().epoch_owed);
+    drop(writer);
+    // None of them is answered before it is over.
+    for _ in &keys {
+        shared.pay_epoch().unwrap();
+        let now = meta(&engine);
+        assert!(!now.epoch_owed && now.epoch_change.is_none());
+    }
+    assert_eq!(meta(&engine).deletion_epoch, 1);
+    for key in &keys {
+        assert_eq!(state(&engine, key), "PendingImport");
+    }
+}
+
+#[test]
+fn a_use_that_waited_while_an_epoch_went_by_is_looked_at_again() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let shared = &engine.shared;
+    let forever = [("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"))];
+    let (doomed, kept) = (external(&engine), create_key(&engine));
+    import(&engine, &doomed, &forever).unwrap();
+    let body = |key: &str| json!({"KeyId": key, "Plaintext": "aGVsbG8="});
+    let requests = [&doomed, &kept].map(|key| decoded("Encrypt", &body(key)));
+    let [of_doomed, of_kept] = requests.each_ref().map(|request| waiting(&engine, request));
+    call(
+        &engine,
+        "DeleteImportedKeyMaterial",
+        json!({"KeyId": doomed}),
+    )
+    .unwrap();
+    shared.provider.forget_all();
+    let again = |request: &Request, waiting: Waiting| {
+        block_on::block_on(shared.use_or_again(None, request, &me(), waiting, None))
+    };
+    // The key that was not touched works, and the other one says why it does not.
+    let Ok(Response::Encrypt(done)) = again(&requests[1], of_kept) else {
+        panic!("the other key failed");
+    };
+    let blob = BASE64.encode(done.ciphertext_blob.as_slice());
+    assert_eq!(decrypt(&engine, &blob).unwrap(), b"hello");
+    let refused = again(&requests[0], of_doomed).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("is pending import."),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_use_that_was_allowed_before_leaves_nothing_of_a_key_in_memory() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let shared = &engine.shared;
+    let run = |request: &Request, allowed: Waiting| {
+        block_on::block_on(shared.use_or_again(None, request, &me(), allowed, None))
+    };
+    let key = create_key(&engine);
+    let body = json!({"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"});
+    let mac = call(&engine, "CreateKey", body).unwrap()["KeyMetadata"]["KeyId"].clone();
+    let mac = mac.as_str().unwrap();
+    let requests = [
+        decoded("Encrypt", &json!({"KeyId": key, "Plaintext": "aGVsbG8="})),
+        decoded(
+            "GenerateMac",
+            &json!({"KeyId": mac, "Message": "aGVsbG8=", "MacAlgorithm": "HMAC_SHA_256"}),
+        ),
+    ];
+    for (key, request) in [key.as_str(), mac].into_iter().zip(&requests) {
+        shared.provider.forget_all();
+        let allowed = waiting(&engine, request);
+        call(&engine, "DisableKey", json!({"KeyId": key})).unwrap();
+        run(request, allowed).unwrap();
+        assert_eq!(engine.cached_materials(), 0, "{key}");
+        call(&engine, "EnableKey", json!({"KeyId": key})).unwrap();
+        let allowed = waiting(&engine, request);
+        run(request, allowed).unwrap();
+        assert_eq!(engine.cached_materials(), 1, "{key}");
+    }
+}
