@@ -49,6 +49,43 @@ impl Text {
     }
 }
 
+/// What is looked for in bodies: tests make their own out of it, so that no member is forgotten.
+#[cfg(test)]
+pub(crate) mod seen {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    /// Names of members, and values of enumerations.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Seen {
+        pub(crate) members: BTreeSet<String>,
+        pub(crate) values: BTreeSet<&'static str>,
+    }
+
+    thread_local! {
+        static SEEN: RefCell<Seen> = RefCell::default();
+    }
+
+    pub(super) fn member(name: &str) {
+        SEEN.with_borrow_mut(|seen| {
+            if !seen.members.contains(name) {
+                seen.members.insert(name.to_owned());
+            }
+        });
+    }
+
+    pub(super) fn values(wire: &[&'static str]) {
+        SEEN.with_borrow_mut(|seen| seen.values.extend(wire));
+    }
+
+    /// What `decode` looks for.
+    pub(crate) fn by(decode: impl FnOnce()) -> Seen {
+        SEEN.take();
+        decode();
+        SEEN.take()
+    }
+}
+
 /// A request that can be read from its members.
 pub(crate) trait FromMembers: Sized {
     /// Reads every member; constraint failures are left in `members` for [`Members::finish`].
@@ -88,6 +125,8 @@ impl Members {
 
     /// Whether the member is there (and not null).
     pub(crate) fn has(&self, name: &str) -> bool {
+        #[cfg(test)]
+        seen::member(name);
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
@@ -114,6 +153,8 @@ impl Members {
     }
 
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        seen::member(name);
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
@@ -309,6 +350,8 @@ impl Members {
 
     /// An optional value of an enumeration.
     pub(crate) fn opt_enum<T: WireEnum>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        #[cfg(test)]
+        seen::values(T::WIRE);
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => {
@@ -342,6 +385,8 @@ impl Members {
     }
 
     fn values<T: WireEnum>(&mut self, texts: &[String], at: &str) -> Vec<T> {
+        #[cfg(test)]
+        seen::values(T::WIRE);
         let mut values = Vec::with_capacity(texts.len());
         for text in texts {
             match T::from_wire(text) {

@@ -1,12 +1,11 @@
-//! Decoding: AWS's texts, and that no input panics.
+//! Decoding: AWS's texts, and what is recorded.
 
-use std::collections::BTreeMap;
-
-use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::*;
+
+mod any;
 
 fn refuse(target: &str, body: &str) -> ApiError {
     Request::decode(target, body.as_bytes()).unwrap_err()
@@ -331,108 +330,6 @@ fn nothing_secret_is_printed() {
         shown.contains("Blob(6 bytes)") && !shown.contains("115, 101"),
         "{shown}"
     );
-}
-
-fn any_target() -> impl Strategy<Value = String> {
-    let known = prop::sample::select(Request::OPERATIONS)
-        .prop_map(|(prefix, name)| format!("{prefix}.{name}"));
-    prop_oneof![8 => known, 1 => ".{0,40}"]
-}
-
-fn any_member() -> impl Strategy<Value = String> {
-    const NAMES: &[&str] = &[
-        "KeyId",
-        "Plaintext",
-        "CiphertextBlob",
-        "EncryptionContext",
-        "GrantTokens",
-        "NumberOfBytes",
-        "KeySpec",
-        "Tags",
-        "Limit",
-        "Marker",
-        "AliasName",
-        "TargetKeyId",
-        "PendingWindowInDays",
-        "DestinationKeyId",
-        "VolumeId",
-        "PolicyId",
-        "ContentMode",
-        "DryRun",
-        "DryRunModifiers",
-        "KeyUsage",
-        "Policy",
-        "Description",
-        "Origin",
-        "ResourceOwners",
-        "Recipient",
-    ];
-    prop_oneof![9 => prop::sample::select(NAMES).prop_map(str::to_owned), 1 => ".{0,10}"]
-}
-
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        (0i64..3000).prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        ".{0,40}".prop_map(Value::from),
-        Just(json!("AES_256")),
-        Just(json!("XTS")),
-        "[0-9a-f]{32}".prop_map(Value::from),
-        prop::collection::vec(any::<u8>(), 0..50)
-            .prop_map(|bytes| Value::from(data_encoding::BASE64.encode(&bytes))),
-    ];
-    leaf.prop_recursive(3, 16, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(any_member(), inner, 0..4)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_are_decoded_or_refused(
-        target in any_target(),
-        body in prop::collection::vec(any::<u8>(), 0..300),
-    ) {
-        let _ = Request::decode(&target, &body);
-    }
-
-    #[test]
-    fn any_json_is_decoded_or_refused_for_a_reason_of_the_client(
-        target in any_target(),
-        members in prop::collection::btree_map(any_member(), any_json(), 0..8),
-    ) {
-        let body = Value::Object(members.into_iter().collect()).to_string();
-        match Request::decode(&target, body.as_bytes()) {
-            Ok(request) => {
-                // What was understood is what a client would have sent.
-                let again = request.to_json().unwrap();
-                prop_assert_eq!(Request::decode(&request.target(), &again).unwrap(), request);
-            }
-            Err(error) => prop_assert_eq!(error.code.http_status(), 400),
-        }
-    }
-
-    #[test]
-    fn requests_survive_the_wire(
-        key_id in ".{1,100}",
-        plaintext in prop::collection::vec(any::<u8>(), 1..4097),
-        encryption_context in prop::collection::btree_map(".{0,20}", ".{0,20}", 0..5),
-        dry_run: bool,
-    ) {
-        let encryption_context: BTreeMap<String, String> = encryption_context;
-        let request = Request::from(EncryptRequest {
-            key_id, plaintext: Blob::new(plaintext), encryption_context, dry_run,
-            grant_tokens: vec![], encryption_algorithm: None,
-        });
-        let body = request.to_json().unwrap();
-        prop_assert_eq!(Request::decode("TrentService.Encrypt", &body).unwrap(), request);
-    }
 }
 
 /// A body for every operation, with `MARK` in every member that must not be recorded.
