@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use kms_tests::daemon::path_text;
 use kms_tests::network::Endpoint;
 use kms_tests::world::World;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Another Region that kmsd serves beside its home Region.
 const SECOND_REGION: &str = "local-host-2";
@@ -53,12 +53,6 @@ impl Served {
             panic!("aws-config prints no object");
         };
         Served { world, environment }
-    }
-
-    /// The ARN of a new key.
-    pub(crate) fn key(&self) -> String {
-        let made = self.world.call("CreateKey", &json!({}));
-        made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
     }
 
     /// Runs a client, which must succeed; what it said.
