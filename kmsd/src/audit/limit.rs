@@ -5,6 +5,9 @@
 //! answered: his requests are refused before they are looked at, so there is nothing to record, and one record from time to
 //! time says how many there were. What a policy allows costs no token.
 //!
+//! Over the network anybody has as many addresses as he likes, so those who cannot sign have a bucket together beside their
+//! own, too: it holds as much as a few of theirs.
+//!
 //! A user for whom a service asks goes on being answered, since the service has to know whom to let in; what is refused to one
 //! without tokens is counted instead of recorded.
 
@@ -21,6 +24,10 @@ use super::log::service;
 
 /// How often it is recorded what was not answered.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// How many times as large the bucket is that all addresses of the network share as that of one of them.
+const ADDRESSES_TOGETHER: u32 = 4;
+/// Most addresses with a bucket of their own. Further ones have only the common one.
+const MAX_ADDRESSES: usize = 4096;
 
 /// Whose bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +36,8 @@ pub enum Asker {
     Uid(u32),
     /// Whoever comes over the network from an address, and signs with no access key that there is.
     Address(IpAddr),
+    /// All those addresses together: their records are limited by this as well.
+    Addresses,
     /// Whoever signs with an access key: the beginning of its id.
     AccessKey([u8; 20]),
     /// Everybody who is not let in at all, together: a user has tens of thousands of uids in other user namespaces.
@@ -101,16 +110,37 @@ impl Limit {
             return true;
         }
         let mut buckets = self.buckets.lock();
-        let Some(bucket) = buckets.get_mut(&asker) else {
-            return true;
-        };
-        self.fill(bucket, Instant::now());
-        if bucket.tokens >= 1.0 {
-            return true;
+        let now = Instant::now();
+        for asker in Self::charged(asker) {
+            let Some(bucket) = buckets.get_mut(&asker) else {
+                continue;
+            };
+            self.fill(asker, bucket, now);
+            if bucket.tokens < 1.0 {
+                bucket.unanswered = bucket.unanswered.saturating_add(1);
+                bucket.principal = Arc::clone(principal);
+                return false;
+            }
         }
-        bucket.unanswered = bucket.unanswered.saturating_add(1);
-        bucket.principal = Arc::clone(principal);
-        false
+        true
+    }
+
+    /// Those from whose buckets a record of `asker` takes a token.
+    fn charged(asker: Asker) -> impl Iterator<Item = Asker> {
+        let together = matches!(asker, Asker::Address(_)).then_some(Asker::Addresses);
+        std::iter::once(asker).chain(together)
+    }
+
+    /// Tokens of a full bucket, and those that come in a minute.
+    fn size(&self, asker: Asker) -> (f64, f64) {
+        let times = match asker {
+            Asker::Addresses => f64::from(ADDRESSES_TOGETHER),
+            _ => 1.0,
+        };
+        (
+            f64::from(self.burst) * times,
+            f64::from(self.per_minute) * times,
+        )
     }
 
     /// Whether a request that nobody allowed has a record of its own. One that has not is counted.
@@ -118,7 +148,11 @@ impl Limit {
         match asker {
             Asker::Behalf(_) => self.answers(asker, &principal.into()),
             // It would not have been looked at.
-            Asker::Uid(_) | Asker::Address(_) | Asker::AccessKey(_) | Asker::Stranger => true,
+            Asker::Uid(_)
+            | Asker::Address(_)
+            | Asker::Addresses
+            | Asker::AccessKey(_)
+            | Asker::Stranger => true,
         }
     }
 
@@ -129,22 +163,30 @@ impl Limit {
         }
         let now = Instant::now();
         let mut buckets = self.buckets.lock();
-        let bucket = buckets.entry(asker).or_insert_with(|| Bucket {
-            tokens: f64::from(self.burst),
-            filled: now,
-            unanswered: 0,
-            principal: "".into(),
-            reported: None,
-        });
-        self.fill(bucket, now);
-        bucket.tokens = (bucket.tokens - 1.0).max(0.0);
+        for asker in Self::charged(asker) {
+            let is_one_too_many = matches!(asker, Asker::Address(_))
+                && buckets.len() >= MAX_ADDRESSES
+                && !buckets.contains_key(&asker);
+            if is_one_too_many {
+                continue;
+            }
+            let bucket = buckets.entry(asker).or_insert_with(|| Bucket {
+                tokens: self.size(asker).0,
+                filled: now,
+                unanswered: 0,
+                principal: "".into(),
+                reported: None,
+            });
+            self.fill(asker, bucket, now);
+            bucket.tokens = (bucket.tokens - 1.0).max(0.0);
+        }
         self.known.store(buckets.len(), Ordering::Relaxed);
     }
 
-    fn fill(&self, bucket: &mut Bucket, now: Instant) {
+    fn fill(&self, asker: Asker, bucket: &mut Bucket, now: Instant) {
+        let (full, per_minute) = self.size(asker);
         let minutes = now.saturating_duration_since(bucket.filled).as_secs_f64() / 60.0;
-        let more = minutes * f64::from(self.per_minute);
-        bucket.tokens = (bucket.tokens + more).min(f64::from(self.burst));
+        bucket.tokens = (bucket.tokens + minutes * per_minute).min(full);
         bucket.filled = now;
     }
 
@@ -157,7 +199,7 @@ impl Limit {
         let mut buckets = self.buckets.lock();
         let mut reports = Vec::new();
         buckets.retain(|asker, bucket| {
-            self.fill(bucket, now);
+            self.fill(*asker, bucket, now);
             let due = bucket
                 .reported
                 .is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
@@ -166,7 +208,7 @@ impl Limit {
                 bucket.unanswered = 0;
                 bucket.reported = Some(now);
             }
-            bucket.unanswered > 0 || bucket.tokens < f64::from(self.burst)
+            bucket.unanswered > 0 || bucket.tokens < self.size(*asker).0
         });
         self.known.store(buckets.len(), Ordering::Relaxed);
         reports
@@ -175,9 +217,11 @@ impl Limit {
 
 fn report(asker: Asker, bucket: &Bucket) -> Record {
     let event = service(match asker {
-        Asker::Uid(_) | Asker::Address(_) | Asker::AccessKey(_) | Asker::Stranger => {
-            "RequestsNotAnswered"
-        }
+        Asker::Uid(_)
+        | Asker::Address(_)
+        | Asker::Addresses
+        | Asker::AccessKey(_)
+        | Asker::Stranger => "RequestsNotAnswered",
         Asker::Behalf(_) => "RequestsNotRecorded",
     });
     let event = event
@@ -187,6 +231,7 @@ fn report(asker: Asker, bucket: &Bucket) -> Record {
         Asker::Uid(uid) => event.detail("uid", uid),
         Asker::Behalf(Some(uid)) => event.detail("uid", uid),
         Asker::Address(address) => event.detail("sourceIPAddress", address.to_string()),
+        Asker::Addresses => event.detail("addresses", true),
         Asker::AccessKey(id) => {
             let id = String::from_utf8_lossy(&id);
             event.detail("accessKeyId", id.trim_end_matches('\0'))
@@ -228,6 +273,44 @@ mod tests {
             reports[1].details["lastPrincipal"],
             "arn:aws:iam::000000000000:user/mallory"
         );
+    }
+
+    fn network(number: u16) -> Asker {
+        Asker::address(Ipv6Addr::new(0x2001, 0xdb8, 0, number, 1, 2, 3, 4).into())
+    }
+
+    #[test]
+    fn many_addresses_have_no_more_than_a_few() {
+        let limit = Limit::new(10, 0);
+        let answered: u32 = (0..100)
+            .map(|number| refuse(&limit, network(number), 3))
+            .sum();
+        assert_eq!(answered, 10 * ADDRESSES_TOGETHER);
+        // Whoever else there is is answered as before.
+        let key = Asker::access_key("AKIAIOSFODNN7EXAMPLE");
+        assert_eq!(refuse(&limit, key, 3), 3);
+        assert_eq!(refuse(&limit, Asker::Uid(1000), 3), 3);
+        let reports = limit.reports(false);
+        assert_eq!(reports.len(), 1, "the addresses together");
+        assert_eq!(reports[0].details["addresses"], true);
+        assert_eq!(reports[0].details["requests"], 300 - 40);
+        // One address alone is still told by its own name.
+        let limit = Limit::new(10, 0);
+        assert_eq!(refuse(&limit, network(7), 25), 10);
+        let reports = limit.reports(false);
+        assert_eq!(reports[0].details["sourceIPAddress"], "2001:db8:0:7::");
+        assert_eq!(reports[0].details["requests"], 15);
+    }
+
+    #[test]
+    fn buckets_of_addresses_are_bounded() {
+        let limit = Limit::new(1_000_000, 0);
+        for number in 0..u16::try_from(MAX_ADDRESSES).unwrap() + 100 {
+            assert_eq!(refuse(&limit, network(number), 1), 1);
+        }
+        assert_eq!(limit.buckets.lock().len(), MAX_ADDRESSES);
+        assert_eq!(refuse(&limit, Asker::Uid(1000), 1), 1);
+        assert!(limit.buckets.lock().contains_key(&Asker::Uid(1000)));
     }
 
     #[test]
