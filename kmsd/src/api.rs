@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
@@ -28,9 +28,7 @@ use crate::listen::source::Source;
 use crate::service::{Entered, ErrorReply, Refused, Reply, Service};
 use crate::uuids;
 
-/// What is read and thrown away of a body that is too large, in bytes: a client that sends all of it
-/// before it reads (as most do) then gets the answer instead of a broken pipe.
-const MAX_DRAIN: usize = 32 * 1024 * 1024;
+mod body;
 
 /// Answers one HTTP request.
 pub(crate) async fn answer<S: Service>(
@@ -171,8 +169,22 @@ async fn process<S: Service>(
         .map(Into::into);
     let user = on_behalf_of(&parts);
     let place = place(&parts);
+    // Over the network nobody is known yet: of what cannot be signed rightly nothing is kept.
+    let signed = match source {
+        Source::Socket(..) => None,
+        Source::Network(session) => match session.head(&*shared.service, &parts) {
+            Ok(signed) => Some(signed),
+            Err(error) => {
+                let operation = entry.operation.as_str();
+                let mut refusal =
+                    recorded_refusal(shared, source, &parts, id, operation, error, false);
+                refusal.close |= !body::discard(&parts, body, &shared.limits).await;
+                return Err(refusal);
+            }
+        },
+    };
     // The body is read whatever follows, so that the connection can be used again.
-    let body = read_body(body, shared.limits.request, shared.limits.body).await;
+    let body = body::read(body, &shared.limits).await;
     // From here on the connection keeps its place.
     let Some(_work) = slot.work() else {
         return Err(Refusal::closing(crowded()));
@@ -204,7 +216,7 @@ async fn process<S: Service>(
         }
         Source::Network(session) => {
             // A signature covers the whole body: without it nobody is known.
-            let Ok(body) = &body else {
+            let (Ok(body), Some(signed)) = (&body, &signed) else {
                 return Err(body.err().unwrap_or_else(|| Refusal::closing(crowded())));
             };
             if !matches!(user, Ok(None)) {
@@ -217,7 +229,7 @@ async fn process<S: Service>(
                 return Err(refuse(refusal, &entry.operation));
             }
             let entered = shared.service.enter();
-            let caller = session.caller(&*shared.service, &parts, body);
+            let caller = session.caller(&*shared.service, &parts, signed, body);
             let caller = caller.map_err(|error| {
                 recorded_refusal(shared, source, &parts, id, &entry.operation, error, false)
             })?;
@@ -413,51 +425,6 @@ fn target(parts: &Parts) -> Result<String, ApiError> {
         Some(Err(_)) => refused("The header X-Amz-Target is not text."),
         None => refused("The header X-Amz-Target is missing."),
     }
-}
-
-/// Reads the body: at most `most` bytes, within `limit`.
-async fn read_body(
-    mut body: Incoming,
-    most: usize,
-    limit: Duration,
-) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let read = async {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(announced.min(most)));
-        let mut total = 0usize;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                let error = ApiError::bare(ErrorCode::Serialization);
-                return Err(Refusal::closing(error));
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            total = total.saturating_add(data.len());
-            if total <= most {
-                bytes.extend_from_slice(&data);
-            } else {
-                *bytes = Vec::new();
-            }
-            if total > MAX_DRAIN || (announced > MAX_DRAIN && total > most) {
-                break;
-            }
-        }
-        if total > most {
-            let text = format!("The request body is larger than {most} bytes.");
-            let error = ApiError::new(ErrorCode::RequestTooLarge, text);
-            return Err(Refusal::closing(error));
-        }
-        Ok(bytes)
-    };
-    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
-        let text = format!(
-            "The request body did not arrive within {} s.",
-            limit.as_secs_f32()
-        );
-        let error = ApiError::new(ErrorCode::RequestTimeout, text);
-        Err(Refusal::closing(error))
-    })
 }
 
 fn encode(result: Result<Reply, Refusal>, id: Uuid) -> HttpResponse<Full<Bytes>> {

@@ -20,6 +20,7 @@ use crate::service::Needs;
 mod behalf;
 mod cgroup;
 mod exe;
+mod hosts;
 mod map;
 mod names;
 mod network;
@@ -31,6 +32,7 @@ mod session;
 mod tests;
 
 pub(crate) use behalf::OnBehalfOf;
+pub(crate) use hosts::Hosts;
 use map::{Roles, Subject};
 use names::{Names, NamesError, UserEntry};
 pub(crate) use network::NetworkSession;

@@ -35,7 +35,7 @@ fn boto3_signs_and_kmsd_answers_as_aws_does() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{said}", output.status);
     // unittest counts what it ran: an empty run is no success.
-    assert!(said.contains("Ran 9 tests"), "{said}");
+    assert!(said.contains("Ran 10 tests"), "{said}");
 
     // What CloudTrail has of it, and nothing of a user of this host.
     let events = world
@@ -207,7 +207,7 @@ fn kmsctl_asks_over_the_network_and_crowds_are_let_go() {
     let mut endpoint = Endpoint::configure(&world.daemon, &world.path(""), "");
     let plain = free_port();
     world.daemon.add_config(&format!(
-        "[network]\nmax_connections_per_address = 2\nhandshake_timeout = 5\n[http]\nlisten = [\"127.0.0.1:{plain}\"]\n"
+        "[network]\nmax_connections_per_address = 2\nhandshake_timeout = 5\nhosts = [\"localhost\", \"127.0.0.1:{plain}\"]\n[http]\nlisten = [\"127.0.0.1:{plain}\"]\n"
     ));
     world.daemon.start();
     let key = world.access_key("user:alice");
@@ -259,6 +259,12 @@ fn kmsctl_asks_over_the_network_and_crowds_are_let_go() {
     let (code, said) = kmsctl(&endpoint.url, &wrong);
     assert!(
         code == Some(4) && said.contains("InvalidSignatureException"),
+        "{said}"
+    );
+    // It is there under this name, too, but not meant.
+    let (code, said) = kmsctl(&format!("https://127.0.0.1:{}", endpoint.port), &key);
+    assert!(
+        code == Some(4) && said.contains("none of this kmsd's names (network.hosts)"),
         "{said}"
     );
     let (code, said) = kmsctl("http://192.0.2.1:80", &key);

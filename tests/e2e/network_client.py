@@ -180,6 +180,37 @@ class Network(unittest.TestCase):
         status, body = post("ListKeys", {}, headers={"x-kmsd-on-behalf-of": "uid=0;gid=0;pid=1"})
         self.assertEqual((status, body["__type"]), (400, "AccessDeniedException"), body)
 
+    def test_heads_are_judged_before_bodies(self):
+        def sent(head, body=b""):
+            """The answer to a request that is not signed, and the connection, which may go on."""
+            lines = ["POST / HTTP/1.1", f"Host: {ENDPOINT.netloc}", "X-Amz-Target: TrentService.ListKeys", *head]
+            connection = connect()
+            connection.connect()
+            connection.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            answer = http.client.HTTPResponse(connection.sock, method="POST")
+            answer.begin()
+            code = json.loads(answer.read())["__type"]
+            self.assertEqual((answer.status, code), (400, "MissingAuthenticationTokenException"))
+            return answer, connection
+
+        # The client waits for leave to send its body: it is told at once, and not given any.
+        answer, connection = sent(["Content-Length: 1000000", "Expect: 100-continue"])
+        self.assertEqual(answer.getheader("connection"), "close")
+        connection.close()
+        # Too large a body is not looked at either; that comes to light only where somebody is known.
+        large = 3 << 20
+        _, connection = sent([f"Content-Length: {large}"], bytes(large))
+        connection.close()
+        self.assertEqual(post("ListKeys", {"Marker": "x" * large})[1]["__type"], "RequestEntityTooLargeException")
+        # A small one is skipped, and the connection goes on.
+        answer, connection = sent(["Content-Length: 2"], b"{}")
+        self.assertIsNone(answer.getheader("connection"))
+        connection.request("POST", "/", "{}", {"x-amz-target": "TrentService.ListKeys"})
+        again = connection.getresponse()
+        self.assertEqual(again.status, 400)
+        self.assertEqual(json.loads(again.read())["__type"], "MissingAuthenticationTokenException")
+        connection.close()
+
     def test_a_signer_of_its_own(self):
         status, body = post("GenerateRandom", {"NumberOfBytes": 8})
         self.assertEqual(status, 200, body)

@@ -9,6 +9,7 @@ use kms_api::{ApiError, Caller, Network, Scope};
 use kms_core::audit::ActorNetwork;
 use parking_lot::Mutex;
 
+use super::hosts::Hosts;
 use crate::service::Service;
 
 /// Longest name of a client that is kept, in bytes.
@@ -35,6 +36,7 @@ pub(crate) struct NetworkSession {
     address: IpAddr,
     tls: bool,
     certificate: Option<Arc<str>>,
+    hosts: Arc<Hosts>,
     /// The caller of the last request: most connections have one only.
     known: Mutex<Option<Known>>,
 }
@@ -50,11 +52,17 @@ impl NetworkSession {
     /// Who nobody is known to be.
     pub(crate) const ANONYMOUS: &str = "anonymous";
 
-    pub(crate) fn new(address: IpAddr, tls: bool, certificate: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(
+        address: IpAddr,
+        tls: bool,
+        certificate: Option<Arc<str>>,
+        hosts: Arc<Hosts>,
+    ) -> Self {
         Self {
             address,
             tls,
             certificate,
+            hosts,
             known: Mutex::default(),
         }
     }
@@ -63,32 +71,34 @@ impl NetworkSession {
         self.address
     }
 
+    /// What the head of a request says of its signature, as far as it can be right: whoever has no access key, signs for
+    /// another Region, host or time is refused before anything is kept of the body.
+    pub(crate) fn head<S: Service>(&self, service: &S, parts: &Parts) -> Result<Signed, ApiError> {
+        let headers = headers(parts);
+        let signed = Signed::read(&signable(parts, &headers, &[]))?;
+        // There are no sessions whose token it could be.
+        if parts.headers.contains_key(TOKEN_HEADER) {
+            return Err(invalid_token());
+        }
+        service.signer(&signed)?;
+        signed.check_time(service.now_ms())?;
+        self.hosts.check(parts)?;
+        Ok(signed)
+    }
+
     /// The caller of a request that has arrived whole. To be asked after the request was registered, so that whoever
     /// disables an access key waits for what was found before.
     pub(crate) fn caller<S: Service>(
         &self,
         service: &S,
         parts: &Parts,
+        signed: &Signed,
         body: &[u8],
     ) -> Result<Caller, ApiError> {
-        let headers: Vec<(&str, &[u8])> = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        let request = Signable {
-            method: parts.method.as_str(),
-            path: parts.uri.path(),
-            query: parts.uri.query().unwrap_or_default(),
-            headers: &headers,
-            body,
-        };
-        let signed = Signed::read(&request)?;
-        // There are no sessions whose token it could be.
-        if parts.headers.contains_key(TOKEN_HEADER) {
-            return Err(invalid_token());
-        }
-        let signer = service.signer(&signed)?;
+        let headers = headers(parts);
+        // Again: it may have been disabled while the body came.
+        let signer = service.signer(signed)?;
+        let request = signable(parts, &headers, body);
         signed.verify(&request, &signer.key, service.now_ms())?;
         service.accepted(&signer.access_key_id);
         Ok(self.known(&signer, agent(parts)))
@@ -132,6 +142,28 @@ impl NetworkSession {
             tls: self.tls,
             user_agent: agent(parts).map(str::to_owned),
         }
+    }
+}
+
+fn headers(parts: &Parts) -> Vec<(&str, &[u8])> {
+    parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect()
+}
+
+fn signable<'a>(
+    parts: &'a Parts,
+    headers: &'a [(&'a str, &'a [u8])],
+    body: &'a [u8],
+) -> Signable<'a> {
+    Signable {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        headers,
+        body,
     }
 }
 

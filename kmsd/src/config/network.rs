@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{ConfigError, require};
+use crate::auth::Hosts;
 
 /// `[tls]`. Nobody is listened to unless an address is named.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,6 +53,8 @@ pub struct Network {
     pub max_connections_per_address: usize,
     /// Seconds within which the TLS handshake must be done.
     pub handshake_timeout: u64,
+    /// Names, with a port or without, that requests may be signed for; none: any.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Network {
@@ -60,6 +63,7 @@ impl Default for Network {
             max_connections: 512,
             max_connections_per_address: 128,
             handshake_timeout: 10,
+            hosts: Vec::new(),
         }
     }
 }
@@ -114,6 +118,13 @@ impl Network {
                 "must be 1 to 86400".into()
             })?;
         }
+        let wrong = self.hosts.iter().find(|name| !Hosts::is_name(name));
+        require(wrong.is_none(), "network.hosts", || {
+            let name = wrong.cloned().unwrap_or_default();
+            format!(
+                "{name:?} is no host name or address (IPv6 in brackets), with a port or without"
+            )
+        })?;
         Ok(())
     }
 }

@@ -110,6 +110,10 @@ fn wrong_values_name_their_key() {
             "[audit]\nrefused_per_minute = 0",
             "audit.refused_per_minute",
         ),
+        (
+            "[network]\nhosts = [\"https://kms.example.com\"]",
+            "network.hosts",
+        ),
         ("[seal]\npcrs = [24]", "pcrs"),
         ("[seal]\ndevice = \"/dev/tpm0\"", "device"),
         ("[seal]\nkind = \"hsm\"", "kind"),

@@ -19,7 +19,7 @@ use super::server::{Limits, Shared, stopped};
 use super::source::Source;
 use super::tls::{Certificates, TlsError};
 use crate::audit::network_of;
-use crate::auth::{Kind, NetworkSession};
+use crate::auth::{Hosts, Kind, NetworkSession};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -127,6 +127,7 @@ impl Network {
             shared: Arc::new(Shared { service, limits }),
             places: Arc::default(),
             handshake: Duration::from_secs(config.network.handshake_timeout),
+            hosts: Arc::new(Hosts::new(&config.network.hosts)),
         });
         let mut running = JoinSet::new();
         for (listener, tls) in self.listeners {
@@ -143,6 +144,7 @@ struct Door<S> {
     shared: Arc<Shared<S>>,
     places: Arc<Places>,
     handshake: Duration,
+    hosts: Arc<Hosts>,
 }
 
 async fn accept<S: Service>(
@@ -190,6 +192,16 @@ impl<S: Service> Door<S> {
         Slot::take(&self.places, &self.shared.limits, Kind::Network, holder)
     }
 
+    fn source(&self, address: IpAddr, tls: bool, certificate: Option<Arc<str>>) -> Source {
+        let hosts = Arc::clone(&self.hosts);
+        Source::Network(Arc::new(NetworkSession::new(
+            address,
+            tls,
+            certificate,
+            hosts,
+        )))
+    }
+
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
@@ -204,7 +216,7 @@ impl<S: Service> Door<S> {
         let shared = Arc::clone(&self.shared);
         let idle = shared.limits.idle;
         let Some(tls) = tls else {
-            let source = Source::Network(Arc::new(NetworkSession::new(address, false, None)));
+            let source = self.source(address, false, None);
             connection::serve(shared, stream, source, slot, idle, stopping).await;
             return;
         };
@@ -233,7 +245,7 @@ impl<S: Service> Door<S> {
                     .encode(&kms_crypto::sha256(&[leaf.as_ref()]))
                     .into()
             });
-        let source = Source::Network(Arc::new(NetworkSession::new(address, true, certificate)));
+        let source = self.source(address, true, certificate);
         connection::serve(shared, stream, source, slot, idle, stopping).await;
     }
 }

@@ -29,7 +29,11 @@ impl Signed {
         }
     }
 
-    fn check_time(&self, now_ms: i64) -> Result<(), ApiError> {
+    /// Whether it was made at most [`MAX_SKEW_MS`] before or after `now_ms`, which can be said before the body is there.
+    ///
+    /// # Errors
+    /// `InvalidSignatureException`.
+    pub fn check_time(&self, now_ms: i64) -> Result<(), ApiError> {
         let stamp = &self.stamp;
         let now = time::format(now_ms);
         // To the second, as the request has it.
