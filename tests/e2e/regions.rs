@@ -107,6 +107,8 @@ fn two_accounts_and_two_regions_live_in_one_kmsd() {
     assert_eq!(
         aliases(&world).concat(),
         [
+            // Its key is made when somebody needs it.
+            "arn:aws:kms:local-host-1:000000000000:alias/aws/kmsfs",
             "arn:aws:kms:local-host-1:000000000000:alias/same",
             "arn:aws:kms:us-west-2:000000000000:alias/same",
             "arn:aws:kms:us-west-2:222222222222:alias/same",
