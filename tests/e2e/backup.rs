@@ -63,6 +63,10 @@ fn a_backup_restores_under_a_new_tpm_without_what_was_destroyed_since() {
     }
     let mut world = World::start();
     let lower = volume(&world);
+    let principal = ["access-key", "create", "--principal", "user:backup"];
+    let access_key = world.kmsctl(&[&principal[..], &["--json"]].concat());
+    let access_key = access_key.ok().json()["AccessKeyId"].clone();
+    let access_key = access_key.as_str().unwrap();
     let backup = world.path("store.backup");
     let made = world
         .kmsctl(&["store", "backup", path_text(&backup), "--json"])
@@ -87,7 +91,7 @@ fn a_backup_restores_under_a_new_tpm_without_what_was_destroyed_since() {
         verify(&backup, &with_key)
             .ok()
             .stdout
-            .contains("all 5 secrets open")
+            .contains("all 6 secrets open")
     );
     let mut bytes = fs::read(&backup).unwrap();
     let middle = bytes.len() / 2;
@@ -115,8 +119,13 @@ fn a_backup_restores_under_a_new_tpm_without_what_was_destroyed_since() {
         if with_list {
             arguments.extend(["--tombstones", path_text(&list)]);
         }
-        offline(&new, &arguments).ok();
+        let said = offline(&new, &arguments).ok().stdout;
+        assert!(said.contains("kmsctl access-key enable"), "{said}");
+        assert!(said.contains(access_key), "{said}");
         new.daemon.start();
+        let list = new.kmsctl(&["access-key", "list", "--json"]).ok().json();
+        assert_eq!(list["AccessKeys"][0]["Status"], "Inactive", "{list}");
+        new.kmsctl(&["access-key", "enable", access_key]).ok();
         let mount = new.mount(&lower);
         assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "root");
         assert_eq!(fs::read_to_string(mount.path("it/file")).unwrap(), "it");
@@ -134,7 +143,8 @@ fn a_backup_restores_under_a_new_tpm_without_what_was_destroyed_since() {
     // The live store knows by itself.
     let mut arguments = vec!["store", "restore", path_text(&backup), "--replace"];
     arguments.extend(with_key);
-    offline(&world, &arguments).ok();
+    let said = offline(&world, &arguments).ok().stdout;
+    assert!(!said.contains(access_key), "it stands there: {said}");
     world.daemon.start();
     let mount = world.mount(&lower);
     assert_eq!(fs::read_to_string(mount.path("it/file")).unwrap(), "it");
