@@ -15,7 +15,7 @@ use kms_api::{
 };
 use kms_core::audit::{Actor, KMS_SOURCE, Kind, Record};
 use kms_core::last_use::{LastUse, Used, use_of};
-use kms_core::rows::{Bytes, Origin, OutboxRow, RotationKind, Row, Table};
+use kms_core::rows::{Bytes, Manager, Origin, OutboxRow, RotationKind, Row, Table};
 use kms_core::{Basis, Change, Handled, KeyId, Kms, Verdict, Write};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -514,7 +514,29 @@ impl Shared {
         asked
             .into_iter()
             .chain(self.rotations(&write.changes))
+            .chain(self.service_keys(&write.changes))
             .chain(ended)
+            .collect()
+    }
+
+    /// A key that kmsd makes for a service, whatever request needed it.
+    fn service_keys(&self, changes: &[Change]) -> Vec<Record> {
+        let kms = self.kms.read();
+        let snapshot = kms.snapshot();
+        let time = self.clock.read().wall_ms;
+        let made = changes.iter().filter_map(|change| match change {
+            Change::Put(Row::Key(row)) if row.manager == Manager::Service => Some(row),
+            _ => None,
+        });
+        made.filter(|row| snapshot.key(row.id).is_none())
+            .map(|row| {
+                let mut event = audit::kms_service("CreateKey")
+                    .key(snapshot.arn(row.id))
+                    .detail("keyId", row.id.to_string())
+                    .detail("keyManager", "AWS");
+                event.time = time;
+                event
+            })
             .collect()
     }
 

@@ -724,3 +724,20 @@ fn who_listens_is_told_of_what_was_done_before_the_start() {
         ("kmsd Enrolled".into(), "kmsd Service Started".into())
     );
 }
+
+#[test]
+fn the_key_that_kmsd_makes_for_kmsfs_is_recorded_whatever_asked_for_it() {
+    let host = Host::software();
+    let engine = host.open().unwrap();
+    let describe = json!({"KeyId": "alias/aws/kmsfs"});
+    let found = call(&engine, "DescribeKey", describe.clone()).unwrap();
+    call(&engine, "DescribeKey", describe).unwrap();
+    engine.shutdown().unwrap();
+    let all = records(&host.store());
+    let [made] = named(&all, "CreateKey")[..] else {
+        panic!("{all:?}");
+    };
+    assert_eq!(made.kind, Kind::Service);
+    assert_eq!(made.details["keyId"], found["KeyMetadata"]["KeyId"]);
+    assert_eq!(made.keys, [found["KeyMetadata"]["Arn"].as_str().unwrap()]);
+}

@@ -9,13 +9,27 @@ use super::*;
 const MATERIAL: [u8; 32] = [7; 32];
 
 fn import(engine: &Engine, key: &str, with: &[(&str, Value)]) -> Result<Value, String> {
+    import_by(
+        |operation, body| call(engine, operation, body),
+        key,
+        &MATERIAL,
+        with,
+    )
+}
+
+fn import_by(
+    call: impl Fn(&str, Value) -> Result<Value, String>,
+    key: &str,
+    material: &[u8; 32],
+    with: &[(&str, Value)],
+) -> Result<Value, String> {
     let body = json!({
         "KeyId": key, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048",
     });
-    let given = call(engine, "GetParametersForImport", body).unwrap();
+    let given = call("GetParametersForImport", body).unwrap();
     let spki = BASE64.decode(given["PublicKey"].as_str().unwrap().as_bytes());
     let public = PublicKey::from_spki(PairSpec::Rsa2048, &spki.unwrap()).unwrap();
-    let wrapped = public.encrypt(EncryptionScheme::RsaOaepSha256, &MATERIAL);
+    let wrapped = public.encrypt(EncryptionScheme::RsaOaepSha256, material);
     let mut body = json!({
         "KeyId": key, "ImportToken": given["ImportToken"],
         "EncryptedKeyMaterial": BASE64.encode(&wrapped.unwrap()),
@@ -23,7 +37,7 @@ fn import(engine: &Engine, key: &str, with: &[(&str, Value)]) -> Result<Value, S
     for (name, value) in with {
         body[*name] = value.clone();
     }
-    call(engine, "ImportKeyMaterial", body)
+    call("ImportKeyMaterial", body)
 }
 
 fn external(engine: &Engine) -> String {
@@ -321,4 +335,56 @@ fn a_use_that_was_allowed_before_leaves_nothing_of_a_key_in_memory() {
         run(request, allowed).unwrap();
         assert_eq!(engine.cached_materials(), 1, "{key}");
     }
+}
+
+#[test]
+fn what_a_replica_imports_for_the_first_time_is_recorded_as_no_rotation() {
+    let host = Host::software();
+    let config = EngineConfig {
+        served: Served {
+            accounts: Vec::new(),
+            regions: vec!["us-west-2".to_owned()],
+            any_region: false,
+        },
+        ..host.config()
+    };
+    let clock = Arc::new(host.clock.clone());
+    let engine = Engine::open(config, host.sealer(), &host.credential, clock).unwrap();
+    let body = json!({"Origin": "EXTERNAL", "MultiRegion": true});
+    let made = call(&engine, "CreateKey", body).unwrap();
+    let key = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    let here = |operation: &str, body: Value| call(&engine, operation, body);
+    let there = |operation: &str, body: Value| {
+        let mut caller = me();
+        caller.scope = Scope::new("000000000000", "us-west-2").map(Arc::new);
+        let answer = engine.call_blocking(&decoded(operation, &body), &caller);
+        let json = answer.map_err(|e| e.to_string())?.to_json().unwrap();
+        Ok(serde_json::from_slice(&json).unwrap_or_default())
+    };
+    let forever = ("ExpirationModel", json!("KEY_MATERIAL_DOES_NOT_EXPIRE"));
+    let new = [forever.clone(), ("ImportType", json!("NEW_KEY_MATERIAL"))];
+    let forever = std::slice::from_ref(&forever);
+    import_by(here, &key, &MATERIAL, forever).unwrap();
+    import_by(here, &key, &[8; 32], &new).unwrap();
+    here("RotateKeyOnDemand", json!({"KeyId": key})).unwrap();
+    here(
+        "ReplicateKey",
+        json!({"KeyId": key, "ReplicaRegion": "us-west-2"}),
+    )
+    .unwrap();
+    for material in [[8; 32], MATERIAL] {
+        import_by(there, &key, &material, forever).unwrap();
+    }
+    let rotations = |host: &Host| {
+        let all = records(&host.store());
+        all.into_iter()
+            .filter(|record| record.operation == "RotateKey")
+            .count()
+    };
+    assert_eq!(rotations(&host), 1);
+    // The next one is that of both.
+    import_by(here, &key, &[9; 32], &new).unwrap();
+    import_by(there, &key, &[9; 32], forever).unwrap();
+    here("RotateKeyOnDemand", json!({"KeyId": key})).unwrap();
+    assert_eq!(rotations(&host), 3);
 }
