@@ -11,6 +11,7 @@ mod holes;
 mod inline;
 mod load;
 mod lower;
+mod mode;
 mod pages;
 mod reencrypt;
 mod wraps;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::fault::{Fault, Faulty};
 pub use self::lower::Lower;
+pub use self::mode::{Became, check_copy};
 use self::pages::Pages;
 pub use self::pages::{Synced, Ticket};
 use self::reencrypt::Former;
@@ -47,6 +49,8 @@ pub struct File<L> {
     lower_size: u64,
     /// Something in it may have been synced.
     synced: bool,
+    /// What was changed since somebody wanted to know.
+    changes: Option<mode::Changes>,
     /// What an unclean stop left to do: cut the lower file to the first size, then set the second.
     repair: Option<(u64, u64)>,
 }
@@ -133,6 +137,8 @@ impl<L: Lower> File<L> {
         let end = offset.checked_add(data.len() as u64);
         let end = end.ok_or(Fault::TooLarge)?;
         size::lower_size(self.policy.mode(), end)?;
+        self.note_change(offset.min(self.size), end);
+        self.have_header()?;
         if self.layout == Layout::Units {
             return self.write_units(offset, data);
         }
@@ -158,6 +164,8 @@ impl<L: Lower> File<L> {
         self.check_writable()?;
         size::lower_size(self.policy.mode(), new)?;
         self.settle_watermark()?;
+        self.note_change(new.min(self.size), new.max(self.size));
+        self.have_header()?;
         match self.layout {
             Layout::Inline if new <= INLINE_MAX as u64 => self.resize_inline(new),
             Layout::Inline => self.spill(false, |this| this.resize_units(new)),
@@ -177,6 +185,14 @@ impl<L: Lower> File<L> {
         } else {
             Err(Fault::ReadOnly)
         }
+    }
+
+    /// A file of mode gcm has a header before anything else: one that was made under a generation of mode xts may have none.
+    fn have_header(&mut self) -> Faulty<(), L::Error> {
+        if self.sealed.is_none() && self.policy.mode() == ContentMode::Gcm {
+            self.store_inline(Zeroizing::default())?;
+        }
+        Ok(())
     }
 
     fn write_units(&mut self, offset: u64, data: &mut [u8]) -> Faulty<(), L::Error> {

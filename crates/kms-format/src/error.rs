@@ -2,7 +2,7 @@
 
 use kms_crypto::CryptoError;
 
-use crate::{NameError, PolicyId, SizeError, VolumeId};
+use crate::{FileId, NameError, PolicyId, SizeError, VolumeId};
 
 /// Why a record was refused, precise enough for one log line.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,18 @@ pub enum FormatError {
         unit: u64,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// The content of a file that gets another content mode is in its copy, which has to be put in its place first.
+    #[error(
+        "the file was getting another content mode, and what is in it now is in its copy {}/{}",
+        crate::names::COPIES,
+        crate::names::copy(*id, *number)
+    )]
+    Elsewhere {
+        /// The file.
+        id: FileId,
+        /// The number of its copy.
+        number: u32,
     },
     /// The size of a lower file contradicts the authenticated length.
     #[error("the file has {held} bytes, but {claimed} bytes were synced: it was cut or extended")]

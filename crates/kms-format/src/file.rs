@@ -1,5 +1,6 @@
 //! The header page of a lower file: wrapped keys, length, and the content of small files (FORMAT.md section 5.1).
 
+mod copy;
 mod reencrypt;
 mod settle;
 mod slot;
@@ -7,6 +8,8 @@ mod slot;
 use kms_crypto::{Key, random_array};
 use zeroize::Zeroizing;
 
+use self::copy::ELSEWHERE;
+pub use self::copy::PEEK;
 pub(crate) use self::reencrypt::window;
 pub use self::reencrypt::{Digest, EVERYTHING, WINDOW};
 pub use self::settle::Settled;
@@ -62,6 +65,8 @@ pub struct FileHeader {
     /// Of a re-encryption; 0 when there is none.
     watermark: u64,
     body: usize,
+    /// The content is in the copy of the file that has this number; 0 if it is here.
+    copy: u32,
     slots: [Slot; 2],
     /// The slot that the keys in use came from.
     active: usize,
@@ -97,6 +102,7 @@ impl FileHeader {
             length: 0,
             watermark: 0,
             body: 0,
+            copy: 0,
             slots: [
                 Slot::wrap(policy, id, policy.mode(), (1, false), &keys)?,
                 Slot::Empty,
@@ -142,7 +148,14 @@ impl FileHeader {
             2 => Layout::Units,
             other => return Err(fields.bad("layout", other)),
         };
-        fields.reserved(12, 4)?;
+        let copy = match fields.u32(12)? {
+            0 => {
+                fields.reserved(76, 4)?;
+                0
+            }
+            ELSEWHERE => fields.u32(76)?,
+            other => return Err(fields.bad("flags", other)),
+        };
         let state = match fields.u8(52)? {
             1 => LengthState::Exact,
             2 => LengthState::Growing,
@@ -152,7 +165,6 @@ impl FileHeader {
         let length = fields.u64(56)?;
         let watermark = fields.u64(64)?;
         let body = fields.u32(72)?;
-        fields.reserved(76, 4)?;
         fields.reserved(108, 20)?;
         let body = usize::try_from(body)
             .ok()
@@ -174,6 +186,9 @@ impl FileHeader {
         if !consistent {
             return Err(fields.bad("authenticated length", length));
         }
+        if fields.u32(12)? == ELSEWHERE && (watermark != 0 || copy == 0) {
+            return Err(fields.bad("number of the copy", copy));
+        }
         let [a, b] = SLOTS;
         let slot = |at| Slot::decode(&fields.array(at)?, watermark != 0);
         Ok(Self {
@@ -185,6 +200,7 @@ impl FileHeader {
             length,
             watermark,
             body,
+            copy,
             slots: [slot(a)?, slot(b)?],
             active: 0,
         })
@@ -363,6 +379,8 @@ impl FileHeader {
                 },
             ],
         )?;
+        let flags = if self.copy == 0 { 0 } else { ELSEWHERE };
+        put(page, 12, &flags.to_le_bytes())?;
         put(page, 16, &self.id.0)?;
         put(page, 32, &self.lineage.0.0)?;
         put(page, 48, &self.lineage.1.to_le_bytes())?;
@@ -377,6 +395,7 @@ impl FileHeader {
         put(page, 56, &length.to_le_bytes())?;
         put(page, 64, &self.watermark.to_le_bytes())?;
         put(page, 72, &body_length.to_le_bytes())?;
+        put(page, 76, &self.copy.to_le_bytes())?;
         let nonce = random_array()?;
         put(page, NONCE, &nonce)?;
         put(page, BODY, body)?;
@@ -414,6 +433,9 @@ impl FileHeader {
         }
         if to.mode() != self.mode {
             return Err(FormatError::Misuse("a file keeps its content mode"));
+        }
+        if self.copy != 0 {
+            return Err(FormatError::Misuse("the content is elsewhere"));
         }
         if self.watermark != 0 {
             return Err(FormatError::Misuse(

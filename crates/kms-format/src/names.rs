@@ -20,7 +20,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use kms_crypto::{SIV_TAG_LEN, SivKey};
 
 use crate::bytes::Fields;
-use crate::{DirKeys, FORMAT, FormatError, Record};
+use crate::{DirKeys, FORMAT, FileId, FormatError, Record};
 
 /// The longest plain name, in bytes.
 pub const NAME_MAX: usize = 255;
@@ -34,6 +34,8 @@ pub const VOLUME: &str = ".kmsfs.volume";
 pub const UNCLEAN: &str = ".kmsfs.unclean";
 /// The directory of long symlink targets, in the root.
 pub const LINKS: &str = ".kmsfs.links";
+/// The directory of the copies of files that get another content mode, in the root, see [`copy`].
+pub const COPIES: &str = ".kmsfs.copies";
 /// The place of an interrupted job, in the root.
 pub const JOB: &str = ".kmsfs.job";
 /// What every name of ours starts with; no encrypted name does.
@@ -256,6 +258,25 @@ pub fn sidecar_entry(lower: &[u8]) -> Option<String> {
     let digest = std::str::from_utf8(lower).ok()?.strip_prefix(SIDECAR)?;
     let entry = format!("={digest}");
     (classify(entry.as_bytes()) == LowerName::Long).then_some(entry)
+}
+
+/// The name of a file's copy of this number in [`COPIES`].
+#[must_use]
+pub fn copy(id: FileId, number: u32) -> String {
+    format!("{id}.{number:08x}")
+}
+
+/// Whether a name in [`COPIES`] is one of a copy.
+#[must_use]
+pub fn is_copy(name: &str) -> bool {
+    let hex = |text: &str, length| {
+        text.len() == length
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    name.split_once('.')
+        .is_some_and(|(id, number)| hex(id, 32) && hex(number, 8))
 }
 
 /// A fresh name for a temporary file.

@@ -39,6 +39,7 @@ impl<L: Lower> File<L> {
     pub fn punch(&mut self, offset: u64, length: u64) -> Faulty<(), L::Error> {
         self.check_writable()?;
         self.settle_watermark()?;
+        self.note_change(offset, offset.saturating_add(length));
         match self.layout {
             Layout::Inline => self.clear_inline(offset, length),
             Layout::Units => match self.policy.mode() {

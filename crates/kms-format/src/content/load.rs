@@ -23,6 +23,7 @@ impl<L: Lower> File<L> {
             size: 0,
             lower_size: 0,
             synced: false,
+            changes: None,
             repair: None,
         }
     }
@@ -34,7 +35,8 @@ impl<L: Lower> File<L> {
     /// right one then, too; [`File::settle`] puts the lower file right.
     ///
     /// # Errors
-    /// [`Fault::Damage`]; the lower file system's, and those of `older`.
+    /// [`Fault::Damage`], with [`FormatError::Elsewhere`] if the content is in the copy of the file; the lower file system's,
+    /// and those of `older`.
     pub fn load(
         lower: L,
         writable: bool,
@@ -82,6 +84,11 @@ impl<L: Lower> File<L> {
         let policy = policy_of(wrap).map_err(Fault::Lower)?;
         let file_keys = header.unlock(&policy)?;
         let body = header.open_body(&file_keys, &page)?;
+        if let Some(number) = header.copy() {
+            // Authenticated now: whoever asked may believe it.
+            let id = header.id();
+            return Err(FormatError::Elsewhere { id, number }.into());
+        }
         let layout = header.layout();
         let former = match header.former_wrap() {
             // There is none; or its slot is empty or torn, and it is needed no more.
@@ -124,6 +131,7 @@ impl<L: Lower> File<L> {
             size,
             lower_size,
             synced: true,
+            changes: None,
             repair,
         };
         if let Settled::Look { size } = settled {

@@ -357,7 +357,7 @@ impl<L: Lower> File<L> {
     }
 
     /// Writes the header page as it is now.
-    fn write_header(&mut self) -> Faulty<(), L::Error> {
+    pub(super) fn write_header(&mut self) -> Faulty<(), L::Error> {
         let mut page = [0; file::PAGE];
         let (header, keys) = self.sealed.as_mut().ok_or(NONE)?;
         match (self.layout, self.policy.mode()) {

@@ -41,7 +41,7 @@ impl FileHeader {
     /// # Errors
     /// [`FormatError::Misuse`] for a policy of another content mode, or if the file is being re-encrypted already.
     pub fn begin_reencryption(&mut self, to: &UnlockedPolicy) -> Result<FileKeys, FormatError> {
-        if to.mode() != self.mode || self.watermark != 0 {
+        if to.mode() != self.mode || self.watermark != 0 || self.copy != 0 {
             return Err(FormatError::Misuse("a re-encryption that cannot begin"));
         }
         let keys = FileKeys::new(self.id, Key::random()?)?;

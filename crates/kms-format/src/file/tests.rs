@@ -197,9 +197,13 @@ fn faults_are_named() {
             ..
         }
     ));
+    for (value, named) in [(1, "number of the copy"), (2, "flags")] {
+        let error = with(12, value);
+        assert!(matches!(error, FormatError::BadField { field, .. } if field == named));
+    }
     assert!(matches!(
-        with(12, 1),
-        FormatError::Reserved { offset: 12, .. }
+        with(76, 1),
+        FormatError::Reserved { offset: 76, .. }
     ));
     assert!(matches!(
         with(52, 2),

@@ -99,6 +99,12 @@ impl<L: Lower> File<L> {
         Ok(())
     }
 
+    /// What a header that says the same as the one in the lower file says of the content.
+    pub(in super::super) fn claimed(&self) -> Result<(LengthState, u64, HoleList), FormatError> {
+        let claim = self.pages()?.0.claim.clone().ok_or(NO_PAGES)?;
+        Ok((claim.state, claim.length, claim.holes))
+    }
+
     /// Writes the header page again as it is: with what else a header says.
     pub(in super::super) fn repeat_claim(&mut self) -> Faulty<(), L::Error> {
         let claim = self.pages()?.0.claim.clone().ok_or(NO_PAGES)?;
