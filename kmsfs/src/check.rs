@@ -4,6 +4,7 @@
 //! `walk` goes through the directories, `directory`, `file`, `symlink` and `xattr` know what can be wrong with one
 //! object, `repair` is the only one that changes anything.
 
+mod copy;
 mod directory;
 mod file;
 mod finding;
@@ -58,10 +59,16 @@ pub fn check(
 /// Looks at a tree without a volume record, such as a simulated one. Reads all content, repairs nothing.
 #[cfg(test)]
 pub(crate) fn check_open(root: Dir, keys: &dyn Keys) -> FsResult<Report> {
+    check_with(root, keys, false)
+}
+
+/// The same with or without repairs.
+#[cfg(test)]
+pub(crate) fn check_with(root: Dir, keys: &dyn Keys, repair: bool) -> FsResult<Report> {
     let (root, options) = (
         Arc::new(root),
         Options {
-            repair: false,
+            repair,
             content: true,
         },
     );
@@ -129,6 +136,8 @@ struct Check<'a> {
     /// Records of long symlink targets, and whether a link refers to them.
     records: HashMap<String, bool>,
     links: Option<Dir>,
+    /// Copies of files that the content of one is in.
+    copies: HashSet<String>,
     /// Every directory was read, so that what nobody refers to is garbage.
     complete: bool,
     ids: HashMap<DirId, Arc<Spot>>,
@@ -172,6 +181,7 @@ impl<'a> Check<'a> {
             policies: HashMap::new(),
             records: HashMap::new(),
             links,
+            copies: HashSet::new(),
             complete: true,
             ids: HashMap::new(),
             linked: HashMap::new(),
@@ -307,6 +317,7 @@ impl<'a> Check<'a> {
     fn finish(&mut self) {
         let root = Spot::root();
         self.orphan_records();
+        self.orphan_copies();
         let elsewhere: Vec<_> = self
             .linked
             .values()

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use kms_api::client::{Client, ClientError};
 use kms_api::{ReportPolicyUseRequest, ResourceId};
+use kms_format::file::PEEK;
 use kms_format::size::plain_size;
 use kms_format::volume::VolumeRecord;
-use kms_format::{ContentMode, DirHeader, PolicyId};
+use kms_format::{ContentMode, DirHeader, FileHeader, PolicyId};
 use serde::{Deserialize, Serialize};
 
 use crate::init::HEADER;
@@ -34,14 +35,14 @@ pub struct Extent {
 /// # Errors
 /// A directory cannot be read. One that is removed meanwhile does not count.
 pub fn count(lower: &Path, record: &VolumeRecord) -> io::Result<HashMap<PolicyId, Extent>> {
-    // The newest generation of a policy says how its files are, as far as a rekey to another mode is through.
-    let mut modes: HashMap<PolicyId, (u32, ContentMode)> = HashMap::new();
+    // None where generations of both modes are kept: then the headers have to be asked.
+    let mut modes: HashMap<PolicyId, Option<ContentMode>> = HashMap::new();
     for entry in &record.policies {
         let mode = modes
             .entry(entry.policy)
-            .or_insert((entry.generation, entry.content_mode));
-        if entry.generation >= mode.0 {
-            *mode = (entry.generation, entry.content_mode);
+            .or_insert(Some(entry.content_mode));
+        if *mode != Some(entry.content_mode) {
+            *mode = None;
         }
     }
     let mut found: HashMap<PolicyId, Extent> = modes
@@ -62,7 +63,8 @@ pub fn count(lower: &Path, record: &VolumeRecord) -> io::Result<HashMap<PolicyId
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let mode = modes.get(&policy).map_or(ContentMode::Xts, |mode| mode.1);
+        let mode = modes.get(&policy).copied();
+        let mode = mode.unwrap_or(Some(ContentMode::Xts));
         let extent = found.entry(policy).or_default();
         extent.directories += 1;
         for entry in entries {
@@ -84,13 +86,26 @@ pub fn count(lower: &Path, record: &VolumeRecord) -> io::Result<HashMap<PolicyId
                 extent.files += 1;
                 let size = match data.len() {
                     0 => 0,
-                    lower => plain_size(mode, lower).unwrap_or(lower),
+                    lower => mode
+                        .or_else(|| mode_of(&entry.path()))
+                        .and_then(|mode| plain_size(mode, lower).ok())
+                        .unwrap_or(lower),
                 };
                 extent.bytes = extent.bytes.saturating_add(size);
             }
         }
     }
     Ok(found)
+}
+
+/// The mode that the header of a file names.
+fn mode_of(path: &Path) -> Option<ContentMode> {
+    use std::io::Read as _;
+    let mut start = [0; PEEK];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut start))
+        .ok()?;
+    FileHeader::peek(&start).map(|(mode, _)| mode)
 }
 
 /// Tells kmsd what a policy protects.

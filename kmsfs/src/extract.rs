@@ -88,6 +88,7 @@ pub fn extract(
     };
     std::fs::create_dir_all(destination)?;
     let mut extract = Extract {
+        root: Arc::clone(&root),
         keys,
         record,
         options,
@@ -108,6 +109,7 @@ pub fn extract(
 }
 
 struct Extract<'a> {
+    root: Arc<Dir>,
     keys: &'a dyn Keys,
     record: &'a VolumeRecord,
     options: Options,

@@ -15,6 +15,7 @@ mod attr;
 pub(crate) mod attributes;
 pub(crate) mod content;
 mod context;
+pub(crate) mod copies;
 mod create;
 mod crossing;
 mod dir;
@@ -27,6 +28,7 @@ mod lengths;
 mod link;
 mod lookup;
 mod make;
+mod mode;
 mod open;
 mod permit;
 mod protect;
@@ -48,6 +50,7 @@ pub(crate) mod xattr;
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use kms_format::{FormatError, names};
@@ -106,6 +109,8 @@ pub struct Fs {
     group: u32,
     /// The directory of long symlink targets, if there is one.
     links: RwLock<Option<Arc<Dir>>>,
+    /// There is a directory of copies.
+    copies: AtomicBool,
     /// Temporary files in use, not to be cleaned up.
     temporaries: Mutex<Vec<String>>,
     /// Told when attributes change that the kernel has no reason to ask for.
@@ -148,6 +153,7 @@ impl Fs {
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
+        let copies = root.stat_at(names::COPIES).is_ok();
         let dirs = Arc::new(Descriptors::new(root));
         let table = Arc::new(Table::new(id));
         let mut fs = Fs {
@@ -167,6 +173,7 @@ impl Fs {
             privileged: crate::service::can_give_away(),
             group: rustix::process::getegid().as_raw(),
             links: RwLock::new(links),
+            copies: AtomicBool::new(copies),
             temporaries: Mutex::default(),
             changed: OnceLock::new(),
             shape: Mutex::default(),

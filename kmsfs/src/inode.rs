@@ -51,8 +51,8 @@ pub(crate) struct Node {
     nameless: Mutex<Option<Arc<Nameless>>>,
     /// Its size was compared with its header since an unclean stop.
     pub(crate) settled: AtomicBool,
-    /// A file of mode gcm.
-    pub(crate) gcm: AtomicBool,
+    /// How its content is encrypted: 0 not known, otherwise the byte of the mode.
+    mode: AtomicU8,
     state: State,
 }
 
@@ -114,7 +114,7 @@ impl Node {
             links: Mutex::default(),
             nameless: Mutex::default(),
             settled: AtomicBool::new(false),
-            gcm: AtomicBool::new(false),
+            mode: AtomicU8::new(0),
             state: match kind {
                 Kind::Directory => State::Directory(Box::default()),
                 Kind::File => State::File(Box::default()),
@@ -128,19 +128,15 @@ impl Node {
         NodeId(self.number.load(Ordering::Acquire))
     }
 
-    /// How its content is encrypted; only files have any.
-    pub(crate) fn content_mode(&self) -> ContentMode {
-        if self.gcm.load(Ordering::Relaxed) {
-            ContentMode::Gcm
-        } else {
-            ContentMode::Xts
-        }
+    /// How its content is encrypted; only files have any. None if only its header can tell.
+    pub(crate) fn content_mode(&self) -> Option<ContentMode> {
+        ContentMode::from_byte(self.mode.load(Ordering::Relaxed))
     }
 
-    /// It is in a directory under this policy.
-    pub(crate) fn set_policy(&self, policy: &UnlockedPolicy) {
-        let gcm = policy.mode() == ContentMode::Gcm;
-        self.gcm.store(gcm, Ordering::Relaxed);
+    /// Its content is encrypted so.
+    pub(crate) fn set_mode(&self, mode: Option<ContentMode>) {
+        let byte = mode.map_or(0, ContentMode::byte);
+        self.mode.store(byte, Ordering::Relaxed);
     }
 
     pub(crate) fn directory(&self) -> FsResult<&Directory> {

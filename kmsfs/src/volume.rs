@@ -41,6 +41,12 @@ pub trait Keys: Send + Sync {
         generation: u32,
     ) -> Result<Arc<UnlockedPolicy>, Errno>;
 
+    /// A generation of this policy that is kept beside this one and has another content mode, if there is any: files of both
+    /// modes may be under the policy. What it says need not be authentic.
+    fn of_other_mode(&self, _policy: &UnlockedPolicy) -> Option<u32> {
+        None
+    }
+
     /// Drops the keys of a policy that is locked, and keeps none until [`Keys::allow`].
     fn bar(&self, _policy: &PolicyId) {}
 

@@ -10,11 +10,29 @@ use crate::errno::{Errno, FsResult};
 #[derive(Debug)]
 pub(crate) struct LowerFile {
     pub(super) fd: Fd,
+    /// What holds its content and `user.` attributes, if that is not this one.
+    pub(super) copy: Option<Box<LowerFile>>,
 }
 
 impl LowerFile {
     pub(super) fn new(fd: Fd) -> LowerFile {
-        LowerFile { fd }
+        LowerFile { fd, copy: None }
+    }
+
+    /// Its content, and its `user.` attributes, are in `copy`.
+    pub(crate) fn with_copy(self, copy: LowerFile) -> LowerFile {
+        let copy = Some(Box::new(copy));
+        LowerFile { copy, ..self }
+    }
+
+    /// What holds its content: itself, or its copy.
+    pub(crate) fn content(&self) -> &LowerFile {
+        self.copy.as_deref().unwrap_or(self)
+    }
+
+    /// Whether its content is in a copy.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.copy.is_some()
     }
 
     /// Reads until `out` is full or the file ends; returns how many bytes.

@@ -28,6 +28,9 @@ const MAX: usize = 64 * 1024;
 impl Target<'_> {
     pub(crate) fn get(&self, name: &[u8]) -> FsResult<Vec<u8>> {
         grow(|buffer| match self {
+            Target::File(file) if is_encrypted(name) => {
+                sys::fgetxattr(&file.content().fd, name, buffer)
+            }
             Target::File(file) => sys::fgetxattr(&file.fd, name, buffer),
             Target::Dir(dir) => sys::fgetxattr(&dir.fd, name, buffer),
             Target::Pinned(object) => sys::getxattr_pinned(&object.fd, name, buffer),
@@ -36,6 +39,17 @@ impl Target<'_> {
     }
 
     pub(crate) fn list(&self) -> FsResult<Vec<u8>> {
+        if let Target::File(file) = self
+            && file.is_elsewhere()
+        {
+            let own = grow(|buffer| sys::flistxattr(&file.fd, buffer))?;
+            let copy = grow(|buffer| sys::flistxattr(&file.content().fd, buffer))?;
+            let own = own.split_inclusive(|byte| *byte == 0);
+            let copy = copy.split_inclusive(|byte| *byte == 0);
+            let own = own.filter(|name| !is_encrypted(name));
+            let all: Vec<_> = own.chain(copy.filter(|name| is_encrypted(name))).collect();
+            return Ok(all.concat());
+        }
         grow(|buffer| match self {
             Target::File(file) => sys::flistxattr(&file.fd, buffer),
             Target::Dir(dir) => sys::flistxattr(&dir.fd, buffer),
@@ -70,6 +84,11 @@ impl Target<'_> {
             Target::Named(dir, object) => sys::removexattrat(site, &dir.fd, object, name),
         })
     }
+}
+
+/// Those that are under the keys of a file, and with its content.
+fn is_encrypted(name: &[u8]) -> bool {
+    name.starts_with(kms_format::xattr::PREFIX.as_bytes())
 }
 
 /// Calls with a larger buffer when the first is too small.

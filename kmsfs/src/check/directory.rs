@@ -264,6 +264,7 @@ impl Check<'_> {
                     names::VOLUME,
                     names::UNCLEAN,
                     names::LINKS,
+                    names::COPIES,
                     names::JOB,
                     LOST,
                 ];

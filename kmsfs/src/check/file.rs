@@ -20,10 +20,10 @@ use crate::fs::xattr::{drop_unreadable, encrypted};
 const CHUNK: usize = 1 << 20;
 
 /// A file, and where it is.
-struct At<'a> {
+pub(super) struct At<'a> {
     dir: &'a Dir,
     name: &'a str,
-    spot: &'a Arc<Spot>,
+    pub(super) spot: &'a Arc<Spot>,
 }
 
 impl Check<'_> {
@@ -64,7 +64,12 @@ impl Check<'_> {
             Err(errno) => return self.unreadable(spot, errno),
         };
         if size == 0 {
-            let gcm = matches!(&place.policy, Some(policy) if policy.mode() == ContentMode::Gcm);
+            // One that was made in mode xts, and not written to, has no header either.
+            let mixed = |policy| {
+                let keys = self.keys.as_ref();
+                keys.is_some_and(|keys| keys.of_other_mode(policy).is_some())
+            };
+            let gcm = matches!(&place.policy, Some(policy) if policy.mode() == ContentMode::Gcm && !mixed(policy));
             if gcm && !self.unclean {
                 let what = "the lower file is empty: it was cut".to_owned();
                 return self.quarantined(Code::SizeDamaged, dir, name, spot, what);
@@ -89,6 +94,9 @@ impl Check<'_> {
             }
             Ok(header) => match &place.policy {
                 Some(_) => self.keyed(&at, place, file, &header, size, page),
+                None if header.copy().is_some() => {
+                    self.in_copy(&at, &file, &header);
+                }
                 None => self.settled(&at, header.settle(size), |_| Err(Errno::NOKEY)),
             },
         }
@@ -105,7 +113,7 @@ impl Check<'_> {
             return self.quarantined(Code::HeaderBlank, at.dir, at.name, at.spot, detail);
         }
         let what = (Code::HeaderBlank, Severity::Note);
-        let keys = self.keys;
+        let (keys, root) = (self.keys, Arc::clone(&self.root));
         self.mended(what, at.spot, detail, Outcome::Repaired, |_| {
             if drop_unreadable(&Target::File(&file))? {
                 file.sync()?;
@@ -114,7 +122,7 @@ impl Check<'_> {
                 file.truncate(0)?;
                 return file.sync();
             };
-            let mut open = content::load(file, true, true, policy, keys).map_err(errno)?;
+            let mut open = content::load(file, true, true, policy, keys, &root).map_err(errno)?;
             open.settle().map_err(errno)?;
             open.lower().sync()
         });
@@ -164,9 +172,13 @@ impl Check<'_> {
             self.used(wrap.policy, wrap.generation);
         }
         let spot = at.spot;
+        if header.copy().is_some() && !self.in_copy(at, &file, header) {
+            return;
+        }
         // In mode xts a size that does not fit is never tampering, and always repaired.
-        let unclean = self.unclean || policy.mode() == ContentMode::Xts;
-        let mut open = match content::load(file, self.options.repair, unclean, policy, keys) {
+        let unclean = self.unclean || header.mode() == ContentMode::Xts;
+        let loaded = content::load(file, self.options.repair, unclean, policy, keys, &self.root);
+        let mut open = match loaded {
             Ok(open) => open,
             Err(Fault::Lower(errno)) if is_refusal(errno) => {
                 return self.locked(policy.policy(), spot, errno);
@@ -188,6 +200,9 @@ impl Check<'_> {
                 return self.quarantined(code, at.dir, at.name, spot, fault.to_string());
             }
         };
+        if header.copy().is_some() {
+            return self.readable(spot, &open);
+        }
         if header.has_unusable_slot() {
             let lower = Arc::clone(open.lower());
             let what = (Code::Slot, Severity::Note);
@@ -210,12 +225,17 @@ impl Check<'_> {
         if open.reencrypting() {
             self.found(Code::Halfway, Severity::Note, spot, "it has two keys");
         }
-        match AttributeKeys::of_file(&open) {
+        self.readable(spot, &open);
+    }
+
+    /// Attributes and, if wanted, content.
+    fn readable(&mut self, spot: &Arc<Spot>, open: &OpenFile) {
+        match AttributeKeys::of_file(open) {
             Ok(keys) => self.xattrs(&Target::File(open.lower()), keys.as_ref(), spot),
             Err(error) => self.found(Code::Unreadable, Severity::Damage, spot, error.to_string()),
         }
         if self.options.content {
-            self.content(spot, &open);
+            self.content(spot, open);
         }
     }
 

@@ -70,6 +70,12 @@ codes! {
         "nothing: both can be read; copy one through the mount and remove it";
     Halfway = "reencryption-unfinished": "a directory or file that has got a new key; the old one still opens part of it";
         "nothing: it is in use like any other; `kmsctl fs reencrypt` goes on";
+    InCopy = "content-in-copy": "a file that was getting another content mode when it was stopped: what is in it is in its copy";
+        "brings it back from the copy, as the next mount would";
+    CopyMissing = "copy-missing": "the content of a file is in its copy, and the copy is missing or another file's";
+        "nothing: put the copy back into .kmsfs.copies, from where this encrypted directory came from";
+    CopyOrphan = "copy-orphan": "a copy of a file that was getting another content mode, and that no file needs";
+        "removes it when the whole tree was read";
     Locked = "locked": "kmsd does not give out the key: only the structure was checked";
         "nothing: enable the key, then check again";
     Name = "name-unreadable": "a name that its directory's key does not open: altered, or moved in the lower directory";

@@ -83,7 +83,11 @@ pub(crate) fn check_mounted(
 fn is_of_the_moment(code: Code) -> bool {
     matches!(
         code,
-        Code::UncleanMark | Code::HardLink | Code::DuplicateId | Code::SymlinkOrphan
+        Code::UncleanMark
+            | Code::HardLink
+            | Code::DuplicateId
+            | Code::SymlinkOrphan
+            | Code::CopyOrphan
     )
 }
 

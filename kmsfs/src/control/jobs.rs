@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_api::DescribeKeyRequest;
+use kms_api::{ContentMode, DescribeKeyRequest};
 use kms_format::{PolicyId, UnlockedPolicy};
 
 use super::protect::Walked;
@@ -234,17 +234,17 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         Some(key) => Some(key_arn(mount, key)?),
         None => None,
     };
-    if let Some(mode) = &request.mode
-        && *mode != now.content_mode.as_str()
-    {
-        return Err(failed(
-            format!(
-                "the contents are encrypted in mode {} and would have to be written anew",
-                now.content_mode
-            ),
-            "copy the files into a directory of the other mode (kmsctl fs protect --mode, then kmsctl fs import or mv)",
-        ));
-    }
+    let mode = match request.mode.as_deref() {
+        Some("XTS") => ContentMode::Xts,
+        Some("GCM") => ContentMode::Gcm,
+        Some(other) => {
+            return Err(failed(
+                format!("there is no content mode {other}"),
+                "give XTS or GCM",
+            ));
+        }
+        None => now.content_mode,
+    };
     let found = Cursor::read(mount.fs.lower_root()).ok().flatten();
     // Not in a lower directory that was put back from before: nothing in it hangs on that generation.
     let known = mount
@@ -253,7 +253,8 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         .policy(policy, now.current_generation)
         .is_some();
     let behind = header.header.generation() < now.current_generation;
-    let right_key = target.as_ref().is_none_or(|target| *target == now.key_arn);
+    let right =
+        target.as_ref().is_none_or(|target| *target == now.key_arn) && mode == now.content_mode;
     if let Some(found) = found {
         let cursor = &found.cursor;
         let same = cursor.policy == policy.to_string() && cursor.kind == request.kind;
@@ -269,7 +270,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
             ));
         }
         let current = cursor.generation == now.current_generation;
-        if same && current && right_key && known && !request.anew {
+        if same && current && right && known && !request.anew {
             let unlocked = unlock(mount, policy, now.current_generation)?;
             if let Ok(mut cursor) = found.open(&unlocked) {
                 cursor.rate = request.rate;
@@ -281,17 +282,20 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
             }
         }
     }
-    let unlocked = if behind && right_key && known && !request.anew {
+    let unlocked = if behind && right && known && !request.anew {
         // Begun, and interrupted before anything was done.
         unlock(mount, policy, now.current_generation)?
-    } else if request.kind == JobKind::Rekey && right_key && !behind {
+    } else if request.kind == JobKind::Rekey && right && !behind {
         return Err(failed(
-            format!("the policy is under key {} already", now.key_arn),
+            format!(
+                "the policy is under key {} already, in mode {}",
+                now.key_arn, now.content_mode
+            ),
             "use kmsctl fs rewrap for a new generation under the same key",
         ));
     } else {
         let key = target.as_deref();
-        let rotated = rotate_policy(&mount.keys, &mount.record, policy, key, None);
+        let rotated = rotate_policy(&mount.keys, &mount.record, policy, key, Some(mode));
         let rotated = rotated.map_err(|error| {
             failed(
                 format!("the policy key cannot be rotated: {error}"),

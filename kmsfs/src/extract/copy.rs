@@ -37,12 +37,12 @@ impl Extract<'_> {
         let file = dir.open_file(lower, false).map_err(text)?;
         let stat = file.stat().map_err(text)?;
         // The tree may be from the middle of things: sizes as after an unclean stop.
-        let open = content::load(file, false, true, policy, self.keys);
+        let open = content::load(file, false, true, policy, self.keys, &self.root);
         let open = open.map_err(|fault| describe(&fault))?;
         let size = open.size();
         let own = self.target.here().map_err(text)?;
         let (out, made) = own.file(name, stat.st_nlink).map_err(text)?;
-        let unit = match policy.mode() {
+        let unit = match open.mode() {
             ContentMode::Xts => 4096,
             ContentMode::Gcm => gcm::CONTENT as u64,
         };

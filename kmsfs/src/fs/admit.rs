@@ -66,7 +66,15 @@ impl Fs {
                 .map_err(Fault::from)
                 .and_then(|file| {
                     // Only the header counts: the size may be changing.
-                    content::load(file, false, true, &here.policy, self.keys.as_ref()).map(drop)
+                    content::load(
+                        file,
+                        false,
+                        true,
+                        &here.policy,
+                        self.keys.as_ref(),
+                        self.dirs.root(),
+                    )
+                    .map(drop)
                 }),
         };
         self.table.forget(node.id, 1);

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use kms_format::content::{self, Lower};
-use kms_format::{ContentMode, FileKeys, UnlockedPolicy};
+use kms_format::{ContentMode, FileKeys, FormatError, UnlockedPolicy};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
-use crate::backing::LowerFile;
+use super::copies;
+use crate::backing::{Dir, LowerFile};
 use crate::errno::{Errno, FsResult};
 use crate::volume::Keys;
 
@@ -68,15 +69,40 @@ impl FileBody {
     }
 }
 
-/// Reads and authenticates the header of a file in a directory under `policy`.
+/// Reads and authenticates the header of a file in a directory under `policy`. If its content is in its copy, below `root`, it
+/// is open for reading only, there ([`LowerFile::is_elsewhere`]).
 pub(crate) fn load(
     lower: LowerFile,
     writable: bool,
     unclean: bool,
     policy: &Arc<UnlockedPolicy>,
     keys: &dyn Keys,
+    root: &Dir,
 ) -> Faulty<OpenFile> {
-    OpenFile::load(Arc::new(lower), writable, unclean, policy, |generation| {
+    let lower = Arc::new(lower);
+    match load_shared(&lower, writable, unclean, policy, keys) {
+        Err(Fault::Damage(FormatError::Elsewhere { id, number })) => {
+            let Some(copy) = copies::open(root, id, number)? else {
+                return Err(FormatError::Elsewhere { id, number }.into());
+            };
+            let lower = Arc::into_inner(lower).ok_or(Errno::IO)?;
+            let lower = Arc::new(lower.with_copy(copy));
+            load_shared(&lower, false, false, policy, keys)
+        }
+        loaded => loaded,
+    }
+}
+
+/// The same with a lower file that others use, too; [`FormatError::Elsewhere`] is an error here.
+pub(crate) fn load_shared(
+    lower: &Arc<LowerFile>,
+    writable: bool,
+    unclean: bool,
+    policy: &Arc<UnlockedPolicy>,
+    keys: &dyn Keys,
+) -> Faulty<OpenFile> {
+    let lower = Arc::clone(lower);
+    OpenFile::load(lower, writable, unclean, policy, |generation| {
         keys.policy_key(&policy.volume(), &policy.policy(), generation)
     })
 }
@@ -135,7 +161,7 @@ impl Lower for LowerFile {
     type Error = Errno;
 
     fn read_at(&self, out: &mut [u8], offset: u64) -> FsResult<usize> {
-        LowerFile::read_at(self, out, offset)
+        LowerFile::read_at(self.content(), out, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> FsResult<()> {
@@ -147,7 +173,7 @@ impl Lower for LowerFile {
     }
 
     fn size(&self) -> FsResult<u64> {
-        Ok(self.stat()?.st_size.cast_unsigned())
+        Ok(self.content().stat()?.st_size.cast_unsigned())
     }
 
     fn set_size(&self, size: u64) -> FsResult<()> {
@@ -167,11 +193,11 @@ impl Lower for LowerFile {
     }
 
     fn seek_data(&self, offset: u64) -> FsResult<Option<u64>> {
-        found(LowerFile::seek_data(self, offset))
+        found(LowerFile::seek_data(self.content(), offset))
     }
 
     fn seek_hole(&self, offset: u64) -> FsResult<Option<u64>> {
-        found(LowerFile::seek_hole(self, offset))
+        found(LowerFile::seek_hole(self.content(), offset))
     }
 }
 

@@ -98,7 +98,7 @@ impl Fs {
         let node = self.table.intern_nameless(id, Kind::File);
         node.settled
             .store(true, std::sync::atomic::Ordering::Release);
-        node.set_policy(&context.policy);
+        node.set_mode(Some(context.policy.mode()));
         node.pin(object, &parent);
         {
             let mut body = node.file()?.write();
@@ -287,7 +287,7 @@ impl Fs {
         let node = self
             .table
             .intern(crate::backing::LowerId::of(&stat), kind, place);
-        node.set_policy(&named.context.policy);
+        node.set_mode(Some(named.context.policy.mode()));
         node.settled
             .store(true, std::sync::atomic::Ordering::Release);
         if open {

@@ -77,8 +77,8 @@ impl Crossing<'_> {
         let foreign = {
             let body = node.file()?.read();
             let open = body.opened()?;
-            if open.reencrypting() {
-                // Both slots are in use.
+            // Both slots are in use; or the policy is on its way to another mode, and the file is not there yet.
+            if open.reencrypting() || open.mode() != to.context.policy.mode() {
                 return Err(Errno::XDEV);
             }
             open.spare_wrap()
@@ -92,7 +92,7 @@ impl Crossing<'_> {
             let mut body = node.file()?.write();
             let open = body.opened_mut()?;
             let unchanged = Unchanged::note(open.lower())?;
-            let added = if open.reencrypting() {
+            let added = if open.reencrypting() || open.mode() != to.context.policy.mode() {
                 Err(Errno::XDEV.into())
             } else {
                 open.add_wrap(&to.context.policy)

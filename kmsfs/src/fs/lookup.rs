@@ -156,7 +156,7 @@ impl Fs {
         )?;
         let attr = (|| {
             if kind == Kind::File {
-                node.set_policy(&self.context(&parent)?.policy);
+                self.learn_mode(&node, dir, &name, &self.context(&parent)?.policy)?;
             }
             if self.unclean && kind == Kind::File && !node.settled.load(Ordering::Acquire) {
                 self.settle(&node)?;
@@ -198,7 +198,7 @@ impl Fs {
     fn settle(&self, node: &Arc<Node>) -> FsResult<()> {
         let writing = self.may_change();
         let settled = self.with_file(node, false, |file| {
-            if file.blank() && node.content_mode() == ContentMode::Gcm {
+            if file.blank() && file.mode() == ContentMode::Gcm {
                 tracing::warn!(lower = %self.lower.join(node.lower_path()).display(), "this file has no header: it was made shortly before the last, unclean, stop and is empty now; if it is older than that, it was cut");
             }
             if writing.is_none() || !file.writable() {
@@ -228,11 +228,12 @@ impl Fs {
         if let Some(open) = &node.file()?.read().open {
             return Ok(open.size());
         }
-        match size::plain_size(node.content_mode(), lower) {
-            Ok(size) => Ok(size),
-            Err(SizeError::Headerless) if node.content_mode() == ContentMode::Xts => Ok(0),
+        let mode = node.content_mode();
+        match mode.map(|mode| size::plain_size(mode, lower)) {
+            Some(Ok(size)) => Ok(size),
+            Some(Err(SizeError::Headerless)) if mode == Some(ContentMode::Xts) => Ok(0),
             // The header of an inline file knows better, and puts the size right.
-            Err(_) => match self.with_file(node, false, |file| Ok(file.size())) {
+            Some(Err(_)) | None => match self.with_file(node, false, |file| Ok(file.size())) {
                 Err(errno) if errno == crate::volume::WOULD_WAIT => Err(errno),
                 // What is damaged is in the log now; seeing and removing it works.
                 size => Ok(size.unwrap_or(0)),
@@ -255,7 +256,12 @@ impl Fs {
     }
 
     pub(super) fn attributes(&self, node: &Node, stat: &Stat, size: u64) -> Attr {
-        let hidden = node.id == NodeId::ROOT && self.links.read().is_some();
+        // Directories of ours, which are not shown, count as others do.
+        let hidden = if node.id == NodeId::ROOT {
+            u32::from(self.links.read().is_some()) + u32::from(self.copies.load(Ordering::Acquire))
+        } else {
+            0
+        };
         Attr {
             ino: stat.st_ino,
             size,
@@ -265,7 +271,9 @@ impl Fs {
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
             kind: node.kind,
             perm: stat.st_mode & 0o7777,
-            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX) - u32::from(hidden),
+            nlink: u32::try_from(stat.st_nlink)
+                .unwrap_or(u32::MAX)
+                .saturating_sub(hidden),
             uid: stat.st_uid,
             gid: stat.st_gid,
             rdev: encode_device(stat.st_rdev),

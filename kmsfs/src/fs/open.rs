@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::content::{self, Faulty, OpenFile};
+use super::content::{self, Faulty, OpenFile, Unchanged};
+use super::copies;
 use super::{Caller, Fault, FileHandle, Fs, FsResult, NodeId, Opened};
 use crate::backing::{LowerFile, LowerId};
 use crate::errno::Errno;
@@ -74,9 +75,13 @@ impl Fs {
         {
             let (lower, writable, context) = self.open_lower(node, write)?;
             let keys = self.keys.as_ref();
-            let opened =
-                content::load(lower, writable, self.unsettled(node), &context.policy, keys);
+            let unclean = self.unsettled(node) || self.may_be_blank(&lower, &context.policy)?;
+            let root = self.dirs.root();
+            let opened = content::load(lower, writable, unclean, &context.policy, keys, root);
             let mut opened = opened.map_err(|fault| self.fault(node, fault))?;
+            if opened.lower().is_elsewhere() {
+                opened = self.bring_back(node, opened, write)?;
+            }
             self.correct_size(node, &mut opened);
             body.open = Some(opened);
         }
@@ -102,6 +107,38 @@ impl Fs {
         }
         if let Some(changed) = self.changed.get() {
             changed(node.number());
+        }
+    }
+
+    /// The content of the file is in its copy, where a stop has left it: brings it back, if something may be changed now.
+    /// Otherwise it can be read where it is.
+    fn bring_back(&self, node: &Arc<Node>, found: OpenFile, write: bool) -> FsResult<OpenFile> {
+        let brought = (|| {
+            let _writing = self.may_change().ok_or(Errno::ROFS)?;
+            let (lower, writable, context) = self.open_lower(node, true)?;
+            if !writable {
+                return Err(Errno::ROFS);
+            }
+            let unchanged = Unchanged::note(&lower)?;
+            let copy = found.lower().content();
+            let placed = copies::put_in_place(&lower, copy);
+            unchanged.put_back(&lower);
+            placed?;
+            let (policy, keys) = (&context.policy, self.keys.as_ref());
+            let loaded = content::load_shared(&Arc::new(lower), true, false, policy, keys);
+            loaded.map_err(|fault| self.fault(node, fault))
+        })();
+        match brought {
+            Ok(open) => {
+                tracing::info!(
+                    lower = node.lower_path(),
+                    "the content of this file was brought back from its copy, where the last stop left it"
+                );
+                node.set_mode(Some(open.mode()));
+                Ok(open)
+            }
+            Err(errno) if write => Err(errno),
+            Err(_) => Ok(found),
         }
     }
 
@@ -147,7 +184,7 @@ impl Fs {
     }
 
     /// Opens the lower file, for writing if at all possible.
-    fn open_lower(
+    pub(super) fn open_lower(
         &self,
         node: &Arc<Node>,
         write: bool,

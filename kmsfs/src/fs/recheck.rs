@@ -178,6 +178,7 @@ fn verdict(dir: &Dir, name: &str) -> FsResult<Verdict> {
         match FileHeader::decode(page.get(..got).unwrap_or_default()) {
             Err(FormatError::Blank { .. }) => Verdict::Unsettled,
             Err(_) => Verdict::Settled,
+            Ok(header) if header.copy().is_some() => Verdict::Unsettled,
             Ok(header) => match header.settle(size) {
                 Ok(Settled::Repair { .. } | Settled::Look { .. }) => Verdict::Unsettled,
                 Ok(Settled::Clean(_)) | Err(_) => Verdict::Settled,
@@ -220,10 +221,10 @@ impl Fs {
                 return Ok(true);
             }
             if depth + 1 == path.len() {
-                let xts = self.table.get(entry.node)?.content_mode() == ContentMode::Xts;
+                let gcm = self.table.get(entry.node)?.content_mode() == Some(ContentMode::Gcm);
                 return Ok(match verdict(&dir, name)? {
                     Verdict::Settled => true,
-                    Verdict::Blank => xts,
+                    Verdict::Blank => !gcm,
                     Verdict::Unsettled => false,
                 });
             }

@@ -9,6 +9,7 @@ mod extract;
 mod freeze;
 mod handles;
 mod jobs;
+mod mode;
 mod model;
 mod program;
 mod races;

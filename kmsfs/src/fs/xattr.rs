@@ -102,7 +102,9 @@ impl Fs {
             }
         }
         let ours = |name: &&[u8]| name.starts_with(xattr::PREFIX.as_bytes());
-        if names().any(|name| ours(&name)) {
+        // Where a stop left the content of a file in its copy, its attributes are there, too.
+        let elsewhere = node.kind == Kind::File && node.content_mode().is_none();
+        if elsewhere || names().any(|name| ours(&name)) {
             self.with_keys(&node, false, |keys, target| {
                 let Some(keys) = keys else { return Ok(()) };
                 // Once more: those whose key was lost in a crash go when the object gets a new one, perhaps just now.

@@ -29,6 +29,10 @@ impl Reencrypt {
 
     /// A file, chunk by chunk: each is durable when it is done, and so is the end.
     fn file(&self, fs: &Fs, node: &Arc<Node>, pace: Pace<'_>) -> FsResult<Step> {
+        // With that it has a new key, and new content.
+        if fs.convert_file(node, &self.to, pace)? {
+            return Ok(Step::CHANGED);
+        }
         match fs.reencrypt_file(node, &self.to)? {
             None => Ok(Step::NOTHING),
             Some(work) => work.whole(pace).map(|()| Step::CHANGED),

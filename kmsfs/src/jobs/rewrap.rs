@@ -92,6 +92,8 @@ impl Work for Rewrap {
         match node.kind {
             // Another name of one that waits.
             Kind::File if self.waiting.iter().any(|one| one.is(node)) => Ok(Step::NOTHING),
+            // Of another mode than the newest generation: it cannot be wrapped under that as it is.
+            Kind::File if fs.convert_file(node, &self.to, pace)? => Ok(Step::CHANGED),
             Kind::File => match self.file(fs, node, pace)? {
                 None => Ok(Step::NOTHING),
                 Some(wrapped) => {

@@ -157,6 +157,10 @@ impl<'a> Run<'a> {
     /// everything again instead of making another generation.
     fn put_away(&mut self) {
         if self.watch.failed == 0 {
+            // What a stop left of copies that were not whole.
+            if let Err(errno) = self.fs.drop_copies(Some(self.policy.policy())) {
+                tracing::warn!(%errno, "copies of files that no file needs cannot be removed: kmsctl fs check --repair does, unmounted");
+            }
             if let Err(errno) = self.fs.drop_root_file(names::JOB) {
                 tracing::warn!(%errno, "the place of a finished job cannot be removed");
             }
@@ -180,6 +184,8 @@ impl<'a> Run<'a> {
             return Ok(End::Stopped);
         };
         self.watch.save(&mut *work, false)?;
+        // What a stop left of a copy that was not whole takes room that the next one needs.
+        self.fs.drop_copies(None)?;
         if self.watch.cursor.total.is_none() {
             self.watch.cursor.total = self.count();
         }

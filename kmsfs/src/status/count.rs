@@ -19,6 +19,9 @@ pub struct Counted {
     pub directories: BTreeMap<u32, u64>,
     /// Files by the generation that wraps their keys. A file with several names counts once for each.
     pub files: BTreeMap<u32, u64>,
+    /// Files by content mode. During a rekey to another mode there are both.
+    #[serde(default)]
+    pub modes: BTreeMap<String, u64>,
     /// Symlinks by the generation that their target is under.
     pub symlinks: BTreeMap<u32, u64>,
     /// Files by the policy and generation under which their key was made (lineage).
@@ -132,6 +135,8 @@ fn count_file(path: &Path, policy: PolicyId, counted: &mut Counted) {
         return;
     };
     *counted.files.entry(wrap.generation).or_default() += 1;
+    let mode = header.mode().to_string();
+    *counted.modes.entry(mode).or_default() += 1;
     let (maker, generation) = header.lineage();
     let name = if maker == policy {
         generation.to_string()

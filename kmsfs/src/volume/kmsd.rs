@@ -329,6 +329,14 @@ impl Keys for KmsdKeys {
             .map_err(|refusal| refusal.errno())
     }
 
+    fn of_other_mode(&self, policy: &UnlockedPolicy) -> Option<u32> {
+        let record = self.record.read();
+        let mut entries = record.policies.iter();
+        entries
+            .find(|entry| entry.policy == policy.policy() && entry.content_mode != policy.mode())
+            .map(|entry| entry.generation)
+    }
+
     fn bar(&self, policy: &PolicyId) {
         self.barred.write().insert(*policy);
         self.unlocked.write().retain(|(kept, _), _| kept != policy);

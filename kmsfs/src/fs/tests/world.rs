@@ -47,8 +47,17 @@ impl FixedKeys {
 
     /// The next generation of a policy.
     pub(crate) fn rotate(&self, policy: &UnlockedPolicy) -> Arc<UnlockedPolicy> {
+        self.rotate_to(policy, policy.mode())
+    }
+
+    /// The same in this content mode.
+    pub(crate) fn rotate_to(
+        &self,
+        policy: &UnlockedPolicy,
+        mode: ContentMode,
+    ) -> Arc<UnlockedPolicy> {
         let (data, secret) = (Key::random().unwrap(), Key::random().unwrap());
-        let (volume, id, mode) = (policy.volume(), policy.policy(), policy.mode());
+        let (volume, id) = (policy.volume(), policy.policy());
         let generation = policy.generation() + 1;
         let next = UnlockedPolicy::derive(volume, id, generation, mode, &data, &secret).unwrap();
         let next = Arc::new(next);
@@ -63,6 +72,14 @@ impl FixedKeys {
             .lock()
             .remove(&(policy.policy(), policy.generation()))
             .unwrap()
+    }
+
+    /// Ends the generations before this one.
+    pub(crate) fn forget_older(&self, policy: &UnlockedPolicy) {
+        let (id, current) = (policy.policy(), policy.generation());
+        self.known
+            .lock()
+            .retain(|(known, generation), _| *known != id || *generation >= current);
     }
 
     pub(crate) fn put_back(&self, policy: Arc<UnlockedPolicy>) {
@@ -84,6 +101,13 @@ impl Keys for FixedKeys {
             .get(&(*policy, generation))
             .cloned()
             .ok_or(Errno::NOKEY)
+    }
+
+    fn of_other_mode(&self, policy: &UnlockedPolicy) -> Option<u32> {
+        let known = self.known.lock();
+        let mut kept = known.values();
+        kept.find(|kept| kept.policy() == policy.policy() && kept.mode() != policy.mode())
+            .map(|kept| kept.generation())
     }
 }
 
