@@ -22,14 +22,23 @@ use crate::rig::{self, Mode};
 
 /// Name and size limit of the files that are written: what stays in the header page, a few units, several chunks.
 const FILES: [(&str, u64); 3] = [("inline", 3_700), ("units", 40_000), ("chunks", 3_500_000)];
+/// Content modes as kmsctl names them.
+const MODES: [&str; 2] = ["gcm", "xts"];
 /// Files that only lie there.
 const STILL: u64 = 30;
 
-/// Gives everything in a mount new keys, again and again until `stop`. Gives how often it came to the end.
-fn again_and_again(point: &Path, socket: &Path, stop: &AtomicBool) -> u64 {
+/// Gives everything in a mount new keys, again and again until `stop`, each time in the other mode if `turning`. Gives how often
+/// it came to the end.
+fn again_and_again(point: &Path, socket: &Path, stop: &AtomicBool, turning: bool) -> u64 {
     let mut ends = 0;
-    while !stop.load(Ordering::Acquire) {
-        ends += u64::from(reencrypt(point, socket, &[]).code == 0);
+    let modes = if turning { &MODES[..] } else { &[] };
+    for turn in 0.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let mode = modes.get(turn % 2);
+        let more = mode.map_or(Vec::new(), |mode| vec!["--mode", mode]);
+        ends += u64::from(reencrypt(point, socket, &more).code == 0);
     }
     ends
 }
@@ -222,7 +231,7 @@ fn generations(folder: &Path, found: &mut Vec<(u32, u32, bool)>) {
     }
 }
 
-fn kills(mode: Mode, points: u64) {
+fn kills(mode: Mode, points: u64, turning: bool) {
     let world = World::start();
     world.key("alias/crash");
     let lower = world.path("lower");
@@ -271,7 +280,7 @@ fn kills(mode: Mode, points: u64) {
             for writer in &mut writers {
                 scope.spawn(|| writer.run(&stop, &returned));
             }
-            let keys = scope.spawn(|| again_and_again(&point, &socket, &over));
+            let keys = scope.spawn(|| again_and_again(&point, &socket, &over, turning));
             let deadline = Instant::now() + wait::PATIENCE;
             while returned.load(Ordering::Relaxed) < operations && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
@@ -292,7 +301,11 @@ fn kills(mode: Mode, points: u64) {
         for writer in &mut writers {
             scope.spawn(|| writer.run(&stop, &returned));
         }
-        let done = reencrypt(&point, &socket, &["--destroy-old"]);
+        let mut how = vec!["--destroy-old"];
+        if turning {
+            how.extend(["--mode", "gcm"]);
+        }
+        let done = reencrypt(&point, &socket, &how);
         stop.store(true, Ordering::Release);
         done.ok();
     });
@@ -316,12 +329,17 @@ fn kills(mode: Mode, points: u64) {
         .kmsctl(&["fs", "check", path_text(&lower), "--content"])
         .ok();
     rig::say(&format!(
-        "reencrypt: {} kills in mode {}, {ends} whole runs between them",
+        "reencrypt: {} kills in mode {}{}, {ends} whole runs between them",
         points,
-        mode.name()
+        mode.name(),
+        if turning { " and back" } else { "" }
     ));
     rig::report(
-        "kill in reencrypt",
+        if turning {
+            "kill in another mode"
+        } else {
+            "kill in reencrypt"
+        },
         "tmp",
         mode,
         points,
@@ -337,6 +355,15 @@ fn killed_while_everything_gets_new_keys() {
         return;
     }
     for mode in Mode::ALL {
-        kills(mode, crate::points(20, 200));
+        kills(mode, crate::points(20, 200), false);
     }
+}
+
+/// SEMANTICS: rekey --mode
+#[test]
+fn killed_while_everything_gets_another_mode() {
+    if !crate::machine_can() {
+        return;
+    }
+    kills(Mode::Xts, crate::points(20, 200), true);
 }

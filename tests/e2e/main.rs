@@ -13,6 +13,7 @@ mod backup;
 mod bad_input;
 mod boto3;
 mod break_glass;
+mod content_mode;
 mod crossing;
 mod deletion_rollback;
 mod events;

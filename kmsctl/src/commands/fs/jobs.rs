@@ -59,7 +59,8 @@ pub struct RekeyArgs {
     /// The other key: id, ARN or alias.
     #[arg(long)]
     pub key: String,
-    /// How content is to be protected; another mode than now is refused with what to do.
+    /// How content is to be protected from now on. If that is another mode than now, every file is written anew, with a key of its
+    /// own again, while it is in use; it takes the room of the largest file once more.
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
     /// How.
@@ -72,6 +73,9 @@ pub struct RekeyArgs {
 pub struct ReencryptArgs {
     /// A directory in a mount; the whole tree that is under its policy gets new keys.
     pub directory: PathBuf,
+    /// In this content mode, as in `kmsctl fs rekey`.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
     /// How.
     #[command(flatten)]
     pub how: JobArgs,
@@ -106,7 +110,7 @@ pub(super) fn reencrypt(args: &ReencryptArgs, context: &Context) -> Result<(), F
         &args.directory,
         JobKind::Reencrypt,
         None,
-        None,
+        args.mode,
         &args.how,
         context,
     )

@@ -68,9 +68,22 @@ fn counted(policy: &PolicyStatus) -> Option<String> {
         .iter()
         .map(|(generation, count)| format!("{count} of {generation}"))
         .collect();
+    let modes: Vec<_> = counted
+        .modes
+        .iter()
+        .map(|(mode, count)| format!("{count} {}", mode.to_lowercase()))
+        .collect();
     let mut said = vec![
         by("directories", &counted.directories),
         by("files", &counted.files),
+        format!(
+            "files by mode {}",
+            if modes.is_empty() {
+                "none".to_owned()
+            } else {
+                modes.join(", ")
+            }
+        ),
         by("symlinks", &counted.symlinks),
         format!(
             "file keys made under {}",
