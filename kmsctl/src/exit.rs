@@ -49,7 +49,7 @@ pub enum Exit {
     Findings = 17,
     /// `audit verify`, `audit check-proof`: something was tampered with.
     Tampered = 18,
-    /// `policy simulate`: the request would be denied.
+    /// `policy simulate`, `fs why-denied`: it would be denied.
     WouldBeDenied = 19,
 }
 
@@ -75,7 +75,7 @@ Exit codes:
   16  fs import, fs extract: done in part; what could not be done is named
   17  policy check --strict, lint: there is something to look at
   18  audit verify, audit check-proof: something was tampered with; the first wrong place is named
-  19  policy simulate: the request would be denied
+  19  policy simulate, fs why-denied: it would be denied
 
 `kmsctl tpm ...` ends with the status of kmsd: 20 and up for the TPM and the sealed root key, see
 docs/OPERATIONS.md.";

@@ -10,6 +10,7 @@ mod lock;
 mod place;
 mod protect;
 pub mod protocol;
+pub mod way;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
@@ -57,6 +58,8 @@ pub struct Controlled {
     pub keys: Arc<KmsdKeys>,
     /// Ends access to what is open in it.
     pub revoker: Arc<Revoker>,
+    /// Whom it asks about its users.
+    pub deciders: way::Deciders,
     /// Its volume record.
     pub record: RecordFile,
     /// Held by whoever replaces the volume record.
@@ -316,6 +319,10 @@ fn handle(server: &Server, line: &str, stream: &UnixStream, held: &mut Held<'_>)
         Command::Unlock { path, user } => {
             answer(lock::unlock(mount, &path, user), Answer::Unlocked)
         }
+        Command::WhyDenied { path, who } => answer(
+            way::check(who).and_then(|()| way::way(mount, &path, who)),
+            |way| Answer::Way(Box::new(way)),
+        ),
         Command::Who { path } => answer(lock::who(mount, &path), Answer::Holders),
         Command::Check { content } => {
             check::check(mount, content, &mut |answer| send(stream, answer).is_ok())

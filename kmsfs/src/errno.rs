@@ -64,6 +64,15 @@ impl Errno {
     pub const fn raw(self) -> i32 {
         self.0
     }
+
+    /// Its name in `errno(3)`, `E` and the number if it has none.
+    #[must_use]
+    pub fn name(self) -> String {
+        match nix::errno::Errno::from_raw(self.0) {
+            nix::errno::Errno::UnknownErrno => format!("E{}", self.0),
+            known => format!("{known:?}"),
+        }
+    }
 }
 
 impl fmt::Display for Errno {

@@ -19,6 +19,7 @@ pub(crate) mod copies;
 mod create;
 mod crossing;
 mod dir;
+mod explain;
 mod export;
 pub(crate) mod flags;
 mod freeze;

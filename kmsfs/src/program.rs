@@ -15,6 +15,7 @@ use crate::access::policies::Policies;
 use crate::access::users::Users;
 use crate::access::watch::Watch;
 use crate::access::{Access, AccessMode, lease};
+use crate::control::way::Deciders;
 use crate::control::{self, ControlSocket, Controlled};
 use crate::fs::Fs;
 use crate::jobs::Jobs;
@@ -143,10 +144,15 @@ fn mount(args: &MountArgs, options: &MountOptions) -> Result<(), MountError> {
     let label = lease::label(place.mountpoint());
     let watching = (Arc::clone(&keys), Arc::clone(&revoker));
     opens.start().map_err(system("cannot start a thread"))?;
+    let deciders = Deciders {
+        policies: Arc::clone(&policies),
+        users: users.clone(),
+    };
     let watch = Watch::start(policies, watching, users, label);
     active.watched(watch.map_err(system("cannot start a thread"))?);
     let jobs = Arc::new(Jobs::default());
-    let control = control_socket(&place, fs, &keys, revoker, Arc::clone(&jobs), &options)?;
+    let parts = (fs, revoker, deciders, Arc::clone(&jobs));
+    let control = control_socket(&place, parts, &keys, &options)?;
     active.attach(control, jobs);
     active
         .probe()
@@ -215,10 +221,8 @@ fn known_users(
 
 fn control_socket(
     place: &Place,
-    fs: Arc<Fs>,
+    (fs, revoker, deciders, jobs): (Arc<Fs>, Arc<Revoker>, Deciders, Arc<Jobs>),
     keys: &Arc<KmsdKeys>,
-    revoker: Arc<Revoker>,
-    jobs: Arc<Jobs>,
     options: &MountOptions,
 ) -> Result<ControlSocket, MountError> {
     let path = options
@@ -231,6 +235,7 @@ fn control_socket(
         fs,
         keys: Arc::clone(keys),
         revoker,
+        deciders,
         record: RecordFile::in_directory(place.lower())?,
         record_lock: Arc::default(),
         jobs,

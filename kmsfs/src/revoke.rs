@@ -300,6 +300,22 @@ impl Revoker {
             .collect()
     }
 
+    /// Why a policy is locked, and for how long it has been. None if it is not.
+    pub fn locked(&self, policy: &PolicyId) -> Option<(Vec<LockReason>, Duration)> {
+        let state = self.marks.read();
+        let locked = state.policies.get(policy)?;
+        let reasons = locked.reasons.iter().copied().collect();
+        Some((reasons, locked.since.elapsed()))
+    }
+
+    /// Whether a user may not use a policy: because of [`Revoker::lock_user`], and of [`Revoker::revoke_user`].
+    pub fn shut_out(&self, policy: PolicyId, uid: u32) -> (bool, bool) {
+        let state = self.marks.read();
+        let reasons = state.users.get(&(policy, uid));
+        let has = |why| reasons.is_some_and(|reasons| reasons.contains(&why));
+        (has(UserReason::Administrator), has(UserReason::Grants))
+    }
+
     /// What a user without access gets for what is not open yet, instead of `EACCES`. Only the first call counts.
     pub fn set_denied(&self, denied: Errno) {
         self.marks.set_denied(denied);

@@ -18,6 +18,7 @@ mod shared;
 mod trials;
 mod user;
 mod users;
+mod why_denied;
 
 use kms_tests::require;
 

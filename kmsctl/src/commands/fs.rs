@@ -25,6 +25,7 @@ mod progress;
 mod protect;
 mod shred;
 mod status;
+mod why_denied;
 
 pub(super) use mounted::object_of;
 
@@ -163,6 +164,12 @@ pub enum FsCommand {
     Unlock(lock::UnlockArgs),
     /// Show which processes have something open in a directory of a mount, and how.
     Who(lock::WhoArgs),
+    /// Explain why a user does not get at a file or directory of a mount, and say which command would help.
+    ///
+    /// Looks at everything that decides, on the way from the root of the host: permissions and ACLs, locks, what kmsd says of the
+    /// user, the state of keys, damage. Ends with 0 if nothing denies it, with 19 if something does; what decides comes first.
+    /// Only root and the user who mounted may ask.
+    WhyDenied(why_denied::WhyDeniedArgs),
     /// Wrap the keys of a directory tree anew, under a new generation of its policy key, while it is in use.
     ///
     /// Contents stay as they are; every wrapped key in it hangs on the newest material of its KMS key afterwards. Runs in the
@@ -281,6 +288,7 @@ pub(crate) fn run(args: &FsArgs, context: &Context) -> Result<Exit, Failure> {
         FsCommand::Lock(args) => lock::lock(args, context),
         FsCommand::Unlock(args) => lock::unlock(args, context),
         FsCommand::Who(args) => lock::who(args, context),
+        FsCommand::WhyDenied(args) => return why_denied::run(args, context),
         FsCommand::Rewrap(args) => jobs::rewrap(args, context),
         FsCommand::Rekey(args) => jobs::rekey(args, context),
         FsCommand::Reencrypt(args) => jobs::reencrypt(args, context),

@@ -99,7 +99,7 @@ fn explain(record: &Value) -> Vec<String> {
 }
 
 /// `identity-policy:user/alice/read#0` as a sentence has it.
-fn document(by: &str) -> String {
+pub(super) fn document(by: &str) -> String {
     let (kind, rest) = by.split_once(':').unwrap_or((by, ""));
     match kind {
         "root" => "the account's root principal, on no key".to_owned(),
@@ -129,6 +129,13 @@ fn statement(text: &str) -> String {
         }
         None => text.to_owned(),
     }
+}
+
+/// The same as one line, if anything would help.
+pub(super) fn next_step(by: &str, who: &str, operation: &str, key: &str) -> Option<String> {
+    let steps = next_steps(by, who, operation, key);
+    let steps: Vec<String> = steps.into_iter().filter(|line| !line.is_empty()).collect();
+    (!steps.is_empty()).then(|| steps.join(" "))
 }
 
 fn next_steps(by: &str, who: &str, operation: &str, key: &str) -> Vec<String> {

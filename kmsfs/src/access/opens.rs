@@ -282,7 +282,7 @@ impl Opens {
             inode: access.inode,
             user_id: u64::from(access.uid),
             outcome: Some(outcome(access.error)),
-            error: access.error.map(name_of),
+            error: access.error.map(|error| Errno::from_raw(error).name()),
             count: (times.count > 1).then_some(times.count.min(i32::MAX.cast_unsigned())),
             access_time: since
                 .filter(|_| late)
@@ -333,13 +333,6 @@ pub fn is_denial(errno: Errno) -> bool {
 }
 
 /// `EACCES` for 13.
-fn name_of(error: i32) -> String {
-    match nix::errno::Errno::from_raw(error) {
-        nix::errno::Errno::UnknownErrno => format!("E{error}"),
-        known => format!("{known:?}"),
-    }
-}
-
 fn is_passing(error: &ClientError) -> bool {
     crate::volume::refusal::Reason::from_client(error).is_passing()
 }
@@ -385,8 +378,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_noted_and_errors_have_names() {
         assert!(opens().wants(&PolicyId([1; 16])));
-        assert_eq!(name_of(libc::EACCES), "EACCES");
-        assert_eq!(name_of(libc::EKEYREVOKED), "EKEYREVOKED");
+        assert_eq!(Errno::from_raw(libc::EACCES).name(), "EACCES");
+        assert_eq!(Errno::from_raw(libc::EKEYREVOKED).name(), "EKEYREVOKED");
         assert_eq!(outcome(Some(libc::ENOKEY)), AccessOutcome::Denied);
         assert_eq!(outcome(Some(libc::ENOENT)), AccessOutcome::Failed);
     }

@@ -3,7 +3,7 @@
 //! Key and context are those that the registry says, never those of the lower tree: who can write there would otherwise
 //! have a key of their own asked about.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -157,13 +157,19 @@ impl Policies {
     /// Asks as whoever runs this mount, who is no service.
     #[must_use]
     pub fn ask_plainly(&self, policy: &Policy, deadline: Instant) -> Verdict {
+        self.ask_plainly_in_words(policy, deadline).0
+    }
+
+    /// The same with what kmsd said.
+    #[must_use]
+    pub fn ask_plainly_in_words(&self, policy: &Policy, deadline: Instant) -> (Verdict, String) {
         let asking = Asking {
             deadline: Some(deadline),
             ..Asking::default()
         };
         match self.client.ask(policy.request.clone(), asking) {
-            Ok(answer) => verdict(answer.output),
-            Err(error) => Verdict::Away(error.to_string()),
+            Ok(answer) => in_words(answer.output),
+            Err(error) => (Verdict::Away(error.to_string()), String::new()),
         }
     }
 }
@@ -203,6 +209,26 @@ impl Policy {
         }
     }
 
+    /// Asks once for a user, for an administrator who wants to know why: with what kmsd said. It is not kept.
+    #[must_use]
+    pub fn ask_in_words(
+        &self,
+        lease: &LeaseClient,
+        user: User,
+        deadline: Instant,
+    ) -> (Verdict, String) {
+        match lease.ask_until(self.request.clone(), Some(user), Some(deadline)) {
+            Ok((answer, _)) => in_words(answer),
+            Err(error) => (Verdict::Away(error.to_string()), String::new()),
+        }
+    }
+
+    /// The encryption context that policies and grants see.
+    #[must_use]
+    pub fn context(&self) -> &BTreeMap<String, String> {
+        &self.request.encryption_context
+    }
+
     /// Asks once whether a user may encrypt under the policy's key, too: a dry run of `GenerateDataKey`.
     #[must_use]
     pub fn ask_to_bring(&self, lease: &LeaseClient, user: User, deadline: Instant) -> Verdict {
@@ -219,6 +245,11 @@ impl Policy {
             Err(error) => Verdict::Away(error.to_string()),
         }
     }
+}
+
+fn in_words<T>(answer: Result<T, ApiError>) -> (Verdict, String) {
+    let words = answer.as_ref().err().map(ToString::to_string);
+    (verdict(answer), words.unwrap_or_default())
 }
 
 fn verdict<T>(answer: Result<T, ApiError>) -> Verdict {

@@ -100,6 +100,19 @@ impl Users {
         Arc::clone(&self.lease.read())
     }
 
+    /// What who may not is answered.
+    #[must_use]
+    pub fn denied(&self) -> Errno {
+        self.denied
+    }
+
+    /// Whether somebody was let in, and need not be asked about again yet.
+    #[must_use]
+    pub fn is_let_in(&self, who: &Who) -> bool {
+        let decisions = self.decisions.read();
+        decisions.get(who).is_some_and(Decision::holds)
+    }
+
     /// Goes on under another lease; nothing is kept from the one before.
     pub fn renew(&self, lease: LeaseClient) {
         let mut decisions = self.decisions.write();

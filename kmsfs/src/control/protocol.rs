@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::way::{Asker, Way};
 use crate::check::{Counts, Report};
 use crate::jobs::{JobKind, JobReport, Progress, Rate};
 use crate::revoke::processes::How;
@@ -53,6 +54,13 @@ pub enum Command {
     Who {
         /// The directory.
         path: Vec<String>,
+    },
+    /// What decides whether a user gets to a path.
+    WhyDenied {
+        /// The path, as in [`Command::Protect`].
+        path: Vec<String>,
+        /// The user.
+        who: Asker,
     },
     /// Begin a job, or go on with it. Answered with [`Answer::JobProgress`] again and again, then with [`Answer::JobDone`]; it does not end
     /// with the connection.
@@ -118,6 +126,8 @@ pub enum Answer {
     Unlocked(bool),
     /// To [`Command::Who`].
     Holders(Vec<Holding>),
+    /// To [`Command::WhyDenied`].
+    Way(Box<Way>),
     /// How far a check is.
     Progress(Counts),
     /// What a check found.

@@ -58,7 +58,7 @@ impl Fs {
 
     /// The policy that decides about an object. Needs no key: what a header claims is enough to ask the right question, and
     /// nothing is read below a directory before its header was authenticated.
-    fn policy_above(&self, node: &Arc<Node>) -> FsResult<(VolumeId, PolicyId)> {
+    pub(super) fn policy_above(&self, node: &Arc<Node>) -> FsResult<(VolumeId, PolicyId)> {
         let mut node = Arc::clone(node);
         loop {
             if let Ok(directory) = node.directory() {

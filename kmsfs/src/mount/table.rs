@@ -21,6 +21,23 @@ pub struct MountEntry {
     pub fs_type: OsString,
     /// What is mounted: for kmsfs the lower directory.
     pub source: PathBuf,
+    /// Options of this mount point and of the file system, separated by commas.
+    pub options: String,
+}
+
+impl MountEntry {
+    /// Whether it has an option, by its name.
+    #[must_use]
+    pub fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|one| one == option)
+    }
+
+    /// Whose processes may use it if it lacks `allow_other`.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        let mut options = self.options.split(',');
+        options.find_map(|one| one.strip_prefix("user_id=")?.parse().ok())
+    }
 }
 
 /// All mounts this process sees, in order: a later one hides an earlier one at the same place.
@@ -65,15 +82,18 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let device = fields.nth(2)?;
     let root = fields.next()?;
     let mountpoint = fields.next()?;
+    let here = fields.next()?;
     let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = tail.next()?;
     let source = tail.next()?;
+    let options = [here, tail.next()?].join(&b',');
     Some(MountEntry {
         device: String::from_utf8(device.to_vec()).ok()?,
         root: unescape(root),
         mountpoint: unescape(mountpoint),
         fs_type: OsStr::from_bytes(fs_type).to_owned(),
         source: unescape(source),
+        options: String::from_utf8_lossy(&options).into_owned(),
     })
 }
 
@@ -104,12 +124,14 @@ mod tests {
     #[test]
     fn a_line_with_blanks_and_tags() {
         let line =
-            b"36 35 0:45 / /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.kmsfs /lo\\134w rw";
+            b"36 35 0:45 / /mnt/a\\040b rw,noatime shared:1 master:2 - fuse.kmsfs /lo\\134w rw,user_id=7,allow_other";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, "0:45");
         assert_eq!(mount.mountpoint, Path::new("/mnt/a b"));
         assert_eq!(mount.source, Path::new("/lo\\w"));
         assert_eq!(mount.fs_type, FS_TYPE);
+        assert!(mount.has("noatime") && mount.has("allow_other") && !mount.has("ro"));
+        assert_eq!(mount.user(), Some(7));
         assert_eq!(parse(b"36 35 0:45 /"), None);
         assert_eq!(parse(b""), None);
     }
