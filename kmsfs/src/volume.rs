@@ -53,6 +53,11 @@ pub trait Keys: Send + Sync {
     /// The keys of a policy may be asked for again.
     fn allow(&self, _policy: &PolicyId) {}
 
+    /// Whether a policy was destroyed for good, or the key that it hangs on: nothing opens it again. False when in doubt.
+    fn is_destroyed(&self, _policy: &PolicyId) -> bool {
+        false
+    }
+
     /// Why a policy was refused last, in words for an operator.
     fn refusal_text(&self, _policy: &PolicyId) -> Option<String> {
         None

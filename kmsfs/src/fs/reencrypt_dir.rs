@@ -35,7 +35,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EBUSY` if a directory in it has a policy of its own whose key is refused: the directory keeps two keys until it is
-    /// not. What the lower file system says.
+    /// not. One that was destroyed holds nothing up. What the lower file system says.
     pub(crate) fn reencrypt_directory(
         &self,
         node: &Arc<Node>,
@@ -237,11 +237,12 @@ impl Fs {
             inside => read_header(&inside?)?,
         };
         let above = self.context(node)?;
-        let sealed = match &header {
-            Ok(header) if header.nesting() == Nesting::Root => header.is_sealed_by(&above.keys),
+        let header = match &header {
+            Ok(header) if header.nesting() == Nesting::Root => header,
             // One without a header, or with a damaged one, is not admitted now either.
             _ => return Ok(false),
         };
+        let sealed = header.is_sealed_by(&above.keys);
         if sealed.map_err(|error| Errno::from(&error))? {
             return Ok(false);
         }
@@ -256,7 +257,12 @@ impl Fs {
         let child = self.table.get(entry.node);
         let admitted = child.and_then(|child| {
             let _writing = self.check_writable()?;
-            let context = self.context(&child)?;
+            let context = match self.context(&child) {
+                Err(errno) if is_refused(errno) && self.keys.is_destroyed(&header.policy()) => {
+                    return self.admit_destroyed(&child, &above);
+                }
+                context => context?,
+            };
             let seals = context.header.check_below(&above.header, &above.keys);
             if FormatError::opened(seals)?.is_none() {
                 // Not admitted by the former key either.
@@ -283,12 +289,39 @@ impl Fs {
         self.forget(entry.node, 1);
         match admitted {
             // Of another policy than the one that is being worked on.
-            Err(errno) if matches!(errno.raw(), libc::ENOKEY | libc::EKEYREVOKED) => {
-                Err(Errno::BUSY)
-            }
+            Err(errno) if is_refused(errno) => Err(Errno::BUSY),
             admitted => admitted,
         }
     }
+
+    /// A directory whose policy was destroyed: nothing opens it again, but where it is it is admitted, as before.
+    fn admit_destroyed(&self, child: &Arc<Node>, above: &Context) -> FsResult<bool> {
+        let directory = child.directory()?;
+        let dir = self.dirs.get(child)?;
+        let _alone = directory.entries.write();
+        if directory.dead.load(Ordering::Acquire) {
+            return Err(Errno::NOENT);
+        }
+        // Replaced by something else meanwhile: the next look finds out.
+        let Ok(mut header) = read_header(&dir)? else {
+            return Ok(false);
+        };
+        if FormatError::opened(header.check_below(&above.header, &above.keys))?.is_none() {
+            return Ok(false);
+        }
+        let sealed = header.seal_destroyed(&above.keys);
+        let bytes = sealed.and_then(|()| header.encode());
+        let bytes = bytes.map_err(|error| Errno::from(&error))?;
+        let unmoved = Unmoved::note(&dir)?;
+        let replaced = self.replace(&dir, names::DIR_HEADER, &bytes);
+        unmoved.put_back(&dir);
+        replaced.map(|()| true)
+    }
+}
+
+/// Whether a policy's keys are not to be had.
+fn is_refused(errno: Errno) -> bool {
+    matches!(errno.raw(), libc::ENOKEY | libc::EKEYREVOKED)
 }
 
 /// The plain name of an entry that is under the former key.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use kms_api::client::{Asking, Client, ClientError};
 use kms_api::{
-    ContentMode as WireMode, CreatePolicyRequest, DataKeySpec, DecryptRequest, ErrorCode,
-    GenerateDataKeyRequest, GenerateDataKeyResponse, GetPolicyRequest, GetPolicyResponse,
-    Operation, ResourceId,
+    ContentMode as WireMode, CreatePolicyRequest, DataKeySpec, DecryptRequest,
+    DescribeVolumeRequest, ErrorCode, GenerateDataKeyRequest, GenerateDataKeyResponse,
+    GetPolicyRequest, GetPolicyResponse, Operation, ResourceId,
 };
 use kms_crypto::Key;
 use kms_format::volume::{PolicyRecord, VolumeRecord};
@@ -344,6 +344,20 @@ impl Keys for KmsdKeys {
 
     fn allow(&self, policy: &PolicyId) {
         self.barred.write().remove(policy);
+    }
+
+    fn is_destroyed(&self, policy: &PolicyId) -> bool {
+        let described = self.send(DescribeVolumeRequest {
+            volume_id: ResourceId(self.volume.0),
+        });
+        // Only what the registry itself says is gone: that it is not known there may be the wrong registry's fault.
+        described.is_ok_and(|volume| {
+            let id = ResourceId(policy.0);
+            let mut rows = volume.policies.iter();
+            rows.any(|row| {
+                row.policy_id == id && (row.destroyed_date.is_some() || row.key_state.is_none())
+            })
+        })
     }
 
     fn refusal_text(&self, policy: &PolicyId) -> Option<String> {

@@ -161,6 +161,19 @@ impl DirHeader {
         self.rewrap(policy, keys)
     }
 
+    /// The same for one whose policy was destroyed: nobody has its keys, and nothing opens it again, before or after. Only its
+    /// place is vouched for.
+    ///
+    /// # Errors
+    /// As [`DirHeader::seal_again`].
+    pub fn seal_destroyed(&mut self, parent: &DirKeys) -> Result<(), FormatError> {
+        if self.nesting != Nesting::Root || self.is_volume_root() {
+            return Err(FormatError::Misuse("not the root of a nested policy"));
+        }
+        self.seal = parent.admit(self.id, self.policy)?;
+        Ok(())
+    }
+
     /// The keys have a former one exactly if the header has.
     pub(super) fn wrap_former(
         &mut self,

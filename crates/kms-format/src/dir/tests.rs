@@ -308,3 +308,21 @@ fn a_nested_policy_is_admitted_by_either_key_until_it_is_sealed_again() {
     nested.check_below(&both, &both_keys).unwrap();
     assert!(nested.check_below(&root, &root_keys).is_err());
 }
+
+#[test]
+fn one_that_was_destroyed_keeps_its_place_and_opens_under_no_key() {
+    let (mut root, root_keys) = DirHeader::create_root(&policy()).unwrap();
+    let other = policy_at(2, 1, ContentMode::Xts);
+    let (mut nested, _) = DirHeader::create_nested(&other, &root_keys).unwrap();
+    let (both, both_keys) = root.begin_reencryption(&policy(), &root_keys).unwrap();
+    let (last, last_keys) = both.end_reencryption(&policy(), &both_keys).unwrap();
+    nested.seal_destroyed(&last_keys).unwrap();
+    let nested = DirHeader::decode(&nested.encode().unwrap()).unwrap();
+    nested.check_below(&last, &last_keys).unwrap();
+    assert!(nested.check_below(&root, &root_keys).is_err());
+    assert!(nested.unlock(&other).is_err());
+    // What is no nested policy is not made one.
+    assert!(root.seal_destroyed(&last_keys).is_err());
+    let (mut plain, _) = DirHeader::create(&policy()).unwrap();
+    assert!(plain.seal_destroyed(&last_keys).is_err());
+}

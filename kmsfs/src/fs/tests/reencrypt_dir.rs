@@ -350,6 +350,35 @@ fn a_locked_policy_below_holds_it_up_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_destroyed_policy_below_holds_nothing_up_and_keeps_its_place() {
+    let mut world = World::new();
+    let dir = world.mkdir(NodeId::ROOT, "dir");
+    many(&world, dir, 10);
+    let protected = world.mkdir(dir, "protected");
+    let other = world.keys.add(world.volume);
+    world.fs().protect(protected, &other).unwrap();
+    world.put(protected, "file", b"x");
+    let mut to = world.keys.rotate(&policy_of(&world, dir));
+    world.keys.destroy(&other);
+    // Again and again: each time it is admitted by the key of then.
+    for _ in 0..2 {
+        world.remount();
+        let dir = world.at(&["dir"]).unwrap().node;
+        assert_eq!(reencrypt(&world, dir, &to), Ok(true));
+        assert!(!header(&world, dir).reencrypting());
+        assert_eq!(world.names(dir).len(), 11);
+        world.remount();
+        let protected = world.at(&["dir", "protected"]).unwrap().node;
+        let node = world.fs().table.get(protected).unwrap();
+        assert_eq!(world.fs().unlock_at(&node), Err(Errno::NOKEY));
+        assert!(world.fs().has_own_policy(&node));
+        assert_eq!(world.fs().policy_of(&node), Some(other.policy()));
+        let dir = world.at(&["dir"]).unwrap().node;
+        to = world.keys.rotate(&policy_of(&world, dir));
+    }
+}
+
+#[test]
 fn an_object_is_found_again_by_its_number_after_its_lower_name_changed() {
     let world = World::new();
     let dir = world.mkdir(NodeId::ROOT, "dir");

@@ -1,6 +1,6 @@
 //! A volume in a temporary directory, and keys that need no kmsd.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ pub(crate) fn me() -> Caller {
 #[derive(Default)]
 pub(crate) struct FixedKeys {
     known: Mutex<HashMap<(PolicyId, u32), Arc<UnlockedPolicy>>>,
+    destroyed: Mutex<HashSet<PolicyId>>,
 }
 
 impl FixedKeys {
@@ -82,6 +83,12 @@ impl FixedKeys {
             .retain(|(known, generation), _| *known != id || *generation >= current);
     }
 
+    /// For good, and known to be so.
+    pub(crate) fn destroy(&self, policy: &UnlockedPolicy) {
+        self.forget(policy);
+        self.destroyed.lock().insert(policy.policy());
+    }
+
     pub(crate) fn put_back(&self, policy: Arc<UnlockedPolicy>) {
         self.known
             .lock()
@@ -108,6 +115,10 @@ impl Keys for FixedKeys {
         let mut kept = known.values();
         kept.find(|kept| kept.policy() == policy.policy() && kept.mode() != policy.mode())
             .map(|kept| kept.generation())
+    }
+
+    fn is_destroyed(&self, policy: &PolicyId) -> bool {
+        self.destroyed.lock().contains(policy)
     }
 }
 
