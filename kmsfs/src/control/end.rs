@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use kms_api::{DestroyPolicyGenerationsRequest, ResourceId};
 use kms_format::volume::PolicyRecord;
-use kms_format::{PolicyId, UnlockedPolicy};
+use kms_format::{PolicyId, UnlockedPolicy, names};
 
 use super::Controlled;
 use super::protocol::Failed;
 use crate::backing::Dir;
 use crate::errno::{Errno, FsResult};
+use crate::jobs::cursor::Cursor;
 use crate::jobs::run::{Finish, NotEnded};
 use crate::volume::RecordFile;
 use crate::volume::kmsd::KmsdKeys;
@@ -74,6 +75,15 @@ impl Controlled {
             return Err(failed("the registry keeps them still".to_owned()));
         }
         let _alone = self.record_lock.lock();
+        // That was all that was left of the job.
+        let found = Cursor::read(self.fs.lower_root()).ok().flatten();
+        if found.is_some_and(|found| {
+            let cursor = &found.cursor;
+            cursor.kept_older && cursor.failed == 0 && cursor.policy == policy.to_string()
+        }) && let Err(errno) = self.fs.drop_root_file(names::JOB)
+        {
+            tracing::warn!(%errno, "the place of a finished job cannot be removed");
+        }
         Ok(forget(&self.keys, &self.record, policy, before))
     }
 }

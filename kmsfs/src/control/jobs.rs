@@ -78,7 +78,7 @@ pub(super) fn resume(mount: &Controlled) {
             return Ok(None);
         };
         // One that saw everything would only find again what it could not work on.
-        if found.cursor.stopped || found.cursor.failed > 0 || mount.fs.is_read_only() {
+        if found.cursor.stopped || found.cursor.is_over() || mount.fs.is_read_only() {
             return Ok(None);
         }
         let (policy, generation) = (found.cursor.policy.clone(), found.cursor.generation);
@@ -259,7 +259,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         let cursor = &found.cursor;
         let same = cursor.policy == policy.to_string() && cursor.kind == request.kind;
         // One that has seen everything is in nobody's way.
-        if !same && cursor.failed == 0 {
+        if !same && !cursor.is_over() {
             return Err(failed(
                 format!(
                     "a {} of policy {} is unfinished",
@@ -270,7 +270,9 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
             ));
         }
         let current = cursor.generation == now.current_generation;
-        if same && current && right && known && !request.anew {
+        // It was done but for the end of the older ones: who does not ask for that begins anew.
+        let goes_on = !cursor.kept_older || request.destroy_old;
+        if same && current && right && known && goes_on && !request.anew {
             let unlocked = unlock(mount, policy, now.current_generation)?;
             if let Ok(mut cursor) = found.open(&unlocked) {
                 cursor.rate = request.rate;
@@ -278,6 +280,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
                 cursor.destroy_old = request.destroy_old;
                 cursor.stopped = false;
                 cursor.failed = 0;
+                cursor.kept_older = false;
                 return start(mount, cursor, Arc::clone(root), unlocked);
             }
         }
@@ -317,6 +320,7 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         destroy_old: request.destroy_old,
         stopped: false,
         failed: 0,
+        kept_older: false,
     };
     start(mount, cursor, Arc::clone(root), unlocked)
 }

@@ -43,6 +43,10 @@ pub(crate) struct Cursor {
     /// way. Its command looks at everything again.
     #[serde(default)]
     pub(crate) failed: u64,
+    /// Everything was seen and hangs on the generation, but the older ones could not be ended: it does not go on by itself, and is
+    /// in nobody's way. Its command, which ends them, makes no other generation.
+    #[serde(default)]
+    pub(crate) kept_older: bool,
 }
 
 impl Cursor {
@@ -56,6 +60,11 @@ impl Cursor {
         let sealed = kms_format::job::split(&text).map_err(|error| Errno::from(&error))?;
         let cursor = serde_json::from_slice(sealed.body).map_err(|_| Errno::IO)?;
         Ok(Some(Sealed { cursor, text }))
+    }
+
+    /// Whether it has seen everything: it does not go on by itself, and is in nobody's way.
+    pub(crate) fn is_over(&self) -> bool {
+        self.failed > 0 || self.kept_older
     }
 
     pub(crate) fn write(&self, fs: &Fs, policy: &UnlockedPolicy) -> FsResult<()> {

@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
             Ok(End::Unsettled) => (false, Some(unsettled())),
             Err(errno) => (false, Some(ended(errno))),
         };
-        let (mut ends, mut older_kept) = (Vec::new(), None);
+        let (mut ends, mut older_kept, mut not_ended) = (Vec::new(), None, false);
         if finished {
             if let Some(finish) = self.finish.take() {
                 if self.watch.failed > 0 {
@@ -112,15 +112,19 @@ impl<'a> Run<'a> {
                 } else {
                     match finish() {
                         Ok(generations) => ends = generations,
-                        Err(NotEnded::Needed(text)) => error = Some(text),
+                        Err(NotEnded::Needed(text)) => {
+                            error = Some(text);
+                            not_ended = true;
+                        }
                         Err(NotEnded::Refused(text)) => {
                             error = Some(text);
+                            not_ended = true;
                             older_kept = Some(self.policy.generation());
                         }
                     }
                 }
             }
-            self.put_away();
+            self.put_away(not_ended);
         }
         let report = JobReport {
             progress: self.watch.progress(),
@@ -153,14 +157,16 @@ impl<'a> Run<'a> {
         report
     }
 
-    /// The place of a job that has seen everything: away, or, if something failed, kept for its command, which then looks at
-    /// everything again instead of making another generation.
-    fn put_away(&mut self) {
-        if self.watch.failed == 0 {
-            // What a stop left of copies that were not whole.
-            if let Err(errno) = self.fs.drop_copies(Some(self.policy.policy())) {
-                tracing::warn!(%errno, "copies of files that no file needs cannot be removed: kmsctl fs check --repair does, unmounted");
-            }
+    /// The place of a job that has seen everything: away, or, if something failed or the older generations are there still, kept for its
+    /// command, which then looks at everything again instead of making another generation.
+    fn put_away(&mut self, kept_older: bool) {
+        // What a stop left of copies that were not whole.
+        if self.watch.failed == 0
+            && let Err(errno) = self.fs.drop_copies(Some(self.policy.policy()))
+        {
+            tracing::warn!(%errno, "copies of files that no file needs cannot be removed: kmsctl fs check --repair does, unmounted");
+        }
+        if self.watch.failed == 0 && !kept_older {
             if let Err(errno) = self.fs.drop_root_file(names::JOB) {
                 tracing::warn!(%errno, "the place of a finished job cannot be removed");
             }
@@ -171,6 +177,7 @@ impl<'a> Run<'a> {
             done: 0,
             total: None,
             failed: self.watch.failed,
+            kept_older,
             ..self.watch.cursor.clone()
         };
         if let Err(errno) = again.write(&self.fs, &self.policy) {

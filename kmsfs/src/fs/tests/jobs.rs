@@ -38,6 +38,7 @@ fn cursor(to: &UnlockedPolicy) -> Cursor {
         destroy_old: false,
         stopped: false,
         failed: 0,
+        kept_older: false,
     }
 }
 
