@@ -43,6 +43,8 @@ const MAX_CONNECTIONS: usize = 16;
 const MAX_FREEZE: u64 = 24 * 3600;
 /// Between two looks at whether keys were rotated.
 const LOOK: Duration = Duration::from_secs(600);
+/// From the mount to the first one.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Longest line.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -172,7 +174,8 @@ fn accept(listener: &UnixListener, mount: Controlled) {
     let rotations = std::thread::Builder::new()
         .name("rotations".to_owned())
         .spawn(move || {
-            let mut pause = LOOK / 10;
+            // Soon after the mount, when what is used first is unlocked.
+            let mut pause = FIRST_LOOK;
             while !looking.mount.jobs.closes_within(pause) {
                 jobs::rewrap_rotated(&looking.mount);
                 pause = LOOK;
