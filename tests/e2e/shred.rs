@@ -243,3 +243,59 @@ fn the_recovery_key_and_a_store_of_before_do_open_it_as_documented() {
     it.world.daemon.start();
     assert_eq!(it.opens(), [true; 4]);
 }
+
+#[test]
+fn what_was_shredded_below_holds_up_no_end_of_older_generations_above() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/top");
+    let lower = world.volume("volume", "alias/top");
+    let mount = world.mount(&lower);
+    let directory = mount.path("directory");
+    fs::create_dir(&directory).unwrap();
+    for name in ["stays", "goes"] {
+        let at = directory.join(name);
+        fs::create_dir(&at).unwrap();
+        world
+            .kmsctl(&["fs", "protect", path_text(&at), "--key", "alias/top"])
+            .ok();
+        fs::write(at.join("file"), name).unwrap();
+    }
+    fs::write(directory.join("file"), "kept").unwrap();
+    let point = path_text(&mount.point).to_owned();
+    let reencrypt = |ended: Value| {
+        let said = world.kmsctl(&["--json", "fs", "reencrypt", &point, "--destroy-old"]);
+        let last = said.ok().stdout.lines().last().unwrap().to_owned();
+        let report: Value = serde_json::from_str(&last).unwrap();
+        assert_eq!(report["ended"], ended, "{report:#}");
+        assert_eq!(report["progress"]["failed"], 0, "{report:#}");
+        let content = fs::read_to_string(directory.join("file")).unwrap();
+        assert_eq!(content, "kept");
+    };
+    for name in ["stays", "goes"] {
+        let at = directory.join(name);
+        world.kmsctl(&["fs", "shred", path_text(&at), "--yes"]).ok();
+    }
+    reencrypt(json!([1]));
+    reencrypt(json!([2]));
+    // It is as closed as before, and named by its own policy.
+    let error = fs::read_dir(directory.join("stays")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOKEY));
+    mount.unmount();
+
+    // What is left of the other one is removed, as `fs shred` says.
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let mount = world.mount(&lower);
+    let wanted = inode(&directory.join("goes"));
+    mount.unmount();
+    let left = tree::walk(&lower).into_iter();
+    let mut left = left.filter(|path| path.is_dir() && inode(path) == wanted);
+    fs::remove_dir_all(left.next().unwrap()).unwrap();
+    let mount = world.mount(&lower);
+    reencrypt(json!([3]));
+    let error = fs::read_dir(directory.join("stays")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOKEY));
+    mount.unmount();
+}
