@@ -61,6 +61,8 @@ bench-full:
 	@echo "== 100,000 keys"
 	@$(CARGO) build --release --locked -q -p kmsd
 	@$(CARGO) bench --locked -q -p kms-tests --bench kmsd_load -- --keys 100000
+	@echo "== 100,000 keys, 10,000 versions of one of them"
+	@KMS_TESTS_FULL=1 $(CARGO) test --release --locked -q -p kmsd --lib scale -- --nocapture
 
 lint:
 	@scripts/deps.sh build

@@ -65,39 +65,52 @@ impl<'a> Target<'a> {
 
     /// The bytes of the request. Over TLS they are signed, once for all: a signature is good for five minutes.
     fn request(&self) -> Vec<u8> {
-        let target = format!("TrentService.{}", self.operation);
-        let headers = [
-            ("host", "localhost"),
-            ("content-type", kms_api::CONTENT_TYPE),
-            ("x-amz-target", target.as_str()),
-        ];
-        let mut text = "POST / HTTP/1.1\r\n".to_owned();
-        for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if let Place::Tls(tls) = self.place {
-            let headers = headers.map(|(name, value)| (name, value.as_bytes()));
-            let request = Signable {
-                method: "POST",
-                path: "/",
-                query: "",
-                headers: &headers,
-                body: self.body.as_bytes(),
-            };
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .expect("a time");
-            let now = i64::try_from(now.as_millis()).expect("a time");
-            let signature = sign(&request, &tls.credentials, &tls.region, now);
-            text.push_str(&format!(
-                "x-amz-date: {}\r\nauthorization: {}\r\n",
-                signature.date, signature.authorization
-            ));
-        }
-        let length = self.body.len();
-        text.push_str(&format!("content-length: {length}\r\n\r\n{}", self.body));
-        text.into_bytes()
+        let signer = match self.place {
+            Place::Socket(_) => None,
+            Place::Tls(tls) => Some((&tls.credentials, tls.region.as_str())),
+        };
+        request(self.operation, self.body, signer)
     }
+}
+
+/// The bytes of a request, signed where there is somebody to sign it: with an access key, for a Region.
+pub(crate) fn request(
+    operation: &str,
+    body: &str,
+    signer: Option<(&Credentials, &str)>,
+) -> Vec<u8> {
+    let target = format!("TrentService.{operation}");
+    let headers = [
+        ("host", "localhost"),
+        ("content-type", kms_api::CONTENT_TYPE),
+        ("x-amz-target", target.as_str()),
+    ];
+    let mut text = "POST / HTTP/1.1\r\n".to_owned();
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some((credentials, region)) = signer {
+        let headers = headers.map(|(name, value)| (name, value.as_bytes()));
+        let request = Signable {
+            method: "POST",
+            path: "/",
+            query: "",
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a time");
+        let now = i64::try_from(now.as_millis()).expect("a time");
+        let signature = sign(&request, credentials, region, now);
+        text.push_str(&format!(
+            "x-amz-date: {}\r\nauthorization: {}\r\n",
+            signature.date, signature.authorization
+        ));
+    }
+    let length = body.len();
+    text.push_str(&format!("content-length: {length}\r\n\r\n{body}"));
+    text.into_bytes()
 }
 
 /// A connection to kmsd.

@@ -7,7 +7,9 @@
 //! and to answer.
 //!
 //! - GenerateDataKey with the audit log and without one; with the default policy and with twenty statements.
-//! - Each kind of use of a key, and CreateKey with a store on a disk (`--disk`), where every commit is durable.
+//! - Each kind of use of a key over the socket and over TLS, and CreateKey with a store on a disk (`--disk`), where every commit
+//!   is durable.
+//! - How soon `kmsd dev` is ready.
 //! - With `--keys N`: GenerateDataKey beside that many keys, how long kmsd takes to start with them, and the same after that.
 //!
 //! usage: cargo bench -p kms-tests --bench kmsd_load -- [--rounds N] [--seconds S] [--connections 1,8,32] [--folder /dev/shm]
@@ -21,6 +23,7 @@
 )]
 
 mod daemon;
+mod dev;
 mod load;
 
 use std::fs;
@@ -59,20 +62,15 @@ fn main() {
         "GenerateDataKey, by policy",
         &targets(&pairs),
     ));
-    results.push(operations(&options, daemon));
+    let uses = Uses::of(daemon);
+    results.push(uses.measure(&options, "Unix socket", daemon, daemon.place()));
     let daemon = daemons.first_mut().expect("a daemon");
     let tls = daemon.with_tls();
-    let text = body(&daemon.key);
-    let target = Target::new(
-        "GenerateDataKey",
-        Place::Tls(&tls),
-        daemon.pid(),
-        "GenerateDataKey",
-        &text,
-    );
-    results.push(measure(&options, "TLS, each request signed", &[target]));
+    let (title, place) = ("TLS, each request signed", Place::Tls(&tls));
+    results.push(uses.measure(&options, title, daemon, place));
     drop(daemons);
     results.push(create_keys(&options));
+    results.push(dev::starts(folder.path()));
     if let Some(keys) = options.keys {
         results.push(scale(&options, keys));
     }
@@ -218,17 +216,19 @@ fn compare(options: &Options, title: &str, targets: &[Target<'_>]) -> Value {
     json!({ "test": title, "rows": rows })
 }
 
-/// One table of single targets: rate, median, 99th percentile and processor time.
+/// One table of single targets: rate, median, 99th percentile and processor time. Nothing is compared here, so half the
+/// time of a comparison is enough.
 fn measure(options: &Options, title: &str, targets: &[Target<'_>]) -> Value {
     let mut rows = Vec::new();
+    let time = options.time / 2;
     println!("\n{title}\n");
     println!("| | connections | rate | median | p99 | processor time |");
     println!("|---|---|---|---|---|---|");
     for target in targets {
         for &connections in &options.connections {
-            load(target, connections, Until::Time(options.time / 4));
+            load(target, connections, Until::Time(time / 4));
             let rounds: Vec<Done> = (0..options.rounds)
-                .map(|_| load(target, connections, Until::Time(options.time)))
+                .map(|_| load(target, connections, Until::Time(time)))
                 .collect();
             let of = |what: fn(&Done) -> f64| rounds.iter().map(what).collect::<Vec<f64>>();
             let (rates, micros, p99) = (of(|d| d.rate), of(|d| d.micros), of(|d| d.p99));
@@ -249,53 +249,60 @@ fn measure(options: &Options, title: &str, targets: &[Target<'_>]) -> Value {
     json!({ "test": title, "rows": rows })
 }
 
-/// Each kind of use of a key, with 64 bytes where there is something to encrypt or to sign.
-fn operations(options: &Options, daemon: &Daemon) -> Value {
-    let text = BASE64.encode(&[7; 64]);
-    let key = &daemon.key;
-    let sealed = daemon
-        .call("Encrypt", &json!({ "KeyId": key, "Plaintext": text }))
-        .expect("Encrypt");
-    let mut asked = vec![
-        (
-            "GenerateDataKey",
-            "GenerateDataKey",
-            json!({ "KeyId": key, "NumberOfBytes": 64 }),
-        ),
-        (
-            "Encrypt",
-            "Encrypt",
-            json!({ "KeyId": key, "Plaintext": text }),
-        ),
-        (
-            "Decrypt",
-            "Decrypt",
-            json!({ "CiphertextBlob": sealed["CiphertextBlob"] }),
-        ),
-    ];
-    for (name, spec, algorithm) in [
-        ("Sign, ECC_NIST_P256", "ECC_NIST_P256", "ECDSA_SHA_256"),
-        ("Sign, RSA_2048", "RSA_2048", "RSASSA_PSS_SHA_256"),
-    ] {
-        let body = json!({ "KeySpec": spec, "KeyUsage": "SIGN_VERIFY" });
-        match daemon.create_key(&body) {
-            Ok(key) => asked.push((
-                name,
-                "Sign",
-                json!({ "KeyId": key, "Message": text, "SigningAlgorithm": algorithm }),
-            )),
-            Err(error) => println!("no {name}: {error}"),
+/// Each kind of use of a key, with 64 bytes where there is something to encrypt or to sign: name, operation, body.
+struct Uses(Vec<(&'static str, &'static str, String)>);
+
+impl Uses {
+    fn of(daemon: &Daemon) -> Uses {
+        let text = BASE64.encode(&[7; 64]);
+        let key = &daemon.key;
+        let sealed = daemon
+            .call("Encrypt", &json!({ "KeyId": key, "Plaintext": text }))
+            .expect("Encrypt");
+        let mut asked = vec![
+            (
+                "GenerateDataKey",
+                "GenerateDataKey",
+                json!({ "KeyId": key, "NumberOfBytes": 64 }),
+            ),
+            (
+                "Encrypt",
+                "Encrypt",
+                json!({ "KeyId": key, "Plaintext": text }),
+            ),
+            (
+                "Decrypt",
+                "Decrypt",
+                json!({ "CiphertextBlob": sealed["CiphertextBlob"] }),
+            ),
+        ];
+        for (name, spec, algorithm) in [
+            ("Sign, ECC_NIST_P256", "ECC_NIST_P256", "ECDSA_SHA_256"),
+            ("Sign, RSA_2048", "RSA_2048", "RSASSA_PSS_SHA_256"),
+        ] {
+            let key = daemon
+                .create_key(&json!({ "KeySpec": spec, "KeyUsage": "SIGN_VERIFY" }))
+                .expect("CreateKey");
+            let body = json!({ "KeyId": key, "Message": text, "SigningAlgorithm": algorithm });
+            asked.push((name, "Sign", body));
         }
+        Uses(
+            asked
+                .into_iter()
+                .map(|(name, operation, body)| (name, operation, body.to_string()))
+                .collect(),
+        )
     }
-    let bodies: Vec<String> = asked.iter().map(|(_, _, body)| body.to_string()).collect();
-    let targets: Vec<Target<'_>> = asked
-        .iter()
-        .zip(&bodies)
-        .map(|((name, operation, _), body)| {
-            Target::new(name, daemon.place(), daemon.pid(), operation, body)
-        })
-        .collect();
-    measure(options, "Unix socket", &targets)
+
+    fn measure(&self, options: &Options, title: &str, daemon: &Daemon, place: Place<'_>) -> Value {
+        let pid = daemon.pid();
+        let targets: Vec<Target<'_>> = self
+            .0
+            .iter()
+            .map(|(name, operation, body)| Target::new(name, place, pid, operation, body))
+            .collect();
+        measure(options, title, &targets)
+    }
 }
 
 /// New keys, with a store on a disk.
