@@ -79,8 +79,9 @@ impl Fs {
             };
             self.reach(&node, |reach| match reach {
                 Reach::File(file) => {
-                    // A header that is being written would put the old time back over this one.
-                    let _header_stays = node.file()?.read();
+                    // A header that is being written would put the old time back over this one; so would a copy that is being
+                    // put in place, under which others may read.
+                    let _header_stays = node.file()?.upgradable_read();
                     file.set_times(&times)
                 }
                 Reach::Dir(dir) => dir.set_times(&times),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use kms_format::content::Became;
 use kms_format::{FormatError, UnlockedPolicy, names};
+use parking_lot::{RwLockUpgradableReadGuard, RwLockWriteGuard};
 use rustix::fs::RenameFlags;
 use zeroize::Zeroizing;
 
@@ -252,9 +253,15 @@ impl Fs {
         }
         let lower = Arc::clone(open.lower());
         let keys = self.keys.as_ref();
+        node.set_mode(None);
+        if let Ok(reading) = self.read_from_copy(node, to) {
+            body.open = Some(reading);
+        }
+        // From here on it takes as long as it takes: who has the file open can read it meanwhile, in its copy.
+        let shared = RwLockWriteGuard::downgrade_to_upgradable(body);
         let placed = copies::put_in_place(&lower, copy.lower());
         unchanged.put_back(&lower);
-        node.set_mode(None);
+        let mut body = RwLockUpgradableReadGuard::upgrade(shared);
         let loaded = placed
             .map_err(Fault::from)
             .and_then(|()| content::load_shared(&lower, true, false, to, keys));
@@ -268,15 +275,28 @@ impl Fs {
                 if let Fault::Lower(errno) = &fault {
                     body.failures.remember(*errno);
                 }
-                // Those who have it open can read it at least.
-                let again = self.open_lower(node, true);
-                let again = again.map_err(Fault::from).and_then(|(lower, ..)| {
-                    content::load(lower, false, false, to, keys, self.dirs.root())
-                });
-                body.open = again.ok();
+                if !body
+                    .open
+                    .as_ref()
+                    .is_some_and(|open| open.lower().is_elsewhere())
+                {
+                    // The next one to open it tries again.
+                    body.open = None;
+                }
                 Err(Stopped::Behind(fault))
             }
         }
+    }
+
+    /// The file whose header page says that its content is in its copy, open for reading only. The caller holds its lock.
+    fn read_from_copy(
+        &self,
+        node: &Arc<Node>,
+        to: &Arc<UnlockedPolicy>,
+    ) -> Result<OpenFile, Fault> {
+        let (lower, ..) = self.open_lower(node, true)?;
+        let root = self.dirs.root();
+        content::load(lower, false, false, to, self.keys.as_ref(), root)
     }
 }
 

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kms_format::{ContentMode, FileHeader, UnlockedPolicy, names};
 
@@ -252,6 +253,45 @@ fn a_file_in_use_changes_under_the_copy() {
     }
 }
 
+/// Whoever reads a file goes on while it is copied, and while the copy is put in place.
+#[test]
+fn readers_see_the_same_all_the_time() {
+    const SIZE: usize = 20_000_000;
+    let content = noise(5, SIZE);
+    for (from, mode) in WAYS {
+        let world = World::with(from);
+        let id = world.put(NodeId::ROOT, "file", &content);
+        let to = next(&world, mode);
+        let file = node(world.fs(), "file");
+        let fh = world.fs().open(&me(), id, libc::O_RDONLY, false);
+        let fh = fh.unwrap().fh;
+        let (over, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for reader in 1..4 {
+                let (over, reads, content, fs) = (&over, &reads, &content, world.fs());
+                scope.spawn(move || {
+                    let mut piece = vec![0; 100_000];
+                    while !over.load(Ordering::SeqCst) {
+                        let round = reads.fetch_add(1, Ordering::SeqCst);
+                        let at = round * reader * 77_777 % SIZE;
+                        let got = fs.read(fh, at as u64, &mut piece).unwrap();
+                        assert_eq!(got, piece.len().min(SIZE - at));
+                        assert!(piece[..got] == content[at..at + got]);
+                        let size = fs.getattr(&me(), id, None).unwrap().size;
+                        assert_eq!(size, SIZE as u64);
+                    }
+                });
+            }
+            let done = convert(world.fs(), &file, &to);
+            over.store(true, Ordering::SeqCst);
+            assert_eq!(done, Ok(true));
+        });
+        assert!(reads.load(Ordering::SeqCst) > 3);
+        world.fs().release(fh);
+        assert!(world.get(id).unwrap() == content);
+    }
+}
+
 #[test]
 fn holes_stay_holes() {
     const HOLE: u64 = 3 << 20;
@@ -286,6 +326,31 @@ fn holes_stay_holes() {
         }
         world.fs().release(fh);
     }
+}
+
+/// More holes than a header of mode gcm lists: some are filled.
+#[test]
+fn many_holes_become_fewer() {
+    const STEP: usize = 40_000;
+    const PIECES: usize = 500;
+    let mut world = World::with(ContentMode::Xts);
+    let (entry, fh) = world.create(NodeId::ROOT, "file");
+    let mut content = vec![0; STEP * PIECES];
+    for piece in 0..PIECES {
+        let data = noise(piece as u64, 5000);
+        world.write(fh, (piece * STEP) as u64, &data);
+        content[piece * STEP..][..5000].copy_from_slice(&data);
+    }
+    world.resize(entry.node, content.len() as u64);
+    world.fs().release(fh);
+    let to = next(&world, ContentMode::Gcm);
+    let file = node(world.fs(), "file");
+    assert_eq!(convert(world.fs(), &file, &to), Ok(true));
+    drop(file);
+    world.remount();
+    let file = world.at(&["file"]).unwrap();
+    assert!(world.get(file.node).unwrap() == content);
+    assert!(file.attr.blocks * 512 < content.len() as u64 * 3 / 4);
 }
 
 /// In mode gcm a byte that somebody changes below is noticed, also in a file that was of mode xts before.
