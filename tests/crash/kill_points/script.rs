@@ -252,12 +252,6 @@ pub(super) fn new_keys(world: &World) -> Script {
         kmsctl(stage, "dir/own", &["protect", "--key", "alias/kill"])
     });
     steps.add("reencrypt", |stage| kmsctl(stage, "", &["reencrypt"]));
-    steps.add("a small file without attributes", |stage| {
-        fs::write(stage.at("dir/plain"), bytes(3, 100))
-    });
-    steps.add("another mode", |stage| {
-        kmsctl(stage, "", &["reencrypt", "--mode", "gcm"])
-    });
     Script::new("keys", volumes(world, "keys", Mode::Xts), steps)
 }
 

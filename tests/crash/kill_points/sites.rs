@@ -9,9 +9,12 @@ use kms_tests::world::World;
 use serde_json::Value;
 
 /// What has tests of its own: `kmsctl fs check` changes lower trees without a mount; a rewrap can be done 32 times in one volume, and
-/// every state that a stop leaves of it is enumerated in `kmsfs/src/fs/tests/enumerate`.
-const ELSEWHERE: [&str; 3] = [
+/// every state that a stop leaves of it is enumerated in `kmsfs/src/fs/tests/enumerate`; so is every one of another content mode for a
+/// file in `kmsfs/src/fs/tests/mode.rs`.
+const ELSEWHERE: [&str; 5] = [
     "kmsfs/src/check",
+    "kmsfs/src/fs/copies.rs",
+    "kmsfs/src/fs/mode.rs",
     "kmsfs/src/fs/rewrap.rs",
     "kmsfs/src/fs/tasks.rs",
 ];
