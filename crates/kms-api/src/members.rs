@@ -16,6 +16,9 @@ use crate::id::ResourceId;
 use crate::request::Tag;
 use crate::timestamp::Timestamp;
 
+#[cfg(test)]
+pub(crate) mod seen;
+
 /// Longest value repeated in an error text, in characters.
 const MAX_ECHO: usize = 256;
 
@@ -46,43 +49,6 @@ impl Text {
             pattern: Some((name, test)),
             ..self
         }
-    }
-}
-
-/// What is looked for in bodies: tests make their own out of it, so that no member is forgotten.
-#[cfg(test)]
-pub(crate) mod seen {
-    use std::cell::RefCell;
-    use std::collections::BTreeSet;
-
-    /// Names of members, and values of enumerations.
-    #[derive(Clone, Debug, Default)]
-    pub(crate) struct Seen {
-        pub(crate) members: BTreeSet<String>,
-        pub(crate) values: BTreeSet<&'static str>,
-    }
-
-    thread_local! {
-        static SEEN: RefCell<Seen> = RefCell::default();
-    }
-
-    pub(super) fn member(name: &str) {
-        SEEN.with_borrow_mut(|seen| {
-            if !seen.members.contains(name) {
-                seen.members.insert(name.to_owned());
-            }
-        });
-    }
-
-    pub(super) fn values(wire: &[&'static str]) {
-        SEEN.with_borrow_mut(|seen| seen.values.extend(wire));
-    }
-
-    /// What `decode` looks for.
-    pub(crate) fn by(decode: impl FnOnce()) -> Seen {
-        SEEN.take();
-        decode();
-        SEEN.take()
     }
 }
 
