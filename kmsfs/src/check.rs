@@ -138,6 +138,8 @@ struct Check<'a> {
     links: Option<Dir>,
     /// Copies of files that the content of one is in.
     copies: HashSet<String>,
+    /// Files lie where their headers are not looked at, and may be in a copy.
+    set_aside: bool,
     /// Every directory was read, so that what nobody refers to is garbage.
     complete: bool,
     ids: HashMap<DirId, Arc<Spot>>,
@@ -182,6 +184,7 @@ impl<'a> Check<'a> {
             records: HashMap::new(),
             links,
             copies: HashSet::new(),
+            set_aside: false,
             complete: true,
             ids: HashMap::new(),
             linked: HashMap::new(),

@@ -71,6 +71,10 @@ impl Check<'_> {
             }
             FsResult::Ok(found)
         })();
+        // A file whose header cannot be read may be in any of them.
+        let findings = self.report.findings.iter();
+        let mut severities = findings.map(|finding| finding.severity);
+        let in_doubt = self.set_aside || severities.any(|one| one == Severity::Damage);
         let below = Spot::below(&Spot::root(), names::COPIES, None);
         for name in listed.unwrap_or_default() {
             if self.copies.contains(&name) {
@@ -83,6 +87,11 @@ impl Check<'_> {
                 continue;
             }
             let what = (Code::CopyOrphan, Severity::Note);
+            if in_doubt && !unfinished {
+                let why = "kept: a file that is damaged or set aside may need it";
+                self.found(what.0, what.1, &spot, why);
+                continue;
+            }
             self.mended(what, &spot, "no file needs it", Outcome::Repaired, |_| {
                 copies.unlink(&name)
             });

@@ -75,7 +75,7 @@ codes! {
     CopyMissing = "copy-missing": "the content of a file is in its copy, and the copy is missing or another file's";
         "nothing: put the copy back into .kmsfs.copies, from where this encrypted directory came from";
     CopyOrphan = "copy-orphan": "a copy of a file that was getting another content mode, and that no file needs";
-        "removes it when the whole tree was read";
+        "removes it when the whole tree was read and nothing in it is damaged or set aside";
     Locked = "locked": "kmsd does not give out the key: only the structure was checked";
         "nothing: enable the key, then check again";
     Name = "name-unreadable": "a name that its directory's key does not open: altered, or moved in the lower directory";

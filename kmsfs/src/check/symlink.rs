@@ -177,6 +177,7 @@ impl Visit for Sweep<'_, '_> {
         if here.path.is_empty() && entry.name != super::repair::JOURNAL.as_bytes() {
             self.count += 1;
         }
+        self.check.set_aside |= kind == Kind::File;
         if kind == Kind::Symlink {
             let name = String::from_utf8_lossy(&entry.name);
             self.check.refers(here.dir, &name);

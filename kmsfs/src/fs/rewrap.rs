@@ -236,8 +236,16 @@ impl Fs {
             )
             .and_then(|()| lower.stat_at(&temporary))
             .and_then(|new| {
-                lower.rename(&temporary, &lower, name, RenameFlags::empty())?;
-                Ok(LowerId::of(&new))
+                // Its number may be given to something else at once, which must not be taken for it.
+                let last = stat.st_nlink == 1;
+                if last {
+                    self.table.unhash(node);
+                }
+                let renamed = lower.rename(&temporary, &lower, name, RenameFlags::empty());
+                if renamed.is_err() && last {
+                    self.table.rehash(node);
+                }
+                renamed.map(|()| LowerId::of(&new))
             });
         if made.is_err() {
             let _ = lower.unlink(&temporary);

@@ -410,6 +410,28 @@ fn what_moves_under_the_walk_is_remembered() {
     world.fs().forget(link, 1);
 }
 
+/// A symlink that is made anew leaves its number to whatever is made next.
+#[test]
+fn what_gets_the_number_of_a_former_symlink_is_not_taken_for_it() {
+    let world = World::new();
+    let fs = world.fs();
+    let make = |name: &str, target: &str| {
+        fs.symlink(&me(), NodeId::ROOT, OsStr::new(name), OsStr::new(target))
+            .unwrap()
+            .node
+    };
+    // Known to the kernel all the time, and with them what they point to.
+    let known: Vec<NodeId> = (0..8)
+        .map(|number| make(&format!("old{number}"), "one"))
+        .collect();
+    rewrap_all(fs, &world.keys.rotate(&policy_of(&world))).unwrap();
+    for number in 0..16 {
+        let new = make(&format!("new{number}"), "another");
+        assert!(!known.contains(&new), "{number}");
+        assert_eq!(fs.readlink(new).unwrap(), b"another");
+    }
+}
+
 #[test]
 fn times_and_owners_stay() {
     let world = World::new();
