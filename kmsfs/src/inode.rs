@@ -53,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) settled: AtomicBool,
     /// How its content is encrypted: 0 not known, otherwise the byte of the mode.
     mode: AtomicU8,
+    converted: AtomicBool,
     state: State,
 }
 
@@ -115,6 +116,7 @@ impl Node {
             nameless: Mutex::default(),
             settled: AtomicBool::new(false),
             mode: AtomicU8::new(0),
+            converted: AtomicBool::new(false),
             state: match kind {
                 Kind::Directory => State::Directory(Box::default()),
                 Kind::File => State::File(Box::default()),
@@ -137,6 +139,16 @@ impl Node {
     pub(crate) fn set_mode(&self, mode: Option<ContentMode>) {
         let byte = mode.map_or(0, ContentMode::byte);
         self.mode.store(byte, Ordering::Relaxed);
+    }
+
+    /// It gets another content mode: a lower size may be of before, and only the header tells which is meant.
+    pub(crate) fn sizes_differ(&self) {
+        self.converted.store(true, Ordering::Release);
+    }
+
+    /// Whether its lower size does not tell how long it is.
+    pub(crate) fn do_sizes_differ(&self) -> bool {
+        self.converted.load(Ordering::Acquire)
     }
 
     pub(crate) fn directory(&self) -> FsResult<&Directory> {

@@ -35,6 +35,15 @@ pub(crate) struct FileBody {
     pub(crate) failures: SyncFailures,
 }
 
+impl FileBody {
+    /// What the lower file system says once, and may have said now of a sync: whoever has the file open is to hear of it.
+    pub(crate) fn remember(&mut self, fault: &Fault) {
+        if let Fault::Lower(errno) = fault {
+            self.failures.remember(*errno);
+        }
+    }
+}
+
 /// Failed fsyncs of a file. The lower file system reports each once, and all handles here share one lower descriptor: so
 /// each handle that was open then is told by us.
 #[derive(Default)]

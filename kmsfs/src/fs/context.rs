@@ -13,7 +13,7 @@ use crate::errno::Errno;
 use crate::inode::{Context, Node};
 
 /// Where entries go whose directory lost its header in a crash, in the root.
-const LOST: &str = ".kmsfs.lost";
+pub(super) const LOST: &str = ".kmsfs.lost";
 
 impl Fs {
     /// Keys and policy of a directory. Checks its header at the first use, against its parent's.

@@ -12,6 +12,7 @@ use kms_format::file::{PAGE, PEEK};
 use kms_format::names::{self, LowerName};
 use kms_format::{ContentMode, FileHeader, FileId, PolicyId, UnlockedPolicy};
 
+use super::context::LOST;
 use super::xattr::encrypted;
 use super::{Fs, FsResult};
 use crate::backing::xattr::Target;
@@ -123,6 +124,12 @@ impl Fs {
             opened => opened?,
         };
         let _writing = self.check_writable()?;
+        // No job looks at what was set aside, and a file there may be in its copy.
+        let all_of = match root.open_dir(LOST) {
+            Err(Errno::NOENT) => all_of,
+            Ok(_) => None,
+            Err(errno) => return Err(errno),
+        };
         let mut listing = copies.list()?;
         while let Some(entry) = listing.peek()? {
             let name = String::from_utf8_lossy(&entry.name).into_owned();

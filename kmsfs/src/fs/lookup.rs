@@ -228,6 +228,13 @@ impl Fs {
         if let Some(open) = &node.file()?.read().open {
             return Ok(open.size());
         }
+        // `stat` may be from before the file got another mode, and the kernel keeps sizes.
+        if node.do_sizes_differ() {
+            return match self.with_file(node, false, |file| Ok(file.size())) {
+                Err(Errno::IO) => Ok(0),
+                size => size,
+            };
+        }
         let mode = node.content_mode();
         match mode.map(|mode| size::plain_size(mode, lower)) {
             Some(Ok(size)) => Ok(size),

@@ -133,7 +133,8 @@ impl Fs {
         let _writing = self.check_writable()?;
         let mut body = node.file()?.write();
         let open = body.opened_mut()?;
-        if !open.blank() {
+        if !open.blank() || open.policy().policy() != to.policy() {
+            // It got its first header, or another policy, just now.
             return Err(LATER);
         }
         let made = open.adopt(to).and_then(|()| content::keys(open).map(drop));
@@ -147,17 +148,21 @@ impl Fs {
         let _writing = self.check_writable()?;
         let mut body = node.file()?.write();
         let open = body.opened_mut()?;
+        if open.policy().policy() != to.policy() || open.mode() == to.mode() {
+            // Moved to another policy, or written anew, just now.
+            return Err(LATER);
+        }
         if !encrypted(&Target::File(open.lower()))?.is_empty() {
             return Ok(false);
         }
+        node.sizes_differ();
         self.drop_foreign_wrap(open, to)?;
         let unchanged = Unchanged::note(open.lower())?;
         let converted = open.convert_inline(to);
         unchanged.put_back(open.lower());
         node.set_mode(Some(open.mode()));
-        if let Err(Fault::Lower(errno)) = &converted {
-            // If it was the sync: the lower file system says it once, and has said it now.
-            body.failures.remember(*errno);
+        if let Err(fault) = &converted {
+            body.remember(fault);
         }
         converted.map_err(|fault| self.fault(node, fault))
     }
@@ -240,28 +245,36 @@ impl Fs {
         copies.sync()?;
         self.drop_foreign_wrap(open, to)?;
         let unchanged = Unchanged::note(open.lower())?;
+        node.sizes_differ();
+        let lower = Arc::clone(open.lower());
         match open.become_copy(copy, number) {
             Became::Copy => {}
             Became::Itself(fault) => {
-                unchanged.put_back(open.lower());
+                unchanged.put_back(&lower);
+                body.remember(&fault);
                 return Err(Stopped::Before(fault));
             }
             Became::Doubtful(fault) => {
+                body.remember(&fault);
                 body.open = None;
                 return Err(Stopped::Behind(fault));
             }
         }
-        let lower = Arc::clone(open.lower());
         let keys = self.keys.as_ref();
         node.set_mode(None);
-        if let Ok(reading) = self.read_from_copy(node, to) {
-            body.open = Some(reading);
+        let placed;
+        match self.read_from_copy(node, to) {
+            Ok(reading) => {
+                body.open = Some(reading);
+                // It takes as long as it takes: who has the file open can read it meanwhile, in its copy.
+                let shared = RwLockWriteGuard::downgrade_to_upgradable(body);
+                placed = copies::put_in_place(&lower, copy.lower());
+                body = RwLockUpgradableReadGuard::upgrade(shared);
+            }
+            // Nobody may read what is being written over.
+            Err(_) => placed = copies::put_in_place(&lower, copy.lower()),
         }
-        // From here on it takes as long as it takes: who has the file open can read it meanwhile, in its copy.
-        let shared = RwLockWriteGuard::downgrade_to_upgradable(body);
-        let placed = copies::put_in_place(&lower, copy.lower());
         unchanged.put_back(&lower);
-        let mut body = RwLockUpgradableReadGuard::upgrade(shared);
         let loaded = placed
             .map_err(Fault::from)
             .and_then(|()| content::load_shared(&lower, true, false, to, keys));
@@ -272,9 +285,7 @@ impl Fs {
                 Ok(true)
             }
             Err(fault) => {
-                if let Fault::Lower(errno) = &fault {
-                    body.failures.remember(*errno);
-                }
+                body.remember(&fault);
                 if !body
                     .open
                     .as_ref()

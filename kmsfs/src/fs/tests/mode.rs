@@ -91,6 +91,33 @@ fn no_copies(world: &World) {
     assert_eq!(left.map_or(0, Iterator::count), 0);
 }
 
+/// A lookup asks for the lower size before the file gets the other mode, and wants to know what it means afterwards.
+#[test]
+fn a_lower_size_of_before_is_not_read_in_the_mode_of_after() {
+    for (from, mode) in WAYS {
+        let world = World::with(from);
+        let fs = world.fs();
+        for size in SIZES {
+            let name = size.to_string();
+            world.put(NodeId::ROOT, &name, &noise(1, size));
+        }
+        let root = fs.table.get(NodeId::ROOT).unwrap();
+        let before: Vec<_> = SIZES
+            .iter()
+            .map(|size| {
+                let node = node(fs, &size.to_string());
+                let lower = node.places().first().unwrap().name.to_string();
+                (node, fs.dirs.get(&root).unwrap().stat_at(&lower).unwrap())
+            })
+            .collect();
+        let to = next(&world, mode);
+        for (size, (node, stat)) in SIZES.iter().zip(&before) {
+            convert(fs, node, &to).unwrap();
+            assert_eq!(fs.plain_size(node, stat), Ok(*size as u64), "{mode:?}");
+        }
+    }
+}
+
 #[test]
 fn files_of_all_sizes_get_the_other_mode_with_their_attributes() {
     for (from, mode) in WAYS {
