@@ -53,19 +53,25 @@ impl Fs {
             self.headers.flush_for_move(&place.parent, &named.parent)?;
         }
         let stat = self.making(&named, |dir, stored| {
-            for place in node.places() {
+            // The lower name changes while the directory gets a new key.
+            let linked = self.somewhere(&node, |place| {
                 let from = self.dirs.get(&place.parent)?;
                 match from.link(&place.name, dir, stored) {
                     Ok(()) => {}
-                    Err(Errno::NOENT) => continue,
+                    Err(Errno::NOENT) => return Ok(None),
                     Err(errno) => return Err(errno),
                 }
                 let stat = dir.stat_at(stored)?;
                 if LowerId::of(&stat) == node.lower {
-                    return Ok(stat);
+                    return Ok(Some(stat));
                 }
                 // A rename gave the name to something else just then.
                 dir.unlink(stored)?;
+                Ok(None)
+            });
+            match linked {
+                Err(Errno::STALE) => {}
+                linked => return linked,
             }
             // Made without a name. A symlink that lost its names may have been made anew under them: the kernel looks it up again.
             let gone = match node.kind {

@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use kms_format::names;
+use rustix::fs::RenameFlags;
+
 use super::world::{World, me, noise};
 use crate::errno::Errno;
 use crate::fs::{Caller, NodeId, SetAttr, SetTime, Timestamp};
@@ -127,4 +130,39 @@ fn set_id_bits_go_with_every_change_and_the_kernel_is_told() {
         assert_eq!(mode(), 0o755, "way {way}");
         assert_eq!(told.load(Ordering::Relaxed), way + 1, "way {way}");
     }
+}
+
+#[test]
+fn a_file_gets_another_name_while_its_lower_name_changes() {
+    let world = World::new();
+    let [dir, other] = ["dir", "other"].map(|name| world.mkdir(NodeId::ROOT, name));
+    let file = world.put(dir, "name", b"content");
+    let fs = world.fs();
+    let parent = fs.table.get(dir).unwrap();
+    let lower = fs.dirs.get(&parent).unwrap();
+    let node = fs.table.get(file).unwrap();
+    let old = node.place().unwrap().name;
+    let new = names::encrypt(
+        &fs.context(&parent).unwrap().keys,
+        b"under a new key",
+        names::LOWER_MAX,
+    )
+    .unwrap();
+    let linked = std::thread::scope(|scope| {
+        // As it is brought under the new key, stopped in the middle.
+        let alone = parent.directory().unwrap().entries.write();
+        lower
+            .rename(&old, &lower, new.stored(), RenameFlags::NOREPLACE)
+            .unwrap();
+        let linking = scope.spawn(|| fs.link(&me(), file, other, OsStr::new("again")));
+        for _ in 0..50 {
+            if !linking.is_finished() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        fs.table.renamed(node.lower, &parent, &old, new.stored());
+        drop(alone);
+        linking.join().unwrap()
+    });
+    assert_eq!(linked.map(|entry| entry.attr.nlink), Ok(2));
 }
