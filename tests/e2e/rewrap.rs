@@ -257,3 +257,39 @@ fn a_job_is_stopped_and_taken_up_and_the_tree_moves_to_another_key() {
     check(&mount.point);
     mount.unmount();
 }
+
+#[test]
+fn with_as_many_older_generations_as_are_kept_they_can_still_be_ended() {
+    if !crate::machine_can() {
+        return;
+    }
+    let world = World::start();
+    world.key("alias/turning");
+    let lower = world.volume("volume", "alias/turning");
+    let mount = world.mount(&lower);
+    fs::write(mount.path("file"), "content").unwrap();
+    let point = path_text(&mount.point);
+    for _ in 0..32 {
+        world.kmsctl(&["fs", "rewrap", point]).ok();
+    }
+    let record = lower.join(".kmsfs.volume");
+    let before = fs::read(&record).unwrap();
+    for command in ["rewrap", "reencrypt"] {
+        world
+            .kmsctl(&["fs", command, point])
+            .fails_with("kmsctl fs rewrap DIR --destroy-old");
+    }
+    // Nothing is left of the attempts.
+    assert!(fs::read(&record).unwrap() == before);
+
+    let said = world.kmsctl(&["fs", "rewrap", point, "--destroy-old", "--json"]);
+    let said = report(&said.ok().stdout);
+    assert_eq!(said["progress"]["generation"], 33, "{said:#}");
+    assert_eq!(said["ended"].as_array().unwrap().len(), 32, "{said:#}");
+    let said = world.kmsctl(&["fs", "rewrap", point, "--json"]);
+    assert_eq!(report(&said.ok().stdout)["progress"]["generation"], 34);
+    mount.unmount();
+    let mount = world.mount(&lower);
+    assert_eq!(fs::read(mount.path("file")).unwrap(), b"content");
+    mount.unmount();
+}

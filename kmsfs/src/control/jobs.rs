@@ -298,14 +298,19 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         ));
     } else {
         let key = target.as_deref();
-        let rotated = rotate_policy(&mount.keys, &mount.record, policy, key, Some(mode));
-        let rotated = rotated.map_err(|error| {
-            failed(
-                format!("the policy key cannot be rotated: {error}"),
-                "nothing has changed; mend that, then give the same command again",
-            )
-        })?;
-        rotated.policy
+        match rotate_policy(&mount.keys, &mount.record, policy, key, Some(mode)) {
+            Ok(rotated) => rotated.policy,
+            // Ending the older ones is the way out: for that everything is looked at under the newest there is.
+            Err(error) if ends_older(request) && error.too_many() && known => {
+                unlock(mount, policy, now.current_generation)?
+            }
+            Err(error) => {
+                return Err(failed(
+                    format!("the policy key cannot be rotated: {error}"),
+                    "nothing has changed; mend that, then give the same command again",
+                ));
+            }
+        }
     };
     let cursor = Cursor {
         kind: request.kind,
@@ -323,6 +328,11 @@ fn begin_at(mount: &Controlled, request: &JobRequest, root: &Arc<Node>) -> Resul
         kept_older: false,
     };
     start(mount, cursor, Arc::clone(root), unlocked)
+}
+
+/// Whether a job is asked for no more than that older generations end, once nothing hangs on them.
+fn ends_older(request: &JobRequest) -> bool {
+    request.kind == JobKind::Rewrap && request.destroy_old
 }
 
 fn start(

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use kms_api::client::ClientError;
-use kms_api::{ContentMode as WireMode, ResourceId, RotatePolicyRequest};
+use kms_api::{ContentMode as WireMode, ErrorCode, ResourceId, RotatePolicyRequest};
 use kms_format::PolicyId;
 use kms_format::volume::PolicyRecord;
 
@@ -26,6 +26,19 @@ pub enum RotateError {
     /// kmsd's answer does not fit.
     #[error("kmsd's answer cannot be used: {0}; update kmsfs and kmsd together")]
     Unusable(String),
+}
+
+impl RotateError {
+    /// Whether kmsd keeps as many older generations of the policy as it can.
+    #[must_use]
+    pub fn too_many(&self) -> bool {
+        let Self::Kmsd(error) = self else {
+            return false;
+        };
+        error
+            .api()
+            .is_some_and(|error| error.code == ErrorCode::LimitExceeded)
+    }
 }
 
 /// Begins the next generation of a policy, under `key` (id, ARN or alias) if it is to hang on another one, and gives its key.
@@ -59,13 +72,20 @@ pub fn rotate_policy(
         data_key: made.ciphertext_blob.as_slice().to_vec(),
     });
     file.replace(&record)?;
-    let row = keys.client().send(RotatePolicyRequest {
+    let rotated = keys.client().send(RotatePolicyRequest {
         volume_id: ResourceId(volume.0),
         policy_id: ResourceId(policy.0),
         key_id: Some(made.key_id.clone()),
         content_mode: Some(mode),
         generation: Some(next),
-    })?;
+    });
+    if rotated.as_ref().is_err_and(|error| error.api().is_some()) {
+        // Refused: there is no such generation. What is left of a failure here is a line that the next attempt replaces.
+        let mut record = record.clone();
+        record.policies.retain(|entry| !stale(entry));
+        let _ = file.replace(&record);
+    }
+    let row = rotated?;
     let unlocked = derive(
         (
             volume,
