@@ -20,6 +20,7 @@ mod load;
 mod lower;
 mod mapped;
 mod meta;
+mod old_keys;
 mod power_cut;
 mod random;
 mod raw;

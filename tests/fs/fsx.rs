@@ -1,4 +1,4 @@
-//! fsx 0.3.2: random operations on one file, compared with a model in memory after each.
+//! fsx on files of many sizes.
 //!
 //! Sizes around what kmsfs treats differently: inline files (about 3.5 KiB), one 4 KiB unit, a few units,
 //! and a file of a mebibyte. The same seed makes the same operations.
@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
+use kms_tests::fsx::configuration;
 use kms_tests::require;
 use kms_tests::tools::cargo_tool;
 use kms_tests::world::World;
@@ -25,14 +26,6 @@ const SIZES: [(u32, u32); 8] = [
     (65_536, 9_000),
     (1_048_576, 131_072),
 ];
-
-fn configuration(length: u32, largest: u32) -> String {
-    format!(
-        "flen = {length}\n[opsize]\nmin = 1\nmax = {largest}\n[weights]\nclose_open = 1\nread = 10\nwrite = 10\n\
-         mapread = 10\nmapwrite = 10\ninvalidate = 1\ntruncate = 5\nfsync = 1\nfdatasync = 1\n\
-         posix_fallocate = 2\npunch_hole = 2\nsendfile = 2\nposix_fadvise = 1\ncopy_file_range = 3\n"
-    )
-}
 
 /// All sizes and seeds, two at a time.
 fn exercise(folder: &Path, artifacts: &Path, tool: &Path) {

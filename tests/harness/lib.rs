@@ -16,6 +16,7 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod fsx;
 pub mod host;
 pub mod http;
 pub mod mount;
