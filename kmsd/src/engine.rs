@@ -715,7 +715,6 @@ impl Shared {
         }
     }
 
-    /// Has a key used that the state machine has allowed.
     /// Uses a key. A use that waited while a deletion epoch went by knows the material under a domain key that is gone: then
     /// the request is looked at again, which finds it under the new one, or says why it is not there.
     async fn use_or_again(
@@ -744,6 +743,7 @@ impl Shared {
         error.code == ErrorCode::Internal && self.kms.read().snapshot().meta().domain != domain
     }
 
+    /// Has a key used that the state machine has allowed.
     async fn use_key(self: &Arc<Self>, who: &Arc<str>, usage: Use) -> Result<Response, ApiError> {
         if !usage.is_slow() {
             return usage.run(&self.provider).await;

@@ -156,6 +156,7 @@ impl Shared {
                 } = &asked.job;
                 // None of these destroys anything.
                 let done = self.write_as(&mut writer, trace.as_deref(), first, evaluate);
+                debug_assert!(!matches!(&done, Ok(done) if done.owes_epoch));
                 asked.answer(done);
             }
             if waiting.is_empty() {

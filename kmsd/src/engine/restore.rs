@@ -12,7 +12,7 @@ use kms_core::storage::RawChange;
 use kms_core::tombstones::{self, Tombstones};
 use kms_core::{Clock, DomainKeys, Snapshot};
 use kms_crypto::{RecoveryPrivateKey, sha256};
-use kms_seal::{Credential, Profile, RootSealer};
+use kms_seal::{Credential, Enrollment, Profile, RootSealer, check_generation};
 
 use super::audit::store_event;
 use super::enroll::{has_log, outbox_row, remove_former, with_checkpoints, write_catalogue};
@@ -223,7 +223,11 @@ pub fn restore(
         buried += count;
     }
 
-    let (access_keys, changes) = backup::doubted_access_keys(&backup.snapshot, former.as_ref());
+    let known = former
+        .as_ref()
+        .filter(|former| former.meta().revision >= backup.head.revision)
+        .filter(|former| is_newest(sealer, former, credential));
+    let (access_keys, changes) = backup::doubted_access_keys(&backup.snapshot, known);
     backup.apply(&changes)?;
 
     let (enrollment, kek) = sealer.enroll(profile, credential)?;
@@ -243,12 +247,14 @@ pub fn restore(
             ..old.clone()
         };
         let generation = meta.generation;
+        let disabled = access_keys.iter().filter(|one| !one.deleted).count();
         let mut event = store_event("Restored", clock.read().wall_ms)
             .detail("backupRevision", backup.head.revision)
             .detail("backupTime", backup.head.created_ms)
             .detail("sha256", HEXLOWER.encode(&sha256(&[source.file])))
             .detail("destroyedSince", buried)
-            .detail("accessKeysDisabled", access_keys.len());
+            .detail("accessKeysDisabled", disabled)
+            .detail("accessKeysDeleted", access_keys.len() - disabled);
         if let Some(lost) = old.audit_head.filter(|_| head.is_none()) {
             event = event
                 .detail("formerLogRecords", lost.size)
@@ -345,6 +351,24 @@ fn former(
     // One file, without a log beside it that would be taken for the new one's.
     storage.close()?;
     Ok(snapshot)
+}
+
+/// Whether a store is not an older copy of itself: the counter that it is sealed with says so, if this host has it.
+fn is_newest(sealer: &mut dyn RootSealer, store: &Snapshot, credential: &Credential) -> bool {
+    let counter = Enrollment::from_json(store.enrollment()).and_then(|enrollment| {
+        // Before a credential is tried that may be another one's.
+        sealer.check(&enrollment)?;
+        sealer.unseal(&enrollment, credential)?;
+        sealer.counter(&enrollment)
+    });
+    let newest = counter.and_then(|counter| check_generation(store.meta().generation, counter));
+    match newest {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(%error, "nothing says that the store which is replaced is the newest: its access keys count for nothing");
+            false
+        }
+    }
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {

@@ -80,8 +80,9 @@ impl Engine {
         let shared = &self.shared;
         let signers = &shared.signers;
         let id = signed.access_key_id.as_str();
+        // Until the secret is open, so that no deletion epoch comes between.
+        let kms = shared.kms.read();
         let row = {
-            let kms = shared.kms.read();
             let (snapshot, served) = (kms.snapshot(), kms.served());
             if !served.has_region(snapshot.home(), &signed.region) {
                 return Err(wrong_region());

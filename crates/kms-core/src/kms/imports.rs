@@ -234,7 +234,12 @@ impl Kms {
             None => key.current,
             Some(text) => {
                 let known = self.snapshot.materials(key.id).map(|row| row.id);
-                let mut known = known.chain(key.absent.iter().map(|one| one.id));
+                let known = known.chain(key.absent.iter().map(|one| one.id));
+                let meta = &self.snapshot.meta;
+                // What waited for its rotation is forgotten, but whoever asks again waits for its end, too.
+                let unfinished = meta.epoch_owed || meta.epoch_change.is_some();
+                let discarded = key.discarded.iter().filter(|_| unfinished);
+                let mut known = known.chain(discarded.copied());
                 let found = known.find(|id| id.to_string() == *text);
                 Some(found.ok_or_else(|| {
                     let arn = self.arn(key.id);

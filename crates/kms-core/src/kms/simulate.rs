@@ -10,6 +10,7 @@ use kms_api::{
 use super::mapped::{self, Described};
 use super::{Kms, Outcome, World, reply};
 use crate::authz::{Authorized, DenyBasis, Details, Permission, Question, Resource, names_alias};
+use crate::grants::principal;
 use crate::policy::known_actions;
 use crate::rows::KeyRow;
 use crate::specs;
@@ -37,6 +38,10 @@ impl Kms {
             (None, Some(arn)) if action == "kmsd:GetPolicy" => {
                 let last = arn.splitn(6, ':').last().unwrap_or_default();
                 Resource::Implied(last.to_owned())
+            }
+            (None, Some(arn)) if action == "kms:ListRetirableGrants" => {
+                principal::check(arn, self.snapshot.home(), self.served())?;
+                Resource::Principal(arn)
             }
             (None, Some(arn)) => Resource::Given(arn),
             (None, None) => Resource::Any,

@@ -225,6 +225,10 @@ fn access_keys_of_a_backup_are_refused_until_somebody_takes_them_back() {
     };
     switch(&engine, was_off, "Inactive");
     let file = backup(&engine);
+    engine.shutdown().unwrap();
+    drop(engine);
+    let early = host.copy_store("early");
+    let engine = host.open().unwrap();
     switch(&engine, disabled, "Inactive");
     call(&engine, "DeleteAccessKey", json!({"AccessKeyId": deleted})).unwrap();
     let list = tombstones::list(engine.shared.kms.read().snapshot());
@@ -275,7 +279,17 @@ fn access_keys_of_a_backup_are_refused_until_somebody_takes_them_back() {
         let found = call(&engine, "LookupEvents", json!({"Operation": "Restored"})).unwrap();
         assert!(found.to_string().contains("accessKeysDisabled"), "{found}");
     }
-    // The store that is replaced knows.
+    // The store that is replaced knows, but no copy of it from before.
+    let everything = tempfile::tempdir().unwrap();
+    let newest = everything.path().join("newest");
+    copy_dir(host.root.path(), &newest);
+    host.put_back(&early);
+    let report = put(&host, &file, None, true).unwrap();
+    assert_eq!(named(&report, false), ["deleted", "disabled", "stands"]);
+    assert!(named(&report, true).is_empty());
+    drop(report);
+    std::fs::remove_dir_all(host.root.path()).unwrap();
+    copy_dir(&newest, host.root.path());
     let report = put(&host, &file, None, true).unwrap();
     assert_eq!(named(&report, false), ["disabled"]);
     assert_eq!(named(&report, true), ["deleted"]);
