@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use super::{Caller, Entry, Fs, FsResult, Kind, NodeId};
 use crate::backing::LowerId;
 use crate::errno::Errno;
+use crate::inode::Place;
 
 impl Fs {
     /// Gives an object another name, or one made by [`Fs::tmpfile`] its first.
@@ -54,7 +55,7 @@ impl Fs {
         }
         let stat = self.making(&named, |dir, stored| {
             // The lower name changes while the directory gets a new key.
-            let linked = self.somewhere(&node, |place| {
+            let attempt = |place: Place| {
                 let from = self.dirs.get(&place.parent)?;
                 match from.link(&place.name, dir, stored) {
                     Ok(()) => {}
@@ -68,10 +69,12 @@ impl Fs {
                 // A rename gave the name to something else just then.
                 dir.unlink(stored)?;
                 Ok(None)
-            });
-            match linked {
+            };
+            // What the lower file system says is not to be taken for a file without a name.
+            match self.somewhere(&node, |place| Ok(attempt(place).transpose())) {
+                Ok(linked) => return linked,
                 Err(Errno::STALE) => {}
-                linked => return linked,
+                Err(errno) => return Err(errno),
             }
             // Made without a name. A symlink that lost its names may have been made anew under them: the kernel looks it up again.
             let gone = match node.kind {
