@@ -12,11 +12,18 @@ use crate::{MODES, Volume, machine_can};
 
 /// Writes transactions until it is killed, and says outside of the mount what was committed.
 const WRITER: &str = r#"
-import hashlib, os, random, sqlite3, sys
+import hashlib, os, random, sqlite3, sys, time
 database, journal, ledger, name = sys.argv[1:]
 connection = sqlite3.connect(database, timeout=60, isolation_level=None)
 connection.execute("PRAGMA busy_timeout = 60000")
-connection.execute("PRAGMA journal_mode = " + journal).fetchone()
+# Whoever changes the journal of a new database while another one does is told at once that it is locked: no timeout is waited for.
+for more in range(600, -1, -1):
+    try:
+        connection.execute("PRAGMA journal_mode = " + journal).fetchone()
+        break
+    except sqlite3.OperationalError:
+        if more == 0: raise
+        time.sleep(0.1)
 connection.execute("PRAGMA synchronous = FULL")
 connection.execute("CREATE TABLE IF NOT EXISTS rows (writer TEXT, number INTEGER, part INTEGER, body BLOB, hash TEXT, PRIMARY KEY (writer, number, part))")
 number = connection.execute("SELECT coalesce(max(number), 0) FROM rows WHERE writer = ?", (name,)).fetchone()[0]
